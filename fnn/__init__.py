@@ -1,0 +1,94 @@
+"""fnn: back-propagation that reads like its derivation, in JAX."""
+
+import importlib as _importlib
+
+from fnn.activations import (
+    ELU,
+    GELU,
+    Activation,
+    Gaussian,
+    Identity,
+    LeakyReLU,
+    PiecewiseLinear,
+    ReLU,
+    ScaledTanh,
+    Sigmoid,
+    Sign,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+    Threshold,
+)
+from fnn.backward import RULES, Rules, backprop, deltas, input_gradient, value_and_backprop
+from fnn.batchnorm import BatchNorm
+from fnn.display import summary
+from fnn.dropout import Mask
+from fnn.initializers import glorot_normal, glorot_uniform, he_normal, lecun_normal, standard_normal
+from fnn.losses import CrossEntropy, Huber, Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from fnn.network import Dense, LayerTrace, forward, init, trace
+
+__all__ = [
+    "Activation",
+    "backprop",
+    "BatchNorm",
+    "CrossEntropy",
+    "deltas",
+    "Dense",
+    "ELU",
+    "forward",
+    "Gaussian",
+    "GELU",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "Huber",
+    "Identity",
+    "init",
+    "input_gradient",
+    "LayerTrace",
+    "LeakyReLU",
+    "lecun_normal",
+    "Loss",
+    "Mask",
+    "PiecewiseLinear",
+    "ReLU",
+    "Rules",
+    "RULES",
+    "ScaledTanh",
+    "Sigmoid",
+    "SigmoidCrossEntropy",
+    "Sign",
+    "SiLU",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "Softplus",
+    "Softsign",
+    "SquaredError",
+    "standard_normal",
+    "summary",
+    "Tanh",
+    "Threshold",
+    "trace",
+    "value_and_backprop",
+    "checkpoint",
+    "data",
+    "train",
+    "updates",
+    "verify",
+]
+
+__version__ = "0.1.0"
+
+_LATER = ("checkpoint", "data", "train", "updates", "verify")  # loaded at first use: they need optax and others
+
+
+def __getattr__(name: str):
+    if name in _LATER:
+        return _importlib.import_module(f"fnn.{name}")
+    raise AttributeError(f"module 'fnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -1,0 +1,190 @@
+"""Back-propagation: the δ equations as named functions, and the loop that reads like the derivation.
+
+For a batch in rows, with ψ = z where there is no batch norm, C the loss over the examples, N = B for their
+mean and 1 for their sum:
+
+    (1)  δ^L = ∂L/∂a ⊙ σ'(z^L)
+    (2)  δ^ℓ = (δ^{ℓ+1} W^{ℓ+1}) ⊙ σ'(z^ℓ)      (2a) g = δ^{ℓ+1} W^{ℓ+1}   (2b) δ^ℓ = g ⊙ σ'(z^ℓ)
+    (3)  ∂C/∂W^ℓ = (δ^ℓ)ᵀ a^{ℓ−1} / N
+    (4)  ∂C/∂b^ℓ = Σ_rows δ^ℓ / N
+
+In the documents: H8 to H10, B6, S2 to S4 (λ is δ), N5. No automatic differentiation here; ``fnn.verify``
+compares each equation with it. The notation is that of ``network``.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn import checks, losses
+from fnn.activations import Activation
+from fnn.batchnorm import norm_pullback
+from fnn.dropout import masked
+from fnn.losses import Loss, SquaredError
+from fnn.network import Dense, Masks, Params, trace
+
+
+def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Array) -> Array:
+    """(1) δ^L = ∂L/∂a ⊙ σ'(z^L), (B, n_L); fused where the loss knows its output activation (B6, S3)."""
+    return loss.delta(activation, z, a, y)
+
+
+def layer_input_gradient(delta: Array, W: Array, mask: Array | None = None) -> Array:
+    """(2a) g = ∂/∂a^{ℓ−1} = δ^ℓ W^ℓ, (B, n_in); W with its arrow mask in it, mask of this layer's input units."""
+    return masked(delta @ W, mask)
+
+
+def hidden_delta(g: Array, activation: Activation, z: Array, a: Array) -> Array:
+    """(2b) ∂/∂z^ℓ = g ⊙ σ'(z^ℓ), (B, n_ℓ) (with 2a: H9, B6, S2, N5)."""
+    return activation.pullback(g, z, a)
+
+
+def weight_gradient(delta: Array, a_in: Array, mask: Array | None = None) -> Array:
+    """(3) Σ_rows δ ⊗ a_in = δᵀ a_in, (n_out, n_in), times the arrow mask (H10 corrected, S4); a_in carries its mask."""
+    return masked(delta.T @ a_in, mask)
+
+
+def bias_gradient(delta: Array) -> Array:
+    """(4) Σ_rows δ, (n_out,) (H10)."""
+    return jnp.sum(delta, axis=0)
+
+
+class Rules(NamedTuple):
+    """The equations as values: examples in rows, sums over the batch, no mean inside a rule.
+
+    ``backprop(..., rules=RULES._replace(hidden_delta=mine))`` runs an equation of your own, and
+    ``fnn.verify`` says whether it is right. Pass functions that live in a module: a fresh lambda compiles anew.
+    """
+
+    output_delta: Callable = output_delta  # (loss, activation, z, a, y) -> ∂/∂z^L
+    input_gradient: Callable = layer_input_gradient  # (delta, W, mask=None) -> ∂/∂a^{ℓ−1}
+    hidden_delta: Callable = hidden_delta  # (g, activation, z, a) -> ∂/∂z^ℓ
+    norm_pullback: Callable = norm_pullback  # (norm, psi, delta_z) -> (∂/∂psi, ∂/∂gamma, ∂/∂beta)
+    weight_gradient: Callable = weight_gradient  # (delta, a_in, mask=None) -> (n_out, n_in)
+    bias_gradient: Callable = bias_gradient  # (delta) -> (n_out,)
+
+
+RULES = Rules()
+
+
+class Backward(NamedTuple):
+    """All that one backward pass yields: the loss, the δ's, the gradients, and ∂C/∂x."""
+
+    loss: Array
+    deltas: tuple[Array, ...]
+    gradients: Params
+    input_gradient: Array
+
+
+@partial(jax.jit, static_argnames=("loss", "reduction", "rules", "want"))
+def _backward(params, x, y, masks, *, loss, reduction, rules, want):
+    traces = trace(params, x, masks)
+    checks.target(y, traces[-1].a, loss)
+    rows = x.shape[:-1]  # (B,), or () for a single example
+    if not rows:
+        y, traces = jax.tree.map(lambda t: t[None], (y, traces))
+    scale = 1 / len(traces[0].a_in) if reduction == "mean" else 1
+
+    deltas: list[Array] = []
+    gradients: list[Dense] = []
+    g: Any = None  # ∂/∂a of the layer at hand
+    for layer, t, mask in reversed(tuple(zip(params, traces, masks))):
+        if g is None:
+            delta_z = rules.output_delta(loss, layer.activation, t.z, t.a, y)  # (1)
+        else:
+            delta_z = rules.hidden_delta(g, layer.activation, t.z, t.a)  # (2b)
+        delta, norm = delta_z, None
+        if layer.norm is not None:
+            delta, gamma, beta = rules.norm_pullback(layer.norm, t.psi, delta_z)
+            norm = replace(layer.norm, gamma=gamma * scale, beta=beta * scale)
+        W = rules.weight_gradient(delta, t.a_in, mask.arrows) * scale  # (3)
+        b = rules.bias_gradient(delta) * scale  # (4)
+        g = rules.input_gradient(delta, masked(layer.W, mask.arrows), mask.units)  # (2a)
+        deltas.insert(0, checks.same_shape(delta, t.psi, "rules: delta").reshape(*rows, -1))
+        gradients.insert(0, checks.same_layer(replace(layer, W=W, b=b, norm=norm), layer))
+
+    a = traces[-1].a
+    value = jnp.sum(checks.same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")) * scale
+    result = Backward(value, tuple(deltas), tuple(gradients), g.reshape(x.shape) * scale)
+    return tuple(getattr(result, name) for name in want)  # what is not wanted is not computed
+
+
+def _run(want, params, x, y, loss, reduction, masks, rules):
+    params, x, masks = checks.network_arguments(params, x, masks)
+    losses.check(loss)
+    checks.target_arguments(params, y, loss)
+    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    if not isinstance(rules, Rules):
+        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
+    return _backward(params, x, y, masks, loss=loss, reduction=reduction, rules=rules, want=want)
+
+
+def backprop(
+    params: Params,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    reduction: str = "mean",
+    masks: Masks = None,
+    rules: Rules = RULES,
+) -> Params:
+    """The gradients ∂C/∂W, ∂C/∂b of every layer, by equations (1) to (4); a pytree like ``params``.
+
+    params: tuple of ``Dense``; x: (B, n_0) or (n_0,); y: (B, n_L) or (n_L,), both in the parameters' dtype, or
+    integer labels (B,) where the loss takes them; loss: see ``fnn.losses``; reduction: "mean" or "sum" over the
+    examples (L7, S3); masks: one ``Mask`` per layer, or None; rules: the equations to use.
+
+    Compiled once for each combination of shapes, loss, reduction and rules; may be called under a user's own
+    jit, vmap or scan. Raises TypeError or ValueError that names the argument.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> fnn.backprop(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))
+    (Dense(W=(4, 3), b=(4,), Sigmoid(beta=1.0), float32), Dense(W=(2, 4), b=(2,), Identity(), float32))
+    """
+    return _run(("gradients",), params, x, y, loss, reduction, masks, rules)[0]
+
+
+def value_and_backprop(
+    params: Params,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    reduction: str = "mean",
+    masks: Masks = None,
+    rules: Rules = RULES,
+) -> tuple[Array, Params]:
+    """The loss C, a scalar, and its gradients; arguments as in :func:`backprop`."""
+    return _run(("loss", "gradients"), params, x, y, loss, reduction, masks, rules)
+
+
+def deltas(
+    params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks = None, rules: Rules = RULES
+) -> tuple[Array, ...]:
+    """δ^ℓ = ∂(Σ_n L_n)/∂ψ^ℓ for every layer (H8): a tuple of (B, n_ℓ), or (n_ℓ,) for a single example.
+
+    The derivative is of the **sum** over the examples, so row n does not shrink as the batch grows. With the
+    layers' inputs (``trace``) all else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Arguments as in :func:`backprop`.
+    """
+    return _run(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
+
+
+def input_gradient(
+    params: Params,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    reduction: str = "mean",
+    masks: Masks = None,
+    rules: Rules = RULES,
+) -> Array:
+    """∂C/∂x, of x's shape: equation (2a) carried through to the input. Arguments as in :func:`backprop`."""
+    return _run(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]

@@ -1,0 +1,64 @@
+"""Batch normalisation: ψ̂ = γ (ψ − μ)/√(ν + ε) + β, its statistics, and both of its backward passes."""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """Normalises a layer's ψ over its mini-batch (equation S6; β is θ in Strabel's document).
+
+    gamma, beta: (n,) scale and shift, trained like every parameter.
+    eps:         added to the variance, > 0.
+    gradient:    "full" differentiates through the statistics (S8), "fixed" treats them as constants (S7).
+
+    The statistics are the mini-batch's own, biased, in two passes: E[ψ²] − E[ψ]² has no correct digit in
+    float32 at mean 1e4.
+    """
+
+    gamma: Array
+    beta: Array
+    eps: float = field(default=1e-5, metadata={"static": True})
+    gradient: str = field(default="full", metadata={"static": True})
+
+
+def standardise(norm: BatchNorm, psi: Array) -> tuple[Array, Array]:
+    """x̂ = (ψ − μ)/s and s = √(ν + ε) with the batch's mean μ and biased variance ν: (B, n) and (n,).
+
+    With ``norm.gradient == "fixed"`` no derivative passes through μ and ν, for autodiff either.
+    """
+    mu = jnp.mean(psi, axis=0)
+    nu = jnp.mean((psi - mu) ** 2, axis=0)
+    if norm.gradient == "fixed":
+        mu, nu = lax.stop_gradient((mu, nu))
+    s = jnp.sqrt(nu + norm.eps)
+    return (psi - mu) / s, s
+
+
+def normalise(norm: BatchNorm, psi: Array) -> Array:
+    """ψ̂ = γ x̂ + β, (B, n) (equations S6: 17 to 19)."""
+    x_hat, _ = standardise(norm, psi)
+    return norm.gamma * x_hat + norm.beta
+
+
+def norm_pullback(norm: BatchNorm, psi: Array, delta_z: Array) -> tuple[Array, Array, Array]:
+    """From δ_z = ∂/∂ψ̂ to (∂/∂ψ, ∂/∂γ, ∂/∂β), sums over the batch (equations S7 and S8).
+
+    ∂/∂γ = Σ δ_z x̂ and ∂/∂β = Σ δ_z either way. For ψ, with h = γ δ_z the derivative by x̂ and m examples:
+
+        fixed  x̂ depends on ψ_i directly only:                  ∂/∂ψ_i = h_i / s                      (S7, 21)
+        full   through ν:  ∂/∂ν = −½ Σ_j h_j x̂_j / s²,  ∂ν/∂ψ_i = 2 (ψ_i − μ)/m = 2 s x̂_i/m
+               through μ:  ∂/∂μ = −Σ_j h_j / s,          ∂μ/∂ψ_i = 1/m   (∂ν/∂μ = −2 mean(ψ − μ) = 0)
+               together:   ∂/∂ψ_i = (h_i − mean(h) − x̂_i mean(h x̂)) / s                               (S8)
+
+    Shapes: psi and delta_z (B, n), results (B, n), (n,), (n,).
+    """
+    x_hat, s = standardise(norm, psi)
+    h = norm.gamma * delta_z
+    if norm.gradient == "full":
+        h = h - jnp.mean(h, axis=0) - x_hat * jnp.mean(h * x_hat, axis=0)
+    return h / s, jnp.sum(delta_z * x_hat, axis=0), jnp.sum(delta_z, axis=0)

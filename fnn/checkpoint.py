@@ -1,0 +1,129 @@
+"""Parameters in a safetensors file: the arrays, the architecture as JSON, and a SHA-256 for every array.
+
+The layout, so that another program can read it. Tensors are named ``{layer}.W``, ``{layer}.b`` and, with a
+batch norm, ``{layer}.norm.gamma`` and ``{layer}.norm.beta``, the layers counted from 0; W has rows for receiving
+neurons. The file's metadata holds three strings:
+
+    format        "fnn 1"
+    architecture  JSON: one object per layer, {"activation": {"name": ..., fields}, "norm": null or
+                  {"eps": ..., "gradient": ...}}
+    sha256        JSON: tensor name → hex digest of its bytes, row by row, little-endian
+
+No pickle: nothing in such a file is ever executed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn import checks
+from fnn.activations import Activation
+from fnn.batchnorm import BatchNorm
+from fnn.network import Dense, Params
+
+FORMAT = "fnn 1"
+
+
+def export(path, params: Params) -> None:
+    """Write ``params`` to the file ``path``, whole or not at all.
+
+    params: a tuple of ``Dense`` whose activations are dataclasses. Raises TypeError for anything else, OSError
+    where the file cannot be written; an older file of that name is replaced only when the new one is complete.
+    """
+    safetensors = _safetensors()
+    checks.layers(params)
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in _named_leaves(params)}
+    metadata = {
+        "format": FORMAT,
+        "architecture": json.dumps([_describe(layer) for layer in params]),
+        "sha256": json.dumps({name: _digest(leaf) for name, leaf in tensors.items()}),
+    }
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    try:
+        safetensors.numpy.save_file(tensors, partial, metadata)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
+    """The parameters in the file ``path``, every array's digest verified.
+
+    activations: classes of your own that the network uses. Raises FileNotFoundError, or ValueError for a file
+    that is damaged, was not written by :func:`export`, or names an activation that is not known.
+    """
+    safetensors = _safetensors()
+    classes = {cls.__name__: cls for cls in (*Activation.__subclasses__(), *activations)}
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}; write it with export")
+    digests = json.loads(metadata["sha256"])
+    if digests.keys() != tensors.keys():
+        raise ValueError(f"{path}: tensors {sorted(tensors)} and digests {sorted(digests)} do not agree")
+    for name, tensor in tensors.items():
+        if jax.dtypes.canonicalize_dtype(tensor.dtype) != tensor.dtype:
+            raise ValueError(f"{path}: {name} is {tensor.dtype}; call jax.config.update('jax_enable_x64', True) first")
+        if _digest(tensor) != digests[name]:
+            raise ValueError(f"{path}: {name} is damaged: its SHA-256 is not the one that was written")
+    layers = json.loads(metadata["architecture"])
+    return tuple(_build(path, layer, f"{i}.", tensors, classes) for i, layer in enumerate(layers))
+
+
+def _named_leaves(params: Params):
+    for i, layer in enumerate(params):
+        yield f"{i}.W", layer.W
+        yield f"{i}.b", layer.b
+        if layer.norm is not None:
+            yield f"{i}.norm.gamma", layer.norm.gamma
+            yield f"{i}.norm.beta", layer.norm.beta
+
+
+def _describe(layer: Dense) -> dict:
+    activation, norm = layer.activation, layer.norm
+    if not dataclasses.is_dataclass(activation):
+        raise TypeError(f"params: expected activations that are dataclasses, got {activation!r}")
+    return {
+        "activation": {"name": type(activation).__name__, **dataclasses.asdict(activation)},
+        "norm": None if norm is None else {"eps": norm.eps, "gradient": norm.gradient},
+    }
+
+
+def _build(path, description: dict, prefix: str, tensors: dict, classes: dict) -> Dense:
+    fields = dict(description["activation"])
+    name, norm = fields.pop("name"), None
+    if name not in classes:
+        raise ValueError(f"{path}: activation {name!r} is not known; write load(path, activations=({name},))")
+    try:
+        if description["norm"] is not None:
+            gamma, beta = (jnp.asarray(tensors[f"{prefix}norm.{leaf}"]) for leaf in ("gamma", "beta"))
+            norm = BatchNorm(gamma, beta, **description["norm"])
+        W, b = (jnp.asarray(tensors[prefix + leaf]) for leaf in ("W", "b"))
+    except KeyError as error:
+        raise ValueError(f"{path}: tensor {error} is missing") from error
+    return Dense(W, b, classes[name](**fields), norm)
+
+
+def _digest(leaf: np.ndarray) -> str:
+    return hashlib.sha256(leaf.tobytes()).hexdigest()
+
+
+def _safetensors():
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("fnn.checkpoint needs safetensors; install fnn[train]") from error
+    return safetensors

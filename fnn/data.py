@@ -1,0 +1,215 @@
+"""Data at the program's edge: the IDX files of MNIST, and data sets whose values are checked once."""
+
+import gzip
+import hashlib
+import math
+import os
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.checks import describe, target_arguments
+from fnn.losses import Loss
+from fnn.numbers import number
+
+IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MNIST_FILES = (
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N examples in rows, checked once, when it is made.
+
+    x:     (N, n) uint8 or floating; uint8 stays uint8 until the compiled loop makes floats of it.
+    y:     (N,) integer labels ≥ 0, or (N, m) floating targets.
+    scale: what x is multiplied by: 1/255 for uint8 and 1 for floating x if it is not given.
+
+    Float64 arrays become float32 unless x64 is on, with a warning. Slicing gives a Dataset: ``data[:50_000]``.
+    Raises TypeError or ValueError naming the argument and the first bad row: empty data, unequal lengths, other
+    dtypes, NaN or infinity, negative labels.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    scale: float = None  # type: ignore[assignment]  # a number once made
+
+    def __post_init__(self):
+        x, y = _array("x", self.x), _array("y", self.y)
+        if x.ndim != 2:
+            raise ValueError(f"x: expected shape (N, n), got {x.shape}; write x.reshape(len(x), -1)")
+        if not (x.dtype == np.uint8 or _is_floating(x)):
+            raise TypeError(f"x: expected uint8 or floating, got {describe(x)}; write x.astype('float32')")
+        if len(x) == 0 or len(x) != len(y):
+            raise ValueError(f"x, y: expected as many examples in both, at least one, got {len(x)} and {len(y)}")
+        if np.issubdtype(y.dtype, np.integer):
+            if y.ndim != 1:
+                raise ValueError(
+                    f"y: expected labels of shape (N,), got {y.shape}; write y.astype('float32') if targets"
+                )
+            _refuse(y < 0, "y", y, "labels >= 0")
+            _refuse(y > np.iinfo(np.int32).max, "y", y, "labels below 2**31")
+            y = y.astype(np.int32)
+        elif not _is_floating(y):
+            raise TypeError(f"y: expected integer labels or floating targets, got {describe(y)}")
+        elif y.ndim != 2:
+            raise ValueError(f"y: expected targets of shape (N, m), got {y.shape}; write y.reshape(len(y), -1)")
+        for name, array in (("x", x), ("y", y)):
+            if _is_floating(array):
+                _refuse(~np.isfinite(array).all(axis=1), name, array, "finite numbers")
+        scale = (1 / 255 if x.dtype == np.uint8 else 1.0) if self.scale is None else self.scale
+        for name, value in (("x", x), ("y", y), ("scale", number("Dataset", "scale", scale, above=0))):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice) -> "Dataset":
+        if not isinstance(rows, slice):
+            raise TypeError(f"rows: expected a slice, got {rows!r}; write data[0:1] for the first example")
+        return Dataset(self.x[rows], self.y[rows], self.scale)
+
+    def __repr__(self) -> str:
+        return f"Dataset(x={describe(self.x)}, y={describe(self.y)}, scale={self.scale:.6g})"
+
+    def classes(self) -> np.ndarray | None:
+        """The class of every example, (N,), if y holds labels or one-hot rows; else None."""
+        if self.y.ndim == 1:
+            return self.y
+        one_hot = self.y.shape[1] > 1 and ((self.y == 0) | (self.y == 1)).all() and (self.y.sum(axis=1) == 1).all()
+        return self.y.argmax(axis=1).astype(np.int32) if one_hot else None
+
+    def floats(self, dtype=np.float32) -> np.ndarray:
+        """x as the network receives it: (N, n) in ``dtype``, scaled."""
+        return as_floats(self.x, np.dtype(dtype), self.scale)
+
+
+def as_floats(x, dtype, scale: float):
+    """x · scale in ``dtype``; on NumPy and JAX arrays alike."""
+    return x.astype(dtype) * dtype.type(scale) if scale != 1 else x.astype(dtype)
+
+
+def for_network(data, params, loss: Loss, name: str = "data") -> Dataset:
+    """``data``, a Dataset or a pair (x, y), checked against the network and the loss that will use it."""
+    if not isinstance(data, Dataset):
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise TypeError(f"{name}: expected a fnn.data.Dataset or a pair (x, y), got {describe(data)}")
+        data = Dataset(*data)
+    dtype, n_in, n_out = params[0].W.dtype, params[0].W.shape[1], params[-1].W.shape[0]
+    if data.x.shape[1] != n_in:
+        raise ValueError(f"{name}: the network takes {n_in} inputs, got x of shape {data.x.shape}")
+    if data.x.dtype not in (np.uint8, dtype):
+        raise TypeError(
+            f"{name}: expected x in {dtype} as the parameters have, got {data.x.dtype}; convert one of them"
+        )
+    target_arguments(params, data.y, loss)
+    if data.y.ndim == 1 and n_out == 1:
+        raise ValueError(
+            f"{name}: a network with one output takes y of shape (N, 1), got labels of shape {data.y.shape}"
+        )
+    if data.y.ndim == 1:
+        _refuse(data.y >= n_out, f"{name}: y", data.y, f"labels below {n_out}, the network's outputs")
+    elif data.y.shape[1] != n_out:
+        raise ValueError(f"{name}: the network has {n_out} outputs, got y of shape {data.y.shape}")
+    return data
+
+
+def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: int = 2**32) -> np.ndarray:
+    """The array in an IDX file, plain or gzipped, in the machine's byte order.
+
+    path: of the file; sha256: of the **unpacked** bytes, checked if given; rank: the number of dimensions the
+    file must have; limit: the largest size in bytes that a header may promise. The header is read first, and
+    never more bytes than it promises. Raises FileNotFoundError, or ValueError for any other file than that.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path, "rb") if packed else open(path, "rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES:
+                raise ValueError(f"{path}: not an IDX file: it begins with {head!r}, expected 0, 0, a type, a rank")
+            dtype, dimensions = np.dtype(IDX_TYPES[head[2]]), head[3]
+            if rank is not None and dimensions != rank:
+                raise ValueError(
+                    f"{path}: expected {rank} dimensions, the header says {dimensions}; is it another file?"
+                )
+            lengths = file.read(4 * dimensions)
+            if len(lengths) < 4 * dimensions:
+                raise ValueError(f"{path}: truncated in the header, after {4 + len(lengths)} bytes")
+            shape = tuple(np.frombuffer(lengths, ">u4").tolist())
+            size = math.prod(shape) * dtype.itemsize
+            if size > limit:
+                raise ValueError(
+                    f"{path}: the header promises {size:,} bytes, over the limit of {limit:,}; pass limit="
+                )
+            body = file.read(size)
+            if len(body) < size:
+                raise ValueError(f"{path}: truncated: the header promises {size:,} bytes, the file holds {len(body):,}")
+            if file.read(1):
+                raise ValueError(f"{path}: the file goes on after the {size:,} bytes that its header promises")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged or truncated gzip file: {error}") from error
+    if sha256 is not None:
+        digest = hashlib.sha256(head + lengths + body).hexdigest()
+        if digest != sha256:
+            raise ValueError(f"{path}: SHA-256 of the unpacked bytes is {digest}, expected {sha256}")
+    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def load_mnist(path, sha256: Mapping[str, str] | None = None) -> tuple[Dataset, Dataset]:
+    """The training and the test set in a folder with MNIST's four files, plain or gzipped.
+
+    path: a folder that holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+    t10k-labels-idx1-ubyte, or these with ``.gz`` (Fashion-MNIST has the same names and format); sha256: the
+    digest of the unpacked bytes by file name, checked if given. Images become rows: (N, 784) uint8, scale 1/255.
+    Raises FileNotFoundError or ValueError that names the file.
+    """
+    sets = []
+    for images_name, labels_name in MNIST_FILES:
+        images = load_idx(_find(path, images_name), (sha256 or {}).get(images_name), rank=3)
+        labels = load_idx(_find(path, labels_name), (sha256 or {}).get(labels_name), rank=1)
+        for name, array in ((images_name, images), (labels_name, labels)):
+            if array.dtype != np.uint8:
+                raise ValueError(f"{name}: expected unsigned bytes, the header says {array.dtype}")
+        if len(images) != len(labels):
+            raise ValueError(f"{images_name} has {len(images)} images, {labels_name} {len(labels)} labels")
+        _refuse(labels > 9, labels_name, labels, "labels from 0 to 9")
+        sets.append(Dataset(images.reshape(len(images), -1), labels))
+    return sets[0], sets[1]
+
+
+def _find(folder, name: str) -> Path:
+    for candidate in (Path(folder, name), Path(folder, name + ".gz")):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"{os.fspath(folder)}: found neither {name} nor {name}.gz")
+
+
+def _is_floating(array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)  # knows bfloat16, as np.issubdtype does not
+
+
+def _array(name: str, value) -> np.ndarray:
+    if not isinstance(value, (np.ndarray, jax.Array)):
+        raise TypeError(f"{name}: expected an array, got {describe(value)}; write np.asarray({name})")
+    array = np.asarray(value)
+    if array.dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+        warnings.warn(f"{name}: float64 becomes float32, for x64 is off; write {name}.astype('float32')", stacklevel=4)
+        array = array.astype(np.float32)
+    return array
+
+
+def _refuse(bad: np.ndarray, name: str, array: np.ndarray, expected: str) -> None:
+    """Raise ValueError that names the first bad row, if there is one."""
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"{name}: expected {expected}, got {array[row]} in row {row} ({int(bad.sum())} such rows)")

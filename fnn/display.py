@@ -1,0 +1,73 @@
+"""Tables for people: as text in a terminal, as HTML in a notebook."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+
+from fnn import checks
+from fnn.network import Params
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of strings under a header; ``str`` aligns them, a notebook shows HTML."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+    footer: str = ""
+
+    def __str__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+        rule = "  ".join("-" * width for width in widths)
+        return "\n".join(part for part in (self.title, text[0], rule, *text[1:], self.footer) if part)
+
+    def _repr_html_(self) -> str:
+        def row(cells: Sequence[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        footer = f"<p>{html.escape(self.footer)}</p>" if self.footer else ""
+        body = "".join(row(cells, "td") for cells in self.rows)
+        head = row(self.header, "th")
+        return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>{footer}"
+
+    __repr__ = __str__
+
+
+def count(params) -> int:
+    """The number of parameters: the sizes of all leaves of a pytree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def summary(params: Params) -> Table:
+    """The layers, their shapes and their numbers of parameters, as text and as HTML.
+
+    >>> import jax, fnn
+    >>> fnn.summary(fnn.init(jax.random.key(0), (3, 4, 2)))
+    layer  inputs  outputs  activation         norm  parameters
+    -----  ------  -------  -----------------  ----  ----------
+    1      3       4        Sigmoid(beta=1.0)  -     16
+    2      4       2        Identity()         -     10
+    26 parameters, float32
+
+    Equation B4: a 3-4-2 network has 20 weights and 6 biases.
+    """
+    checks.layers(params)
+    rows = tuple(
+        (
+            str(number),
+            f"{layer.W.shape[1]:,}",
+            f"{layer.W.shape[0]:,}",
+            str(layer.activation),
+            "-" if layer.norm is None else layer.norm.gradient,
+            f"{count(layer):,}",
+        )
+        for number, layer in enumerate(params, 1)
+    )
+    header = ("layer", "inputs", "outputs", "activation", "norm", "parameters")
+    return Table(header, rows, footer=f"{count(params):,} parameters, {params[0].W.dtype}")

@@ -1,0 +1,206 @@
+"""Losses: the loss of one example, its gradient ∂L/∂a by hand, and the output δ = ∂L/∂z.
+
+A loss is a frozen dataclass, compared and hashed by its value. The loss of one example is **summed over its
+outputs**; the mean or the sum over examples is taken elsewhere. With B examples and n outputs:
+
+    value(a, y) -> (B,)                      one number per example
+    gradient(a, y) -> ∂L/∂a (B, n)           by hand
+    delta(activation, z, a, y) -> (B, n)     equation (1), δ = ∂L/∂a ⊙ σ'(z); fused where that is more accurate
+
+``a`` is the network's output (B, n). ``y`` has the shape and dtype of ``a``; where ``takes_labels`` is true it
+may also be integer class labels (B,), which stand for one-hot rows. Integers outside 0 … n−1 would stand for a
+row of zeros: ``fnn.data.Dataset``, ``fit`` and ``verify`` refuse them, compiled code cannot.
+
+Values and gradients are finite for outputs up to ±1e4 in float32.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from fnn.activations import Activation, Sigmoid, Softmax
+from fnn.numbers import number
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Base of every loss; one of your own defines ``value`` and ``gradient``.
+
+    >>> @dataclass(frozen=True)
+    ... class LogCosh(Loss):
+    ...     def value(self, a, y):
+    ...         return jnp.log(jnp.cosh(a - y)).sum(axis=-1)
+    ...
+    ...     def gradient(self, a, y):
+    ...         return jnp.tanh(a - y)
+    """
+
+    takes_labels: ClassVar[bool] = False
+
+    def value(self, a: Array, y: Array) -> Array:
+        """The loss of each example, (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define value(self, a, y) -> (B,)")
+
+    def gradient(self, a: Array, y: Array) -> Array:
+        """∂L/∂a, (B, n)."""
+        raise NotImplementedError(f"{type(self).__name__} must define gradient(self, a, y) -> (B, n)")
+
+    def delta(self, activation: Activation, z: Array, a: Array, y: Array) -> Array:
+        """δ^L = ∂L/∂a ⊙ σ'(z^L), equation (1); S5 and B6 in the documents' numbering."""
+        return activation.pullback(self.gradient(a, y), z, a)
+
+
+@dataclass(frozen=True)
+class SquaredError(Loss):
+    """L = scale · ‖a − y‖², ∂L/∂a = 2 · scale · (a − y).
+
+    ``scale=0.5`` is ½‖a − y‖² (equations B5, L5), ``scale=1`` is ‖y − a‖² (equations H7, N4, and L8 for one output).
+
+    Raises:
+        ValueError: scale is not a finite number above 0.
+    """
+
+    scale: float = 0.5
+
+    def __post_init__(self):
+        object.__setattr__(self, "scale", number("SquaredError", "scale", self.scale, above=0))
+
+    def value(self, a, y):
+        return self.scale * jnp.sum((a - y) ** 2, axis=-1)
+
+    def gradient(self, a, y):
+        return 2 * self.scale * (a - y)
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Huber(Loss):
+    """L = Σ ½r² where |r| ≤ δ, else δ(|r| − ½δ), with r = a − y; ∂L/∂a = r clipped to ±δ.
+
+    ``Huber(delta=1.0)``; the value is kept as ``threshold``, for ``delta`` is the output δ here as in every loss.
+
+    Raises:
+        ValueError: delta is not a finite number above 0.
+
+    Source: Huber, *Robust estimation of a location parameter* (1964).
+    """
+
+    threshold: float
+
+    def __init__(self, delta: float = 1.0):
+        object.__setattr__(self, "threshold", number("Huber", "delta", delta, above=0))
+
+    def __repr__(self):
+        return f"Huber(delta={self.threshold})"
+
+    def value(self, a, y):
+        r, t = jnp.abs(a - y), self.threshold
+        return jnp.sum(jnp.where(r <= t, 0.5 * r * r, t * (r - 0.5 * t)), axis=-1)
+
+    def gradient(self, a, y):
+        return jnp.clip(a - y, -self.threshold, self.threshold)
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+    """L = −Σ_k y_k log p_k with p = softmax(a): a holds logits; ∂L/∂a = p Σ_k y_k − y.
+
+    y: labels (B,), one-hot rows, or soft targets. Meant for an ``Identity`` output, where it is δ^L itself.
+    """
+
+    takes_labels: ClassVar[bool] = True
+
+    def value(self, a, y):
+        return -jnp.sum(as_targets(y, a) * _log_softmax(a), axis=-1)
+
+    def gradient(self, a, y):
+        y = as_targets(y, a)
+        return jnp.exp(_log_softmax(a)) * jnp.sum(y, axis=-1, keepdims=True) - y
+
+
+@dataclass(frozen=True)
+class SigmoidCrossEntropy(Loss):
+    """L = −Σ_k [y_k log p_k + (1 − y_k) log(1 − p_k)], p = 1/(1 + e^(−a)): a holds logits; ∂L/∂a = p − y.
+
+    y: rows with entries in [0, 1], or labels (B,). Meant for an ``Identity`` output; for several yes-or-no
+    questions at once, or one.
+    """
+
+    takes_labels: ClassVar[bool] = True
+
+    def value(self, a, y):
+        y, zero = as_targets(y, a), jnp.zeros_like(a)
+        return jnp.sum(y * jnp.logaddexp(zero, -a) + (1 - y) * jnp.logaddexp(zero, a), axis=-1)
+
+    def gradient(self, a, y):
+        return lax.logistic(a) - as_targets(y, a)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """L = −Σ_k [y_k log a_k + (1 − y_k) log(1 − a_k)]: a holds probabilities (equation L6, corrected).
+
+    L6 is printed without the minus sign and with y and a in each other's place, which is −∞ on a 0/1 label.
+    ``categorical=True`` leaves the second term out: −Σ_k y_k log a_k, for a ``Softmax`` output.
+
+    The output δ is fused: β (a − y) behind ``Sigmoid(beta)``, and a Σ_k y_k − y behind ``Softmax`` with
+    ``categorical=True``. It is exact even where a rounds to 0 or 1; there the unfused product, and
+    ``jax.grad``, give 0. Logarithms are taken of at least the smallest normal number, so the value stays
+    finite where a is 0 or 1. Prefer a loss on logits.
+    """
+
+    categorical: bool = False
+    takes_labels: ClassVar[bool] = True
+
+    def value(self, a, y):
+        y = as_targets(y, a)
+        terms = y * jnp.log(_at_least_tiny(a))
+        if not self.categorical:
+            terms += (1 - y) * jnp.log(_at_least_tiny(1 - a))
+        return -jnp.sum(terms, axis=-1)
+
+    def gradient(self, a, y):
+        y = as_targets(y, a)
+        gradient = -y * _reciprocal(a)
+        if not self.categorical:
+            gradient += (1 - y) * _reciprocal(1 - a)
+        return gradient
+
+    def delta(self, activation, z, a, y):
+        y = as_targets(y, a)
+        if isinstance(activation, Sigmoid) and not self.categorical:
+            return activation.beta * (a - y)
+        if isinstance(activation, Softmax) and self.categorical:
+            return a * jnp.sum(y, axis=-1, keepdims=True) - y
+        return super().delta(activation, z, a, y)
+
+
+def as_targets(y: Array, a: Array) -> Array:
+    """y itself, or one-hot rows in a's dtype where y holds integer labels (B,)."""
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        return (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)
+    return y
+
+
+def _log_softmax(a: Array) -> Array:
+    shifted = a - lax.stop_gradient(jnp.max(a, axis=-1, keepdims=True))
+    return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
+
+
+def _at_least_tiny(p: Array) -> Array:
+    tiny = float(jnp.finfo(p.dtype).tiny)
+    return jnp.where(p > tiny, p, tiny)
+
+
+def _reciprocal(p: Array) -> Array:
+    """The derivative of log(_at_least_tiny(p))."""
+    return jnp.where(p > float(jnp.finfo(p.dtype).tiny), 1 / _at_least_tiny(p), 0)
+
+
+def check(loss, name: str = "loss") -> None:
+    """Raise TypeError unless ``loss`` is a hashable object with the methods of a loss."""
+    made = not isinstance(loss, type) and hasattr(loss, "value") and hasattr(loss, "delta")
+    if not made or getattr(loss, "__hash__", None) is None:
+        known = " ".join(sorted(c.__name__ for c in Loss.__subclasses__() if c.__module__ == __name__))
+        raise TypeError(f"{name}: expected a loss such as fnn.SquaredError(), got {loss!r}; there are {known}")

@@ -1,0 +1,136 @@
+"""The network: its parameters, and the forward pass.
+
+x = a⁰          (n_0,) or (B, n_0)    input; B examples in rows
+W^ℓ             (n_ℓ, n_{ℓ−1})        weights, row = receiving neuron (H6, corrected: W_ji goes from i to j)
+b^ℓ             (n_ℓ,)                bias
+ψ^ℓ = W^ℓ a^{ℓ−1} + b^ℓ   (B, n_ℓ)    weighted input, before batch norm
+z^ℓ             (B, n_ℓ)              what σ receives: ψ, or ψ̂ where the layer has a batch norm
+a^ℓ = σ(z^ℓ)    (B, n_ℓ)              activation
+δ^ℓ = ∂(Σ_n L_n)/∂ψ^ℓ     (B, n_ℓ)    of the sum over the examples; see ``backward``
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn import checks
+from fnn.activations import Activation, Identity, Sigmoid
+from fnn.batchnorm import BatchNorm, normalise
+from fnn.dropout import Mask, masked
+from fnn.initializers import glorot_normal, standard_normal
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense:
+    """One layer, a = σ(W a_in + b): a pytree with leaves W, b and, if any, the batch norm's γ and β.
+
+    W: (n_out, n_in), b: (n_out,), one floating dtype in the whole network; activation: see ``fnn.activations``;
+    norm: None, or a :class:`BatchNorm` between the affine map and the activation.
+    Nothing is checked here, for transformations build layers of other things than arrays; ``forward`` checks.
+    """
+
+    W: Array
+    b: Array
+    activation: Activation = field(metadata={"static": True})
+    norm: BatchNorm | None = None
+
+    def __repr__(self) -> str:
+        W, b = (getattr(leaf, "shape", leaf) for leaf in (self.W, self.b))
+        norm = "" if self.norm is None else f", norm={self.norm.gradient}"
+        dtype = f", {self.W.dtype}" if hasattr(self.W, "dtype") else ""
+        return f"Dense(W={W}, b={b}, {self.activation}{norm}{dtype})"
+
+
+class LayerTrace(NamedTuple):
+    """What one layer computed: a_in as the affine map received it (B, n_in); psi, z and a (B, n_out)."""
+
+    a_in: Array
+    psi: Array
+    z: Array
+    a: Array
+
+
+Params = tuple[Dense, ...]
+Masks = Sequence[Mask] | None
+
+
+def init(
+    key: Array,
+    sizes: Sequence[int],
+    *,
+    activation: Activation = Sigmoid(),
+    output: Activation = Identity(),
+    initializer: Callable = glorot_normal,
+    batch_norm: str | None = None,
+    dtype=jnp.float32,
+) -> Params:
+    """The parameters of a network with ``sizes = (n_0, n_1, …, n_L)``: one :class:`Dense` per layer.
+
+    key: ``jax.random.key(seed)``; activation: of every hidden layer; output: of the last one;
+    initializer: f(key, (n_out, n_in), dtype) → W, see ``fnn.initializers``; biases start at zero, and
+    at N(0, 1) with ``standard_normal``; batch_norm: "full" or "fixed" puts a :class:`BatchNorm` with γ = 1,
+    β = 0 in every hidden layer, whose bias, being of no effect there, stays zero; dtype: floating.
+
+    Raises TypeError or ValueError that names the argument.
+
+    >>> init(jax.random.key(0), (784, 30, 10))
+    (Dense(W=(30, 784), b=(30,), Sigmoid(beta=1.0), float32), Dense(W=(10, 30), b=(10,), Identity(), float32))
+    """
+    sizes, dtype = checks.init_arguments(key, sizes, activation, output, initializer, batch_norm, dtype)
+    return _init(key, sizes, activation, output, initializer, batch_norm, dtype)
+
+
+@partial(jax.jit, static_argnums=range(1, 7))  # one compiled call: drawing layer by layer takes seconds
+def _init(key, sizes, activation, output, initializer, batch_norm, dtype):
+    layers = []
+    for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:])):
+        key_W, key_b = jax.random.split(jax.random.fold_in(key, i))
+        W = checks.initial_weights(initializer(key_W, (n_out, n_in), dtype), (n_out, n_in), dtype)
+        b, norm, hidden = jnp.zeros(n_out, dtype), None, i < len(sizes) - 2
+        if hidden and batch_norm is not None:
+            norm = BatchNorm(jnp.ones(n_out, dtype), jnp.zeros(n_out, dtype), gradient=batch_norm)
+        elif initializer is standard_normal:
+            b = standard_normal(key_b, (n_out,), dtype)
+        layers.append(Dense(W, b, activation if hidden else output, norm))
+    return tuple(layers)
+
+
+def forward(params: Params, x: Array, masks: Masks = None) -> Array:
+    """The network's output a^L: (B, n_L), or (n_L,) for a single example (equations H5, N2).
+
+    params: tuple of :class:`Dense`; x: (B, n_0) or (n_0,), in the parameters' dtype; masks: one ``Mask`` per
+    layer, or None. Raises TypeError or ValueError that names the argument.
+
+    >>> forward(init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))).shape
+    (5, 2)
+    """
+    return _forward(*checks.network_arguments(params, x, masks))
+
+
+def trace(params: Params, x: Array, masks: Masks = None) -> tuple[LayerTrace, ...]:
+    """Everything that the forward pass computes, one :class:`LayerTrace` per layer; arguments as in ``forward``."""
+    return _trace(*checks.network_arguments(params, x, masks))
+
+
+@jax.jit
+def _forward(params, x, masks):
+    return _trace(params, x, masks)[-1].a
+
+
+@jax.jit
+def _trace(params, x, masks):
+    checks.network(params, x, masks)
+    a, traces = jnp.atleast_2d(x), []
+    for layer, mask in zip(params, masks):
+        a_in = masked(a, mask.units)
+        psi = a_in @ masked(layer.W, mask.arrows).T + layer.b  # (B, n_out); b is all that broadcasts
+        z = psi if layer.norm is None else normalise(layer.norm, psi)
+        a = checks.same_shape(layer.activation.value(z), z, f"{layer.activation}.value(z)")
+        traces.append(LayerTrace(a_in, psi, z, a))
+    return jax.tree.map(lambda t: t.reshape(x.shape[:-1] + t.shape[1:]), tuple(traces))

@@ -1,0 +1,265 @@
+"""Training: whole epochs in one compiled loop, with gradients from ``fnn.backward`` and any optax optimizer.
+
+An epoch is one ``lax.scan`` over mini-batches. The images stay as they are stored, bytes for MNIST, until the
+loop turns a mini-batch into floats; the order of the examples comes from the host, a pure function of the key
+and the epoch. The examples that do not fill the last mini-batch of an epoch's shuffle are left out of that
+epoch (a shorter batch would compile a second program, a padded one would spoil batch statistics); another
+shuffle leaves out others.
+"""
+
+import operator
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from fnn import checks, losses
+from fnn.backward import RULES, Rules, value_and_backprop
+from fnn.data import Dataset, as_floats, for_network
+from fnn.losses import Loss, SquaredError
+from fnn.network import Params, forward
+
+Record = dict[str, float]
+
+
+class State(NamedTuple):
+    """What ``callback`` sees after an epoch: its number from 1, the parameters (a copy), and the records so far."""
+
+    epoch: int
+    params: Params
+    history: tuple[Record, ...]
+
+
+def fit(
+    params: Params,
+    data,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: Loss,
+    epochs: int,
+    batch_size: int,
+    key: Array,
+    validation=None,
+    reduction: str = "mean",
+    callback: Callable[[State], bool | None] | None = None,
+    progress: bool | None = None,
+) -> tuple[Params, list[Record]]:
+    """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
+
+    params: from ``fnn.init``; copied, so the caller's stay as they are. data, validation: a ``Dataset`` or a
+    pair (x, y). optimizer: ``fnn.updates`` or any optax one. loss: see ``fnn.losses``. epochs ≥ 1.
+    batch_size: 1 … N. key: ``jax.random.key(seed)``, the shuffles' seed. reduction: "mean" or "sum" over a
+    mini-batch (N7). callback: called after every epoch with a :class:`State`; returning True stops. progress:
+    a bar per epoch, False for none, None for one in a terminal only (needs tqdm).
+
+    A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
+    since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
+    "validation_accuracy".
+
+    One program is compiled for all epochs, and none in a second ``fit`` with equal shapes, loss and
+    optimizer. Raises TypeError or ValueError that names the argument before anything is trained.
+    """
+    started = time.perf_counter()
+    checks.layers(params)
+    losses.check(loss)
+    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    checks.prng_key(key)
+    _check_optimizer(optimizer)
+    data = for_network(data, params, loss)
+    batch_size = _count("batch_size", batch_size, len(data))
+    epochs = _count("epochs", epochs)
+    if validation is not None:
+        validation = for_network(validation, params, loss, "validation")
+        held_out = _on_device(validation), jnp.asarray(validation.classes()) if _has_classes(validation) else None
+
+    x, y = _on_device(data)
+    params, optimizer_state = _start(optimizer, tuple(params))
+    history: list[Record] = []
+    with _Bar(epochs, progress) as bar:
+        for epoch in range(1, epochs + 1):
+            order = _shuffle(key, epoch, len(data), batch_size)
+            params, optimizer_state, mean_loss = _epoch(
+                params, optimizer_state, x, y, order,
+                optimizer=optimizer, loss=loss, reduction=reduction, scale=data.scale,
+            )  # fmt: skip
+            record = {"epoch": epoch, "loss": float(mean_loss)}
+            if validation is not None:
+                record |= _named(_evaluate(params, *held_out[0], held_out[1], loss=loss, scale=validation.scale))
+            history.append(record | {"seconds": time.perf_counter() - started})
+            bar.show(history[-1])
+            if callback is not None and callback(State(epoch, _copy(params), tuple(map(dict, history)))):
+                break
+    return params, history
+
+
+def make_step(
+    optimizer: optax.GradientTransformation,
+    loss: Loss = SquaredError(),
+    *,
+    reduction: str = "mean",
+    rules: Rules = RULES,
+) -> Callable:
+    """A jitted ``step(params, state, x, y, masks=None) -> (params, state, loss)`` for a loop of one's own.
+
+    ``state`` begins as ``optimizer.init(params)``; arguments as in ``fnn.value_and_backprop``. Nothing is donated.
+
+    >>> import fnn
+    >>> params, optimizer = fnn.init(jax.random.key(0), (3, 4, 2)), fnn.updates.sgd(0.1)
+    >>> step = make_step(optimizer)
+    >>> params, state, loss = step(params, optimizer.init(params), jnp.ones((5, 3)), jnp.zeros((5, 2)))
+    """
+    _check_optimizer(optimizer)
+    losses.check(loss)
+    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    compiled = jax.jit(partial(_step, optimizer, loss, reduction, rules))
+
+    def step(params, state, x, y, masks=None):
+        params, x, masks = checks.network_arguments(params, x, masks)  # before jit would truncate them
+        checks.target_arguments(params, y, loss)
+        return compiled(params, state, x, y, masks)
+
+    return step
+
+
+def evaluate(params: Params, data, *, loss: Loss) -> Record:
+    """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y)."""
+    checks.layers(params)
+    losses.check(loss)
+    data = for_network(data, params, loss)
+    classes = jnp.asarray(data.classes()) if _has_classes(data) else None
+    return _named(_evaluate(tuple(params), *_on_device(data), classes, loss=loss, scale=data.scale), "")
+
+
+def predict(params: Params, data: Dataset) -> np.ndarray:
+    """The network's outputs for every example of ``data``, (N, n_L)."""
+    return np.asarray(_outputs(tuple(params), jnp.asarray(data.x), scale=data.scale))
+
+
+# -- compiled --------------------------------------------------------------------------------------------------
+
+
+def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
+    value, gradients = value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
+    with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
+        update = optax.with_extra_args_support(optimizer).update
+        steps, state = update(gradients, state, params, value=value)
+        return optax.apply_updates(params, steps), state, value
+
+
+@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"), donate_argnums=(0, 1))
+def _epoch(params, optimizer_state, x, y, order, *, optimizer, loss, reduction, scale):
+    dtype = params[0].W.dtype
+
+    def step(carry, batch):
+        (params, state), (x, y) = carry, batch
+        x = as_floats(x, dtype, scale)
+        params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y)
+        return (params, state), value
+
+    batches = x[order], y[order]  # one gather of whole rows is faster than one in every step
+    (params, optimizer_state), values = jax.lax.scan(step, (params, optimizer_state), batches)
+    return params, optimizer_state, jnp.mean(values)
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(optimizer, params):
+    """Copies of the parameters and of the optimizer's first state, every leaf in a buffer of its own: donatable."""
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimizer.init(params)
+    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True), (params, state))
+
+
+@jax.jit
+def _copy(tree):
+    return jax.tree.map(jnp.copy, tree)
+
+
+@partial(jax.jit, static_argnames="scale")
+def _outputs(params, x, *, scale):
+    dtype = params[0].W.dtype
+    return jax.lax.map(lambda row: forward(params, as_floats(row, dtype, scale)), x, batch_size=2048)
+
+
+@partial(jax.jit, static_argnames=("loss", "scale"))
+def _evaluate(params, x, y, classes, *, loss, scale):
+    a = _outputs(params, x, scale=scale)
+    accuracy = (
+        None
+        if classes is None
+        else jnp.mean(jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes), dtype=jnp.float32)
+    )
+    return jnp.mean(loss.value(a, y)), accuracy
+
+
+# -- on the host -----------------------------------------------------------------------------------------------
+
+
+def _shuffle(key, epoch: int, examples: int, batch_size: int) -> np.ndarray:
+    """The rows of every mini-batch, (steps, batch_size) int32: a pure function of the key and the epoch."""
+    seed = [*np.asarray(jax.random.key_data(key)).ravel().tolist(), epoch]
+    steps = examples // batch_size
+    order = np.random.default_rng(seed).permutation(examples)[: steps * batch_size]
+    return order.reshape(steps, batch_size).astype(np.int32)
+
+
+def _on_device(data: Dataset) -> tuple[Array, Array]:
+    return jnp.asarray(data.x), jnp.asarray(data.y)
+
+
+def _has_classes(data: Dataset) -> bool:
+    return data.classes() is not None
+
+
+def _named(loss_and_accuracy, prefix: str = "validation_") -> Record:
+    names = (f"{prefix}loss", f"{prefix}accuracy")
+    return {name: float(value) for name, value in zip(names, loss_and_accuracy) if value is not None}
+
+
+def _count(name: str, value, most: int | None = None) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected an integer, got {value!r}; write {name}=10") from error
+    if number < 1 or (most is not None and number > most):
+        bound = "" if most is None else f" and at most the {most} examples"
+        raise ValueError(f"{name}: expected at least 1{bound}, got {number}")
+    return number
+
+
+def _check_optimizer(optimizer) -> None:
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"optimizer: expected an optax.GradientTransformation, got {optimizer!r}; write fnn.updates.sgd(0.1)"
+        )
+
+
+class _Bar:
+    """A progress bar over the epochs, or nothing where tqdm is not installed."""
+
+    def __init__(self, epochs: int, progress: bool | None):
+        self.bar = None
+        if progress is not False:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError:
+                return
+            self.bar = tqdm(total=epochs, unit="epoch", disable=None if progress is None else False)
+
+    def show(self, record: Record) -> None:
+        if self.bar is not None:
+            shown = {name: f"{value:.4g}" for name, value in record.items() if name not in ("epoch", "seconds")}
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update()
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()

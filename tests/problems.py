@@ -1,0 +1,117 @@
+"""The problems that every comparison with autodiff runs on, and the comparison itself."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+
+ACTIVATIONS = (
+    fnn.Identity(),
+    fnn.Sigmoid(),
+    fnn.Sigmoid(beta=2.5),
+    fnn.Tanh(),
+    fnn.ScaledTanh(),
+    fnn.Softsign(),
+    fnn.ReLU(),
+    fnn.LeakyReLU(slope=0.2),
+    fnn.ELU(),
+    fnn.Softplus(),
+    fnn.SiLU(),
+    fnn.GELU(),
+    fnn.GELU(approximate=True),
+    fnn.Gaussian(mu=0.3, sigma=0.8),
+    fnn.PiecewiseLinear.continuous(-1.5, 1.5),
+    fnn.PiecewiseLinear(m=0.4, b=0.1, x_min=-1, x_max=1),
+    fnn.Threshold(),
+    fnn.Sign(),
+    fnn.Softmax(),
+)
+LOSSES = (
+    fnn.SquaredError(),
+    fnn.SquaredError(scale=1.0),
+    fnn.Huber(delta=0.7),
+    fnn.SoftmaxCrossEntropy(),
+    fnn.SigmoidCrossEntropy(),
+    fnn.CrossEntropy(),
+    fnn.CrossEntropy(categorical=True),
+)
+WIDTHS = (5, 4, 6, 3, 4)  # inputs first; a network of depth d has the first d + 1
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+
+
+class Problem(NamedTuple):
+    params: tuple
+    x: jax.Array
+    y: jax.Array
+    loss: fnn.Loss
+    masks: tuple | None = None
+
+
+def name(value) -> str:
+    return repr(value)
+
+
+def problem(activation, loss, depth, *, output=None, batch=7, dtype="float32", seed=0, labels=False) -> Problem:
+    """A random network of ``depth`` layers with random biases, and data for it; one example if batch is None."""
+    random = np.random.default_rng([seed, depth])
+    sizes = WIDTHS[: depth + 1]
+    layers = []
+    for n_in, n_out in zip(sizes, sizes[1:]):
+        W = jnp.asarray(random.normal(size=(n_out, n_in)) / np.sqrt(n_in) * 1.5, dtype)
+        b = jnp.asarray(random.normal(size=n_out) * 0.5, dtype)
+        layers.append(fnn.Dense(W, b, activation))
+    if output is not None:
+        layers[-1] = fnn.Dense(layers[-1].W, layers[-1].b, output)
+    rows = () if batch is None else (batch,)
+    x = jnp.asarray(random.normal(size=(*rows, sizes[0])), dtype)
+    if labels:
+        y = jnp.asarray(random.integers(0, sizes[-1], rows), "int32")
+    else:
+        y = jnp.asarray(random.uniform(0.05, 0.95, (*rows, sizes[-1])), dtype)
+    return Problem(tuple(layers), x, y, loss)
+
+
+def objective(p: Problem, reduction="mean"):
+    """The loss as a function of the parameters, for ``jax.grad``."""
+
+    def cost(params, x=p.x):
+        a = fnn.forward(params, x, p.masks)
+        values = p.loss.value(jnp.atleast_2d(a), p.y[None] if x.ndim == 1 else p.y)
+        return values.mean() if reduction == "mean" else values.sum()
+
+    return cost
+
+
+def summed_terms(p: Problem):
+    """The sizes of what the gradients of the sum add up: |δ|ᵀ|a| for W, Σ|δ| for b, per layer."""
+    sizes = []
+    deltas = fnn.deltas(p.params, p.x, p.y, loss=p.loss, masks=p.masks)
+    for t, delta in zip(fnn.trace(p.params, p.x, p.masks), deltas):
+        a, d = (np.abs(np.atleast_2d(np.asarray(v, np.float64))) for v in (t.a_in, delta))
+        sizes.append((np.linalg.norm(d.T @ a), np.linalg.norm(d.sum(axis=0))))
+    return sizes
+
+
+def distance(hand, auto) -> float:
+    return float(np.linalg.norm(np.asarray(hand, np.float64) - np.asarray(auto, np.float64)))
+
+
+def assert_agrees(p: Problem, reductions=("mean", "sum"), tolerance=None) -> None:
+    """The hand-written gradients equal autodiff's, leaf by leaf, norm-wise against the summed terms."""
+    tolerance = tolerance or TOLERANCE[str(p.params[0].W.dtype)]
+    with jax.default_matmul_precision("highest"):
+        sizes = summed_terms(p)
+        for reduction in reductions:
+            auto = jax.grad(objective(p, reduction))(p.params)
+            hand = fnn.backprop(p.params, p.x, p.y, loss=p.loss, reduction=reduction, masks=p.masks)
+            scale = 1 / len(p.x) if reduction == "mean" and p.x.ndim == 2 else 1
+            assert jax.tree.structure(hand) == jax.tree.structure(p.params)
+            for i, (ours, theirs, (size_W, size_b)) in enumerate(zip(hand, auto, sizes)):
+                for leaf, size in (("W", size_W), ("b", size_b)):
+                    value, oracle = getattr(ours, leaf), getattr(theirs, leaf)
+                    assert value.dtype == oracle.dtype == p.params[i].W.dtype
+                    error, allowed = distance(value, oracle), tolerance * scale * size
+                    assert error <= allowed, f"params[{i}].{leaf}, {reduction}: error {error:.2e} over {allowed:.2e}"

@@ -1,0 +1,120 @@
+"""verify.gradient: a finished gradient function against autodiff, leaf by leaf."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn.verify import DerivationError, gradient
+from problems import objective, problem
+
+P = problem(fnn.Tanh(), fnn.SquaredError(), depth=3)
+
+
+def cost(params, x, y):
+    return P.loss.value(fnn.forward(params, x), y).mean()
+
+
+def check(hand, **options):
+    return gradient(hand, cost, P.params, P.x, P.y, **options)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-12), ("float64", 1e-12), ("float32", 1e-5)])
+def test_a_right_gradient_passes_in_either_precision(dtype, tolerance):
+    report = check(fnn.backprop, dtype=dtype)
+    assert report.ok
+    assert report.check() is report
+    assert report.dtype == (dtype or "float64")
+    assert [finding.name for finding in report.findings] == [
+        f"params[{layer}].{leaf}" for layer in range(3) for leaf in "Wb"
+    ]
+    assert {finding.tolerance for finding in report.findings} == {tolerance}
+    assert not jax.config.jax_enable_x64
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_single_zeroed_entry_is_found_and_named(seed):
+    random = np.random.default_rng(seed)
+    index = (int(random.integers(6)), int(random.integers(4)))
+
+    def hand(params, x, y):
+        gradients = list(fnn.backprop(params, x, y))
+        gradients[1] = fnn.Dense(gradients[1].W.at[index].set(0), gradients[1].b, gradients[1].activation)
+        return tuple(gradients)
+
+    for dtype in ("float64", "float32"):
+        (wrong,) = check(hand, dtype=dtype).wrong
+        assert wrong.name == "params[1].W"
+        assert wrong.index == index
+        assert wrong.hand == 0 != wrong.oracle
+
+
+def test_the_error_is_raised_with_the_table():
+    with pytest.raises(DerivationError, match=r"params\[0\].b .* WRONG"):
+        check(lambda *args: jax.tree.map(lambda leaf: 1.001 * leaf, fnn.backprop(*args))).check()
+
+
+def test_any_pytree_and_any_function_can_be_checked():
+    tree = {"w": jnp.array([1.0, 2.0]), "more": [jnp.array(3.0)]}
+    report = gradient(
+        lambda p, c: {"w": 2 * c * p["w"], "more": [c]},
+        lambda p, c: c * ((p["w"] ** 2).sum() + p["more"][0]),
+        tree,
+        2.0,
+    )
+    assert report.ok
+    assert {finding.name for finding in report.findings} == {"params['w']", "params['more'][0]"}
+
+
+def test_a_wrong_shape_is_a_finding_and_a_wrong_structure_an_error():
+    report = gradient(lambda w: (2 * w)[None], lambda w: (w**2).sum(), jnp.ones(3))
+    assert "shape (1, 3), expected (3,)" in str(report)
+    with pytest.raises(ValueError, match="hand: expected the structure of params"):
+        gradient(lambda w: (w, w), lambda w: (w**2).sum(), jnp.ones(3))
+
+
+def test_nan_is_wrong():
+    assert not gradient(lambda w: w * jnp.nan, lambda w: (w**2).sum(), jnp.ones(3)).ok
+
+
+def test_rounding_where_terms_cancel_is_no_false_alarm():
+    """The bias before a full batch norm has gradient zero: both sides hold rounding only."""
+    params = fnn.init(jax.random.key(0), (5, 4, 3), batch_norm="full")
+    p = P._replace(params=params, y=P.y[:, :3])
+    assert gradient(lambda q: fnn.backprop(q, in_(q, p.x), in_(q, p.y)), objective_of(p), params).ok
+
+
+def in_(params, array):
+    return array.astype(params[0].W.dtype)
+
+
+def objective_of(p):
+    return lambda q: objective(p._replace(x=in_(q, p.x), y=in_(q, p.y)))(q, in_(q, p.x))
+
+
+def test_a_jump_of_the_oracle_at_a_kink_excuses_nothing():
+    """At z = 0 the oracle of |z| jumps by twice the gradient when the input moves by one ulp."""
+    w = jnp.zeros(4)
+    assert not gradient(lambda w: jnp.full_like(w, 5.0), lambda w: jnp.abs(w).sum(), w).ok
+
+
+def test_a_check_of_nothing_says_so():
+    report = gradient(lambda w: 0 * w, lambda w: 0.0 * w.sum(), jnp.ones(3))
+    assert "nothing was checked" in str(report)
+
+
+def test_functions_that_cannot_run_in_float64_are_judged_in_float32():
+    def only_float32(w):
+        if w.dtype != jnp.float32:
+            raise TypeError("this kernel takes float32")
+        return (w**2).sum()
+
+    report = gradient(lambda w: 2 * w, only_float32, jnp.ones(3))
+    assert report.ok
+    assert report.dtype == "float32"
+    assert "this kernel takes float32" in str(report)
+
+
+def test_the_notebook_shows_a_table():
+    assert "<table>" in check(fnn.backprop)._repr_html_()
