@@ -270,7 +270,7 @@ class PiecewiseLinear(Activation):
 
     @staticmethod
     def _check_order(x_min, x_max):
-        if not x_min < x_max:
+        if not number("PiecewiseLinear", "x_min", x_min) < number("PiecewiseLinear", "x_max", x_max):
             raise ValueError(f"x_min, x_max: expected x_min < x_max, got {x_min} and {x_max}")
 
     def value(self, z):

@@ -89,6 +89,7 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
     if not rows:
         y, traces = jax.tree.map(lambda t: t[None], (y, traces))
     scale = 1 / len(traces[0].a_in) if reduction == "mean" else 1
+    rules = checks.exact(rules)
 
     deltas: list[Array] = []
     gradients: list[Dense] = []
@@ -105,8 +106,8 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
         W = rules.weight_gradient(delta, t.a_in, mask.arrows) * scale  # (3)
         b = rules.bias_gradient(delta) * scale  # (4)
         g = rules.input_gradient(delta, masked(layer.W, mask.arrows), mask.units)  # (2a)
-        deltas.insert(0, checks.same_shape(delta, t.psi, "rules: delta").reshape(*rows, -1))
-        gradients.insert(0, checks.same_layer(replace(layer, W=W, b=b, norm=norm), layer))
+        deltas.insert(0, delta.reshape(*rows, -1))
+        gradients.insert(0, replace(layer, W=W, b=b, norm=norm))
 
     a = traces[-1].a
     value = jnp.sum(checks.same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")) * scale

@@ -7,7 +7,9 @@ neurons. The file's metadata holds three strings:
     format        "fnn 1"
     architecture  JSON: one object per layer, {"activation": {"name": ..., fields}, "norm": null or
                   {"eps": ..., "gradient": ...}}
-    sha256        JSON: tensor name → hex digest of its bytes, row by row, little-endian
+    sha256        JSON: tensor name → hex digest of its dtype, shape and bytes, and "architecture" → of that string;
+                  a tensor's digest is of the text "{dtype} {shape}\\n", for example "float32 (10, 30)\\n", and of
+                  its entries row by row, little-endian
 
 No pickle: nothing in such a file is ever executed.
 """
@@ -40,15 +42,12 @@ def export(path, params: Params) -> None:
     safetensors = _safetensors()
     checks.layers(params)
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in _named_leaves(params)}
-    metadata = {
-        "format": FORMAT,
-        "architecture": json.dumps([_describe(layer) for layer in params]),
-        "sha256": json.dumps({name: _digest(leaf) for name, leaf in tensors.items()}),
-    }
+    architecture = json.dumps([_describe(layer) for layer in params])
+    metadata = {"format": FORMAT, "architecture": architecture, "sha256": json.dumps(_digests(tensors, architecture))}
     path = Path(path)
     partial = path.with_name(path.name + ".part")
     try:
-        safetensors.numpy.save_file(tensors, partial, metadata)
+        partial.write_bytes(safetensors.numpy.save(tensors, metadata))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -61,7 +60,8 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
     that is damaged, was not written by :func:`export`, or names an activation that is not known.
     """
     safetensors = _safetensors()
-    classes = {cls.__name__: cls for cls in (*Activation.__subclasses__(), *activations)}
+    ours = (cls for cls in Activation.__subclasses__() if cls.__module__ == Activation.__module__)
+    classes = {cls.__name__: cls for cls in (*ours, *activations)}
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -70,16 +70,17 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}; write it with export")
-    digests = json.loads(metadata["sha256"])
-    if digests.keys() != tensors.keys():
-        raise ValueError(f"{path}: tensors {sorted(tensors)} and digests {sorted(digests)} do not agree")
-    for name, tensor in tensors.items():
-        if jax.dtypes.canonicalize_dtype(tensor.dtype) != tensor.dtype:
-            raise ValueError(f"{path}: {name} is {tensor.dtype}; call jax.config.update('jax_enable_x64', True) first")
-        if _digest(tensor) != digests[name]:
-            raise ValueError(f"{path}: {name} is damaged: its SHA-256 is not the one that was written")
-    layers = json.loads(metadata["architecture"])
-    return tuple(_build(path, layer, f"{i}.", tensors, classes) for i, layer in enumerate(layers))
+    try:
+        written = json.loads(metadata["sha256"])
+        for name, digest in _digests(tensors, metadata["architecture"]).items():
+            if written.pop(name) != digest:
+                raise ValueError(f"{name} is damaged: its SHA-256 is not the one that was written")
+        if written:
+            raise ValueError(f"{', '.join(written)} is missing")
+        layers = json.loads(metadata["architecture"])
+        return tuple(_build(layer, f"{i}.", tensors, classes) for i, layer in enumerate(layers))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _named_leaves(params: Params):
@@ -101,23 +102,24 @@ def _describe(layer: Dense) -> dict:
     }
 
 
-def _build(path, description: dict, prefix: str, tensors: dict, classes: dict) -> Dense:
+def _build(description: dict, prefix: str, tensors: dict, classes: dict) -> Dense:
     fields = dict(description["activation"])
     name, norm = fields.pop("name"), None
     if name not in classes:
-        raise ValueError(f"{path}: activation {name!r} is not known; write load(path, activations=({name},))")
-    try:
-        if description["norm"] is not None:
-            gamma, beta = (jnp.asarray(tensors[f"{prefix}norm.{leaf}"]) for leaf in ("gamma", "beta"))
-            norm = BatchNorm(gamma, beta, **description["norm"])
-        W, b = (jnp.asarray(tensors[prefix + leaf]) for leaf in ("W", "b"))
-    except KeyError as error:
-        raise ValueError(f"{path}: tensor {error} is missing") from error
-    return Dense(W, b, classes[name](**fields), norm)
+        raise ValueError(f"activation {name!r} is not known; write load(path, activations=({name},))")
+    for key, leaf in tensors.items():
+        if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+            raise ValueError(f"{key} is {leaf.dtype}; call jax.config.update('jax_enable_x64', True) first")
+    if description["norm"] is not None:
+        gamma, beta = (jnp.asarray(tensors[f"{prefix}norm.{leaf}"]) for leaf in ("gamma", "beta"))
+        norm = BatchNorm(gamma, beta, **description["norm"])
+    return Dense(jnp.asarray(tensors[f"{prefix}W"]), jnp.asarray(tensors[f"{prefix}b"]), classes[name](**fields), norm)
 
 
-def _digest(leaf: np.ndarray) -> str:
-    return hashlib.sha256(leaf.tobytes()).hexdigest()
+def _digests(tensors: dict[str, np.ndarray], architecture: str) -> dict[str, str]:
+    digests = {name: hashlib.sha256(f"{t.dtype} {t.shape}\n".encode() + t.tobytes()) for name, t in tensors.items()}
+    digests["architecture"] = hashlib.sha256(architecture.encode())
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def _safetensors():

@@ -5,7 +5,7 @@ range, finite inputs) are not looked at here: that is done once per data set, in
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 
 from fnn import activations
 from fnn.dropout import Mask
+from fnn.numbers import number
 
 GRADIENTS = ("full", "fixed")
 REDUCTIONS = ("mean", "sum")
@@ -20,7 +21,7 @@ REDUCTIONS = ("mean", "sum")
 
 def describe(value) -> str:
     """The dtype and shape of an array, the type of anything else."""
-    if isinstance(value, (jax.Array, np.ndarray)):
+    if isinstance(value, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
         return f"{value.dtype} of shape {value.shape}"
     return f"{type(value).__name__} {value!r}"[:80]
 
@@ -38,11 +39,37 @@ def same_shape(value, like, name: str):
     return value
 
 
-def same_layer(gradient, layer):
-    """``gradient``, if every leaf has the shape and dtype of the layer's; a rule of the user's may return anything."""
-    for (path, got), leaf in zip(jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(layer)):
-        same_shape(got, leaf, f"rules: gradient{jax.tree_util.keystr(path)}")
-    return gradient
+RESULTS: dict[str, Callable] = {  # the shape of what each rule returns, from its arguments
+    "output_delta": lambda loss, activation, z, a, y: z.shape,
+    "input_gradient": lambda delta, W, mask: (delta.shape[0], W.shape[1]),
+    "hidden_delta": lambda g, activation, z, a: z.shape,
+    "norm_pullback": lambda norm, psi, delta_z: (psi.shape, norm.gamma.shape, norm.beta.shape),
+    "weight_gradient": lambda delta, a_in, mask: (delta.shape[1], a_in.shape[1]),
+    "bias_gradient": lambda delta: delta.shape[1:],
+}
+
+
+def exact(rules):
+    """The same rules, each raising ValueError while tracing unless its result has the shape and dtype it must have."""
+
+    def checked(name, rule):
+        if not callable(rule):
+            raise TypeError(f"rules.{name}: expected a function, got {rule!r}; write RULES._replace({name}=...)")
+
+        def run(*args):
+            result, shape, dtype = rule(*args), RESULTS[name](*args), args[-1 if name == "norm_pullback" else 0]
+            dtype = getattr(dtype, "dtype", None) or args[2].dtype
+            wanted = shape if name == "norm_pullback" else (shape,)
+            got = result if name == "norm_pullback" else (result,)
+            if not isinstance(got, (tuple, list)) or len(got) != len(wanted):
+                raise ValueError(f"rules.{name}: expected {len(wanted)} arrays, got {describe(got)}")
+            for value, like in zip(got, wanted):
+                same_shape(value, jax.ShapeDtypeStruct(like, dtype), f"rules.{name}")
+            return result
+
+        return run
+
+    return type(rules)(*(checked(name, rule) for name, rule in zip(rules._fields, rules)))
 
 
 # -- init ------------------------------------------------------------------------------------------------------
@@ -101,9 +128,33 @@ def is_layer(layer) -> bool:
 
 
 def layers(params) -> None:
-    """Raise TypeError unless ``params`` is a sequence of layers."""
+    """Raise unless ``params`` is a sequence of layers whose leaves are arrays that jit will not truncate."""
     if not isinstance(params, (tuple, list)) or not params or not all(map(is_layer, params)):
         raise TypeError(f"params: expected a tuple of fnn.Dense, got {describe(params)}; write fnn.init(key, sizes)")
+    for i, layer in enumerate(params):
+        if layer.norm is not None and not (hasattr(layer.norm, "gamma") and hasattr(layer.norm, "beta")):
+            raise TypeError(f"params[{i}].norm: expected a fnn.BatchNorm or None, got {describe(layer.norm)}")
+        for name, leaf in leaves(layer).items():
+            array(f"params[{i}].{name}", leaf)
+        if layer.W.ndim != 2:
+            raise ValueError(f"params[{i}].W: expected shape (n_out, n_in), got {layer.W.shape}")
+
+
+def leaves(layer) -> dict:
+    """The leaves of a layer by name."""
+    norm = {} if layer.norm is None else {"norm.gamma": layer.norm.gamma, "norm.beta": layer.norm.beta}
+    return {"W": layer.W, "b": layer.b, **norm}
+
+
+def array(name: str, leaf) -> None:
+    """Raise TypeError unless ``leaf`` is an array of a dtype that is in use."""
+    if not isinstance(leaf, (jax.Array, np.ndarray)):
+        raise TypeError(f"{name}: expected an array, got {describe(leaf)}; write jnp.asarray(...)")
+    if isinstance(leaf, np.ndarray) and jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+        raise TypeError(
+            f"{name}: expected {jax.dtypes.canonicalize_dtype(leaf.dtype)}, for x64 is off, got {describe(leaf)}; "
+            "write .astype('float32'), or call jax.config.update('jax_enable_x64', True) first"
+        )
 
 
 def network_arguments(params, x, masks):
@@ -112,8 +163,17 @@ def network_arguments(params, x, masks):
     floating("x", x, params)
     if masks is None:
         masks = (Mask(),) * len(params)
-    elif len(masks) != len(params):
-        raise ValueError(f"masks: expected one Mask per layer, {len(params)}, got {len(masks)}")
+    elif isinstance(masks, Mask) or not isinstance(masks, (tuple, list)) or len(masks) != len(params):
+        got = len(masks) if isinstance(masks, (tuple, list)) and not isinstance(masks, Mask) else describe(masks)
+        raise (ValueError if isinstance(got, int) else TypeError)(
+            f"masks: expected one Mask per layer, {len(params)}, got {got}"
+        )
+    for i, mask in enumerate(masks):
+        if not isinstance(mask, Mask):
+            raise TypeError(f"masks[{i}]: expected a fnn.Mask, got {describe(mask)}; write Mask(units=..., arrows=...)")
+        for part, leaf in mask._asdict().items():
+            if leaf is not None:
+                array(f"masks[{i}].{part}", leaf)
     return tuple(params), x, tuple(masks)
 
 
@@ -153,23 +213,19 @@ def _layer(name, layer, n_in, dtype, batch) -> None:
             f"{name}.W: expected shape (n_out, {n_in}), rows for receiving neurons, got {layer.W.shape}; "
             "write fnn.init(key, sizes), or W.T if rows and columns are exchanged"
         )
-    expected = {"b": layer.b} if layer.norm is None else {
-        "b": layer.b, "norm.gamma": layer.norm.gamma, "norm.beta": layer.norm.beta}  # fmt: skip
-    for part, leaf in expected.items():
-        if leaf.shape != layer.W.shape[:1]:
+    for part, leaf in leaves(layer).items():
+        if part != "W" and leaf.shape != layer.W.shape[:1]:
             raise ValueError(f"{name}.{part}: expected shape {layer.W.shape[:1]}, got {leaf.shape}")
-    for part, leaf in {"W": layer.W, **expected}.items():
         if leaf.dtype != dtype:
             raise TypeError(f"{name}.{part}: expected {dtype} as params[0].W has, got {leaf.dtype}")
     if layer.norm is not None:
         one_of(f"{name}.norm.gradient", layer.norm.gradient, GRADIENTS)
+        number("BatchNorm", f"{name}.norm.eps", layer.norm.eps, above=0)
         if batch < 2:
             raise ValueError(f"x: {name} has a batch norm, which needs at least 2 examples, got {batch}")
 
 
 def _mask(name, mask, W, batch) -> None:
-    if not isinstance(mask, Mask):
-        raise TypeError(f"{name}: expected a fnn.Mask, got {type(mask).__name__}; write Mask(units=..., arrows=...)")
     shapes = {"units": [(batch, W.shape[1]), (1, W.shape[1])], "arrows": [W.shape]}
     for part, allowed in shapes.items():
         leaf = getattr(mask, part)
@@ -182,15 +238,15 @@ def _mask(name, mask, W, batch) -> None:
 # -- targets ---------------------------------------------------------------------------------------------------
 
 
-def target_arguments(params, y, loss) -> None:
+def target_arguments(params, y, loss, name: str = "y") -> None:
     """Raise unless y is integer labels, or an array in the parameters' dtype; before jit would truncate it."""
     array = isinstance(y, (jax.Array, np.ndarray, np.generic))
     if not (jnp.issubdtype(y.dtype, jnp.integer) if array else type(y) is int):
-        floating("y", y, params)
+        floating(name, y, params)
     elif not loss.takes_labels:
         n = params[-1].W.shape[0]
         raise TypeError(
-            f"y: {loss} takes targets of shape (B, {n}), got integers, {describe(y)}; "
+            f"{name}: {loss} takes targets of shape (B, {n}), got integers, {describe(y)}; "
             f"one-hot them: jax.nn.one_hot(y, {n}), or write loss=fnn.SoftmaxCrossEntropy()"
         )
 

@@ -48,6 +48,8 @@ class Dataset:
             raise ValueError(f"x: expected shape (N, n), got {x.shape}; write x.reshape(len(x), -1)")
         if not (x.dtype == np.uint8 or _is_floating(x)):
             raise TypeError(f"x: expected uint8 or floating, got {describe(x)}; write x.astype('float32')")
+        if y.ndim == 0:
+            raise ValueError(f"y: expected one label or one row for every example, got {describe(y)}")
         if len(x) == 0 or len(x) != len(y):
             raise ValueError(f"x, y: expected as many examples in both, at least one, got {len(x)} and {len(y)}")
         if np.issubdtype(y.dtype, np.integer):
@@ -102,7 +104,10 @@ def for_network(data, params, loss: Loss, name: str = "data") -> Dataset:
     if not isinstance(data, Dataset):
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise TypeError(f"{name}: expected a fnn.data.Dataset or a pair (x, y), got {describe(data)}")
-        data = Dataset(*data)
+        try:
+            data = Dataset(*data)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
     dtype, n_in, n_out = params[0].W.dtype, params[0].W.shape[1], params[-1].W.shape[0]
     if data.x.shape[1] != n_in:
         raise ValueError(f"{name}: the network takes {n_in} inputs, got x of shape {data.x.shape}")
@@ -110,7 +115,7 @@ def for_network(data, params, loss: Loss, name: str = "data") -> Dataset:
         raise TypeError(
             f"{name}: expected x in {dtype} as the parameters have, got {data.x.dtype}; convert one of them"
         )
-    target_arguments(params, data.y, loss)
+    target_arguments(params, data.y, loss, f"{name}: y")
     if data.y.ndim == 1 and n_out == 1:
         raise ValueError(
             f"{name}: a network with one output takes y of shape (N, 1), got labels of shape {data.y.shape}"
@@ -151,7 +156,7 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
                 raise ValueError(
                     f"{path}: the header promises {size:,} bytes, over the limit of {limit:,}; pass limit="
                 )
-            body = file.read(size)
+            body = _read(file, size)
             if len(body) < size:
                 raise ValueError(f"{path}: truncated: the header promises {size:,} bytes, the file holds {len(body):,}")
             if file.read(1):
@@ -182,9 +187,20 @@ def load_mnist(path, sha256: Mapping[str, str] | None = None) -> tuple[Dataset, 
                 raise ValueError(f"{name}: expected unsigned bytes, the header says {array.dtype}")
         if len(images) != len(labels):
             raise ValueError(f"{images_name} has {len(images)} images, {labels_name} {len(labels)} labels")
+        if len(images) == 0:
+            raise ValueError(f"{images_name}: expected at least one image, got none")
         _refuse(labels > 9, labels_name, labels, "labels from 0 to 9")
         sets.append(Dataset(images.reshape(len(images), -1), labels))
     return sets[0], sets[1]
+
+
+def _read(file, size: int) -> bytes:
+    """At most ``size`` bytes, in pieces: a header that promises much must not make memory be reserved for it."""
+    pieces: list[bytes] = []
+    while size > 0 and (piece := file.read(min(size, 1 << 20))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 def _find(folder, name: str) -> Path:
@@ -204,7 +220,8 @@ def _array(name: str, value) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         warnings.warn(f"{name}: float64 becomes float32, for x64 is off; write {name}.astype('float32')", stacklevel=4)
-        array = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows is refused as infinite
+            array = array.astype(np.float32)
     return array
 
 

@@ -26,13 +26,17 @@ class Table:
         rule = "  ".join("-" * width for width in widths)
         return "\n".join(part for part in (self.title, text[0], rule, *text[1:], self.footer) if part)
 
-    def _repr_html_(self) -> str:
-        def row(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    def _repr_html_(self, colours: Sequence[str] = ()) -> str:
+        """HTML; ``colours``, if any, are the rows' backgrounds."""
+
+        def row(cells: Sequence[str], tag: str, colour: str = "") -> str:
+            style = f' style="background:{colour}"' if colour else ""
+            return f"<tr{style}>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
         caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
         footer = f"<p>{html.escape(self.footer)}</p>" if self.footer else ""
-        body = "".join(row(cells, "td") for cells in self.rows)
+        colours = colours or [""] * len(self.rows)
+        body = "".join(row(cells, "td", colour) for cells, colour in zip(self.rows, colours))
         head = row(self.header, "th")
         return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>{footer}"
 

@@ -153,6 +153,10 @@ class CrossEntropy(Loss):
     categorical: bool = False
     takes_labels: ClassVar[bool] = True
 
+    def __post_init__(self):
+        if not isinstance(self.categorical, bool):
+            raise TypeError(f"categorical: expected True or False, got {self.categorical!r}; write CrossEntropy(True)")
+
     def value(self, a, y):
         y = as_targets(y, a)
         terms = y * jnp.log(_at_least_tiny(a))

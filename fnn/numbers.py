@@ -15,8 +15,10 @@ def number(call: str, name: str, value, above: float = -math.inf, least: float =
     bounds += "" if least == -math.inf else f" >= {least:g}"
     advice = f"write {call}({name}={max(1.0, above, least):g})"
     try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError("a string is no number")
         result = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name}: expected a number{bounds}, got {value!r}; {advice}") from error
     if not (math.isfinite(result) and result > above and result >= least):
         raise ValueError(f"{name}: expected a finite number{bounds}, got {result}; {advice}")

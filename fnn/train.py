@@ -22,7 +22,7 @@ from jax import Array
 from fnn import checks, losses
 from fnn.backward import RULES, Rules, value_and_backprop
 from fnn.data import Dataset, as_floats, for_network
-from fnn.losses import Loss, SquaredError
+from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
 from fnn.network import Params, forward
 
 Record = dict[str, float]
@@ -71,11 +71,13 @@ def fit(
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     checks.prng_key(key)
     _check_optimizer(optimizer)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: expected a function of a fnn.train.State, got {callback!r}")
     data = for_network(data, params, loss)
     batch_size = _count("batch_size", batch_size, len(data))
     epochs = _count("epochs", epochs)
     if validation is not None:
-        validation = for_network(validation, params, loss, "validation")
+        validation = _for_evaluation(params, validation, loss, "validation")
         held_out = _on_device(validation), jnp.asarray(validation.classes()) if _has_classes(validation) else None
 
     x, y = _on_device(data)
@@ -117,6 +119,8 @@ def make_step(
     _check_optimizer(optimizer)
     losses.check(loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    if not isinstance(rules, Rules):
+        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
     compiled = jax.jit(partial(_step, optimizer, loss, reduction, rules))
 
     def step(params, state, x, y, masks=None):
@@ -129,15 +133,19 @@ def make_step(
 
 def evaluate(params: Params, data, *, loss: Loss) -> Record:
     """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y)."""
-    checks.layers(params)
-    losses.check(loss)
-    data = for_network(data, params, loss)
+    data = _for_evaluation(params, data, loss, "data")
     classes = jnp.asarray(data.classes()) if _has_classes(data) else None
     return _named(_evaluate(tuple(params), *_on_device(data), classes, loss=loss, scale=data.scale), "")
 
 
 def predict(params: Params, data: Dataset) -> np.ndarray:
-    """The network's outputs for every example of ``data``, (N, n_L)."""
+    """The network's outputs for every example of ``data``, a Dataset: (N, n_L)."""
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"data: expected a fnn.data.Dataset, got {checks.describe(data)}; or write fnn.forward(params, x)"
+        )
+    loss = SquaredError() if data.y.ndim == 2 else SoftmaxCrossEntropy()
+    data = _for_evaluation(params, data, loss, "data")
     return np.asarray(_outputs(tuple(params), jnp.asarray(data.x), scale=data.scale))
 
 
@@ -194,7 +202,8 @@ def _evaluate(params, x, y, classes, *, loss, scale):
         if classes is None
         else jnp.mean(jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes), dtype=jnp.float32)
     )
-    return jnp.mean(loss.value(a, y)), accuracy
+    values = checks.same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")
+    return jnp.mean(values), accuracy
 
 
 # -- on the host -----------------------------------------------------------------------------------------------
@@ -216,6 +225,14 @@ def _has_classes(data: Dataset) -> bool:
     return data.classes() is not None
 
 
+def _for_evaluation(params, data, loss, name: str) -> Dataset:
+    checks.layers(params)
+    losses.check(loss)
+    if any(layer.norm is not None for layer in params):
+        raise ValueError(f"{name}: a network with a batch norm has no output for single examples; write {name}=None")
+    return for_network(data, params, loss, name)
+
+
 def _named(loss_and_accuracy, prefix: str = "validation_") -> Record:
     names = (f"{prefix}loss", f"{prefix}accuracy")
     return {name: float(value) for name, value in zip(names, loss_and_accuracy) if value is not None}
@@ -233,7 +250,7 @@ def _count(name: str, value, most: int | None = None) -> int:
 
 
 def _check_optimizer(optimizer) -> None:
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+    if isinstance(optimizer, type) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             f"optimizer: expected an optax.GradientTransformation, got {optimizer!r}; write fnn.updates.sgd(0.1)"
         )

@@ -70,7 +70,7 @@ def momentum(learning_rate: float | Schedule, alpha: float = 0.9) -> optax.Gradi
     learning_rate: η > 0, or a schedule step → η, inside the velocity; alpha: 0 ≤ α < 1.
     Raises TypeError or ValueError on anything else.
     """
-    if not isinstance(alpha, jax.Array) and number("momentum", "alpha", alpha, least=0) >= 1:
+    if not isinstance(alpha, jax.core.Tracer) and not 0 <= number("momentum", "alpha", alpha) < 1:
         raise ValueError(f"alpha: expected 0 <= alpha < 1, got {alpha}; write momentum(0.1, alpha=0.9)")
     return _descent(_rate("momentum", learning_rate), alpha)
 
@@ -96,6 +96,6 @@ def _rate(call: str, learning_rate) -> Schedule:
     """The learning rate as a function of the step."""
     if callable(learning_rate):
         return learning_rate
-    if not isinstance(learning_rate, jax.Array):  # a traced rate has no value yet
+    if not isinstance(learning_rate, jax.core.Tracer):  # a traced rate has no value yet
         number(call, "learning_rate", learning_rate, above=0)
     return lambda count: learning_rate

@@ -1,15 +1,23 @@
-"""How a hand-written derivative is compared with autodiff: dtype, matmul precision, and rounding.
+"""Autodiff as the oracle: its own value of every quantity, in a chosen dtype and the highest matmul precision.
 
-This is the only place of the package, with its neighbours here, where ``jax.grad`` is used.
+This and its neighbours in ``verify`` are the only places of the package where automatic differentiation is used.
 """
 
 import contextlib
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+
+from fnn.batchnorm import normalise
+from fnn.dropout import masked
+from fnn.network import LayerTrace, Params
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+NORM_TOLERANCE = {"float64": 1e-12, "float32": 1e-4}  # a batch norm divides by a spread of few examples
 
 
 @contextlib.contextmanager
@@ -22,14 +30,15 @@ def exactly(dtype: str):
         yield
 
 
+def is_floating(leaf) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float)) and jnp.issubdtype(
+        jnp.result_type(leaf), jnp.floating
+    )
+
+
 def in_dtype(tree, dtype: str):
     """The floating leaves of a pytree in ``dtype``, its other leaves as they are; call it inside ``exactly``."""
-
-    def convert(leaf):
-        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        return jnp.asarray(leaf, dtype) if floating else leaf
-
-    return jax.tree.map(convert, tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_floating(leaf) else leaf, tree)
 
 
 def to_numpy(tree):
@@ -42,9 +51,52 @@ def one_ulp_away(tree, seed: int):
     random = np.random.default_rng(seed)
 
     def move(leaf):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        if not is_floating(leaf):
             return leaf
         leaf = np.asarray(leaf)
         return jnp.asarray(np.nextafter(leaf, random.choice([-np.inf, np.inf], leaf.shape).astype(leaf.dtype)))
 
     return jax.tree.map(move, tree)
+
+
+class Quantities(NamedTuple):
+    """Autodiff's derivatives of the loss, summed over the examples, by everything in the network.
+
+    params, x: like the arguments; psi, z, a: one (B, n_ℓ) per layer, ∂/∂ψ = δ, ∂/∂z and g = ∂/∂a.
+    """
+
+    params: Params
+    x: Array
+    psi: tuple[Array, ...]
+    z: tuple[Array, ...]
+    a: tuple[Array, ...]
+
+
+@partial(jax.jit, static_argnames="loss")
+def quantities(params: Params, x: Array, y: Array, masks, loss) -> tuple[Quantities, tuple[LayerTrace, ...]]:
+    """The derivatives by zeros that are added to every ψ, z and a, from one ``jax.grad``; and the trace."""
+
+    def total(params, x, psi, z, a):
+        a_out, traces = x, []
+        for layer, mask, d_psi, d_z, d_a in zip(params, masks, psi, z, a):
+            a_in = masked(a_out, mask.units)
+            psi_ = a_in @ masked(layer.W, mask.arrows).T + layer.b + d_psi
+            z_ = (psi_ if layer.norm is None else normalise(layer.norm, psi_)) + d_z
+            a_out = layer.activation.value(z_) + d_a
+            traces.append(LayerTrace(a_in, psi_, z_, a_out))
+        return jnp.sum(loss.value(a_out, y)), tuple(traces)
+
+    zeros = tuple(jnp.zeros((len(x), len(layer.b)), x.dtype) for layer in params)
+    derivatives, traces = jax.grad(total, argnums=range(5), has_aux=True)(params, x, zeros, zeros, zeros)
+    return Quantities(*derivatives), traces
+
+
+@partial(jax.jit, static_argnames="activation")
+def one_sided(activation, z: Array) -> tuple[Array, Array]:
+    """Autodiff's σ' a few units in the last place below and above z, entry by entry."""
+    step = 4 * jnp.finfo(z.dtype).eps * jnp.maximum(1, jnp.abs(z))
+
+    def slope(z):
+        return jax.vjp(activation.value, z)[1](jnp.ones_like(z))[0]
+
+    return slope(z - step), slope(z + step)

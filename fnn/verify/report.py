@@ -1,22 +1,30 @@
-"""Reports: what was compared, what is wrong, and where the worst entry is."""
+"""Reports: what was compared, what is wrong with it, and where the worst entry is."""
 
+import os
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fnn.display import Table
 
+GREEN, RED, YELLOW, PLAIN = "\033[32m", "\033[31m", "\033[33m", "\033[0m"
+
 
 class DerivationError(AssertionError):
-    """A hand-written derivative disagrees with its oracle; the message is the report."""
+    """A hand-written derivative disagrees with its oracle; the message says which, where, and what it looks like."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One comparison of a hand-written quantity with the oracle's.
 
-    name: what was compared; error: norm-wise, relative to ``size``; tolerance: what it may be; index, hand,
-    oracle: the worst entry and both values there; note: what is known about the difference.
+    name: what was compared, with its formula; error: ‖hand − oracle‖ / size, ``size`` being the norm of the
+    summed terms where they are known, else of the oracle; tolerance: what the error may be; index, hand,
+    oracle: the worst entry and both values there; axes: what the indices count; layer: from 1, 0 where there
+    is none; kind: the rule's or the leaf's name; end_to_end: the error when the hand-written quantities that
+    come before are used, and not the oracle's; case: the data on which it was found; note: what the difference
+    looks like; vacuous: the oracle is zero, so little was shown.
     """
 
     name: str
@@ -26,74 +34,143 @@ class Finding:
     index: tuple[int, ...] | None = None
     hand: float | None = None
     oracle: float | None = None
+    axes: tuple[str, ...] = ()
+    layer: int = 0
+    kind: str = ""
+    end_to_end: float | None = None
+    case: str = ""
     note: str = ""
+    vacuous: bool = False
 
     @property
     def ok(self) -> bool:
         return bool(self.error <= self.tolerance)  # False for NaN
 
+    @property
+    def status(self) -> str:
+        return "WRONG" if not self.ok else "zero" if self.vacuous else "ok"
+
     def worst(self) -> str:
         """Where the largest difference is, with both values."""
         if self.index is None:
             return ""
-        return f"worst at {list(self.index)}: hand {self.hand:.6g}, autodiff {self.oracle:.6g}"
+        if len(self.axes) == len(self.index):
+            place = ", ".join(f"{axis} {i}" for axis, i in zip(self.axes, self.index))
+        else:
+            place = str(list(self.index))
+        return f"worst at {place}: hand {self.hand:.6g}, autodiff {self.oracle:.6g}"
+
+    def explanation(self) -> str:
+        """Several lines about one wrong finding."""
+        case = f", on {self.case}" if self.case else ""
+        lines = [f"  {self.name}     local error {self.error:.1e}   (tolerance {self.tolerance:.0e}{case})"]
+        lines += [f"      {self.worst()}"] if self.index is not None else []
+        lines += [f"      looks like: {self.note}"] if self.note else []
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """The findings of a check, in the order of the computation; ``str`` and notebooks show a table."""
+    """The findings of a check, in the order of the computation; ``str`` and notebooks show a table.
+
+    findings: all comparisons; dtype: in which they were made, under the highest matmul precision; seed: of the
+    random data, if any; what: the word for one finding; notes: what else should be known.
+    """
 
     findings: tuple[Finding, ...]
     dtype: str
     notes: tuple[str, ...] = ()
+    what: str = "leaf"
+    seed: int | None = None
 
     @property
     def ok(self) -> bool:
-        return all(finding.ok for finding in self.findings)
+        """Whether everything agrees, and something was checked."""
+        return not self.wrong and not self.vacuous
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
+        """What disagrees, judged alone."""
         return tuple(finding for finding in self.findings if not finding.ok)
 
+    @property
+    def vacuous(self) -> bool:
+        """Whether the oracle is zero everywhere, so that nothing was checked."""
+        return all(finding.vacuous for finding in self.findings)
+
     def check(self) -> "Report":
-        """The report itself; raises :class:`DerivationError` if anything is wrong."""
+        """The report itself; raises :class:`DerivationError` unless ``ok``."""
+        __tracebackhide__ = True
         if not self.ok:
-            raise DerivationError(str(self))
+            raise DerivationError(self.verdict() + "".join(f"\n{finding.explanation()}" for finding in self.wrong))
         return self
 
+    def verdict(self) -> str:
+        """One line."""
+        total, wrong = len(self.findings), len(self.wrong)
+        things = {"leaf": "leaves"}.get(self.what, self.what + "s")
+        if not wrong:
+            return (
+                "nothing was checked: the oracle is zero everywhere" if self.vacuous else f"all {total} {things} agree"
+            )
+        dragged = sum(f.ok and f.end_to_end is not None and f.end_to_end > 1e4 * f.tolerance for f in self.findings)
+        verb, they = ("is", "it") if wrong == 1 else ("are", "them")
+        others = f" ({dragged} more differ only because they use {they})" if dragged else ""
+        return f"{wrong} of {total} {things} {verb} wrong{others}"
+
     def table(self) -> Table:
-        rows = tuple(
-            (f.name, f"{f.error:.1e}", f"{f.tolerance:.0e}", "ok" if f.ok else "WRONG", f.worst())
-            for f in self.findings
-        )
-        verdict = "all agree" if self.ok else f"{len(self.wrong)} of {len(self.findings)} are wrong"
-        title = f"hand-written against autodiff, {self.dtype}, highest matmul precision: {verdict}"
-        notes = [f"{f.name}: {f.note}" for f in self.findings if f.note] + list(self.notes)
-        return Table(("leaf", "error", "tolerance", "", "largest difference"), rows, title, "\n".join(notes))
+        chained = any(finding.end_to_end is not None for finding in self.findings)
+        rows = []
+        for f in self.findings:
+            through = [f"{f.end_to_end:.1e}" if f.end_to_end is not None else ""] if chained else []
+            note = f"looks like: {f.note}" if f.note and not f.ok else f.note
+            detail = "; ".join(part for part in (note, f.worst() if not f.ok or not chained else "") if part)
+            rows.append((f.name, f"{f.error:.1e}", *through, f"{f.tolerance:.0e}", f.status, detail))
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        title = f"hand-written against autodiff, {self.dtype}, highest matmul precision{seed}: {self.verdict()}"
+        header = (self.what, "error", *(["end to end"] if chained else []), "tolerance", "", "largest difference")
+        return Table(header, tuple(rows), title, "\n".join(self.notes))
 
     def __str__(self) -> str:
-        return str(self.table())
+        text = str(self.table())
+        if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+            for word, colour in (("ok", GREEN), ("WRONG", RED), ("zero", YELLOW)):
+                text = text.replace(f"  {word}  ", f"  {colour}{word}{PLAIN}  ")
+        return text
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
+        colours = {"ok": "#e2f2e2", "WRONG": "#f8dada", "zero": "#f6efd2"}
+        return self.table()._repr_html_([colours[finding.status] for finding in self.findings])
 
 
-def compare(name: str, hand, oracle, tolerance: float, size: float | None = None, note: str = "") -> Finding:
+def compare(name: str, hand, oracle, tolerance: float, size: float | None = None, **known) -> Finding:
     """The finding on one array: ‖hand − oracle‖ / size, where size is ‖oracle‖ unless more is known."""
     hand, oracle = np.asarray(hand), np.asarray(oracle)
+    vacuous = not np.any(oracle)
     if hand.shape != oracle.shape:
         note = f"shape {hand.shape}, expected {oracle.shape}"
-        return Finding(name, float("inf"), tolerance, note=note)
+        return Finding(name, float("inf"), tolerance, **{"note": note, **known})
     hand, oracle = (np.asarray(value, np.float64) for value in (hand, oracle))
-    difference = np.abs(hand - oracle)
-    size = float(np.linalg.norm(oracle)) if size is None else size
-    total = float(np.linalg.norm(difference))
-    error = 0.0 if total == 0 else (total / size if size else float("inf"))
-    finding = Finding(name, error, tolerance, size, note=note)
-    if difference.size == 0:
+    size = norm(oracle) if size is None else float(size)
+    finding = Finding(name, norm_error(hand, oracle, size), tolerance, size, vacuous=vacuous, **known)
+    if hand.size == 0:
         return finding
+    difference = np.abs(hand - oracle)
     worst = np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape)
     index = tuple(int(i) for i in worst)
     return replace(finding, index=index, hand=float(hand[worst]), oracle=float(oracle[worst]))
+
+
+def norm(array) -> float:
+    """The Euclidean norm of all entries (without the threads of NumPy's own, which cost more than the sum)."""
+    return float(np.sqrt(np.square(np.asarray(array, np.float64)).sum()))
+
+
+def norm_error(hand: np.ndarray, oracle: np.ndarray, size: float) -> float:
+    """‖hand − oracle‖ / size; infinite for another shape."""
+    if hand.shape != oracle.shape:
+        return float("inf")
+    total = norm(np.asarray(hand, np.float64) - np.asarray(oracle, np.float64))
+    return 0.0 if total == 0 else (total / size if size else float("inf"))

@@ -1,0 +1,117 @@
+"""Anybody's chain of functions: the hand-written pull-back of every stage against autodiff, each judged alone."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.checks import describe
+from fnn.verify.blackbox import black_box, in_best_dtype
+from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_floating, to_numpy
+from fnn.verify.report import Finding, Report, norm_error
+
+SEED = 0
+
+
+class Stage(NamedTuple):
+    """One function of a chain, with its hand-written pull-back; x, y and params may be any pytrees.
+
+    forward(params, x) -> y
+    pullback(params, x, y, y_bar) -> (params_bar, x_bar): the cotangents, shaped like params and x
+    """
+
+    name: str
+    forward: Callable
+    pullback: Callable
+    params: Any = ()
+
+
+def stages(chain: Sequence[Stage], x, *, dtype: str | None = None, tolerance: float | None = None) -> Report:
+    """Compare every cotangent of every stage with ``jax.vjp``, from random cotangents: alone, and end to end.
+
+    chain: the stages in the order of the computation; x: the first one's input, any pytree of arrays. Each
+    stage is given a cotangent of its own, so a mistake is named where it is made; beside it stands the error
+    of the whole chain of pull-backs. dtype, tolerance: as in :func:`gradient`, and so is the rule by which
+    rounding is told from a mistake. Cotangents of integers are not compared.
+
+    >>> double = Stage("double", lambda w, x: w * x, lambda w, x, y, y_bar: ((y_bar * x).sum(), w * y_bar), 2.0)
+    >>> square = Stage("square", lambda _, x: x**2, lambda _, x, y, y_bar: ((), x * y_bar))
+    >>> report = stages([double, square], jnp.arange(3.0))
+    >>> [(finding.name, finding.note) for finding in report.wrong]
+    [('square: x_bar', 'a factor 1/2 too small')]
+    """
+    if not chain or not all(isinstance(stage, Stage) for stage in chain):
+        raise TypeError(
+            f"chain: expected a list of Stages, got {describe(chain)}; write [Stage(name, f, pullback), ...]"
+        )
+    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(chain, x, chosen, tolerance))
+
+
+def _judge(chain, x, dtype, tolerance) -> Report:
+    tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
+    random = np.random.default_rng(SEED)
+    with exactly(dtype):
+        inputs, outputs, params = [in_dtype(x, dtype)], [], [in_dtype(stage.params, dtype) for stage in chain]
+        for stage, p in zip(chain, params):
+            outputs.append(stage.forward(p, inputs[-1]))
+            inputs.append(outputs[-1])
+        cotangents = [random_like(y, random) for y in outputs]
+        hand_bar = oracle_bar = cotangents[-1]
+        findings: list[Finding] = []
+        for number in range(len(chain) - 1, -1, -1):
+            stage, p, x_in, y = chain[number], params[number], inputs[number], outputs[number]
+
+            def oracle(given, stage=stage, y_bar=cotangents[number]):
+                return jax.vjp(stage.forward, *given)[1](y_bar)
+
+            through = jax.vjp(stage.forward, p, x_in)[1](oracle_bar)
+            chained = stage.pullback(p, x_in, y, hand_bar)
+            hand = stage.pullback(p, x_in, y, cotangents[number])
+            names, kept = _leaves(stage.name, (p, x_in), hand)
+            ends = [norm_error(a, b, float(np.linalg.norm(b)) or 1.0) for a, b in zip(kept(chained), kept(through))]
+            known = [{"end_to_end": end, "kind": stage.name, "layer": number + 1} for end in ends]
+            ours, theirs = kept(hand), kept(oracle((p, x_in)))
+            findings += black_box(names, ours, theirs, tolerance, lambda g, k=kept, o=oracle: k(o(g)), (p, x_in), known)
+            hand_bar, oracle_bar = chained[1], through[1]
+    return Report(tuple(findings), dtype, what="cotangent", seed=SEED)
+
+
+def random_like(tree, random):
+    """A random cotangent for every leaf; of what has no derivative, the empty one that jax.vjp wants."""
+
+    def draw(leaf):
+        if is_floating(leaf):
+            return jnp.asarray(random.normal(size=np.shape(leaf)), jnp.result_type(leaf))
+        return np.zeros(np.shape(leaf), jax.dtypes.float0)
+
+    return jax.tree.map(draw, tree)
+
+
+def _leaves(name: str, given, hand) -> tuple[list[str], Callable]:
+    """The names of the cotangents that can be compared, and a function that takes them out of a pair of pytrees."""
+    if not isinstance(hand, tuple) or len(hand) != 2:
+        raise ValueError(f"{name}: pullback must return (params_bar, x_bar), got {describe(hand)}")
+    names: list[str] = []
+    floating: list[list[bool]] = []
+    for part, expected, got in zip(("params_bar", "x_bar"), given, hand):
+        paths = jax.tree_util.tree_leaves_with_path(expected)
+        floating.append([is_floating(leaf) for _, leaf in paths])
+        names += [f"{name}: {part}{jax.tree_util.keystr(path)}" for path, leaf in paths if is_floating(leaf)]
+        wanted, came = (str(jax.tree.structure(tree, is_leaf=_is_none)) for tree in (expected, got))
+        if any(floating[-1]) and wanted != came:
+            raise ValueError(f"{name}: {part} must have the structure {wanted}, got {came}")
+
+    def kept(pair):
+        leaves = []
+        for tree, keep in zip(pair, floating):
+            if any(keep):
+                leaves += [leaf for leaf, k in zip(jax.tree.leaves(tree, is_leaf=_is_none), keep) if k]
+        return to_numpy(leaves)
+
+    return names, kept
+
+
+def _is_none(leaf) -> bool:
+    return leaf is None  # a cotangent that a pull-back may leave out, of integers

@@ -1,0 +1,58 @@
+"""The programs run, on little data, and leave what they promise."""
+
+import json
+
+import pytest
+
+from experiments import mnist
+
+SHORT = ["--examples", "2000", "--epochs", "2"]
+
+
+def test_mnist_checks_the_gradient_trains_and_leaves_its_results(tmp_path, capsys):
+    mnist.main([*SHORT, "--out", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "60,000 training and 10,000 test images" in said
+    assert "407,050 parameters" in said
+    assert said.count("all agree") == 2
+    assert "epoch  2" in said
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "history.jsonl", "learning_curves.png", "mistakes.png", "options.json", "params.safetensors",
+    }  # fmt: skip
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2]
+
+    mnist.main(["--load", str(tmp_path / "params.safetensors")])
+    assert f"test accuracy {100 * history[-1]['validation_accuracy']:.2f} %" in capsys.readouterr().out
+
+
+def test_a_preset_is_nielsens_network_and_several_seeds_give_mean_and_best(tmp_path, capsys):
+    mnist.main(["--preset", "nielsen-30", *SHORT, "--seed", "0", "1", "--out", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "23,860 parameters" in said
+    assert "Training: sgd, 3 constant, batch 10" in said
+    assert "2 seeds, test accuracy: last epoch mean" in said
+    assert json.loads((tmp_path / "seed-1" / "options.json").read_text())["preset"] == "nielsen-30"
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "squared"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_every_loss_and_optimizer_can_be_chosen(loss, optimizer, tmp_path, capsys):
+    mnist.main([*SHORT, "--hidden", "16", "8", "--loss", loss, "--optimizer", optimizer, "--out", str(tmp_path)])
+    assert "Test accuracy" in capsys.readouterr().out
+
+
+def test_a_wrong_gradient_stops_before_training(tmp_path, monkeypatch):
+    backprop = mnist.fnn.backprop
+    monkeypatch.setattr(
+        mnist.fnn, "backprop", lambda *args, **options: mnist.jax.tree.map(lambda g: -g, backprop(*args, **options))
+    )
+    with pytest.raises(SystemExit, match="gradient is wrong"):
+        mnist.main([*SHORT, "--out", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--activation", "nonsense"], ["--preset", "nonsense"], ["--epochs", "ten"]])
+def test_unknown_options_are_refused(arguments):
+    with pytest.raises(SystemExit):
+        mnist.main(arguments)
