@@ -1,11 +1,24 @@
-"""Masks: dropout of units and of arrows, as arrays that the forward and the backward pass both see.
+"""Dropout and DropConnect: masks as arrays that the forward and the backward pass both see.
 
-Randomness enters a network as arrays only, so that the hand-written and the automatic gradient differentiate
-one deterministic function (equations S4, 11 to 13: ψ_k = Σ_l w_kl r_kl o_l + β_k, with r drawn beforehand).
+Randomness enters a network as arrays only, so that the hand-written and the automatic gradient differentiate one
+deterministic function (S4, equations 10 to 13): ψ_k = Σ_l w_kl r_kl o_l + β_k, with r drawn beforehand. Its
+gradient carries r: ∂L/∂w_kj = λ_k o_j r_kj, and λ passes through w_lk r_lk.
+
+Two conventions, ``p`` being the probability to **keep**:
+
+    printed (default)   r ∈ {0, 1} in training, w p in place of w r at test time (S5, equation 14)
+    inverted            r ∈ {0, 1/p} in training, w at test time
+
+Both have the same mean over r; ``fnn.fold`` makes the network for test time of either.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -23,3 +36,112 @@ class Mask(NamedTuple):
 def masked(value: Array, mask: Array | None) -> Array:
     """value ⊙ mask, or value where there is no mask."""
     return value if mask is None else value * mask
+
+
+def _static(default: Any) -> Any:
+    return field(default=default, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Dropout:
+    """Drops whole neurons: each of a layer's inputs is kept with probability ``keep``.
+
+    keep: a number in [0, 1], for every hidden neuron (the network's own input is kept whole); or a tuple with one
+    entry per layer, the first for the network's input, each a number, an array (n_in,), or None for all.
+    inverted: scale by 1/keep in training, and not by keep at test time; keep must then be above 0.
+    per_example: a fresh mask for every example; False: one for the mini-batch.
+
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov 2014.
+    """
+
+    keep: Any
+    inverted: bool = _static(False)
+    per_example: bool = _static(True)
+
+    def shapes(self, n_out: int, n_in: int, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shape of a layer's mask, and of its probabilities."""
+        return (batch if self.per_example else 1, n_in), (n_in,)
+
+    @staticmethod
+    def mask(values: Array) -> Mask:
+        return Mask(units=values)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class DropConnect:
+    """Drops arrows: each weight of a layer is kept with probability ``keep``, one mask for the mini-batch (S4).
+
+    keep, inverted: as in :class:`Dropout`; an array has the shape of W, (n_out, n_in): a p_kl for every arrow.
+
+    Source: Wan, Zeiler, Zhang, LeCun, Fergus 2013.
+    """
+
+    keep: Any
+    inverted: bool = _static(False)
+
+    def shapes(self, n_out: int, n_in: int, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shape of a layer's mask, and of its probabilities."""
+        return (n_out, n_in), (n_out, n_in)
+
+    @staticmethod
+    def mask(values: Array) -> Mask:
+        return Mask(arrows=values)
+
+
+def probabilities(dropout: Dropout | DropConnect, params: Sequence) -> tuple:
+    """The probability to keep, layer by layer: None, a number, or an array.
+
+    Raises TypeError or ValueError, naming the entry, for what is no probability or has another shape.
+    """
+    if not isinstance(dropout, (Dropout, DropConnect)):
+        raise TypeError(f"dropout: expected fnn.Dropout or fnn.DropConnect, got {dropout!r}; write fnn.Dropout(0.5)")
+    keep = dropout.keep
+    if not isinstance(keep, (tuple, list)):
+        keep = (None, *(keep for _ in params[1:]))
+    if len(keep) != len(params):
+        raise ValueError(f"keep: expected one entry per layer, {len(params)}, got {len(keep)}")
+    for i, (p, layer) in enumerate(zip(keep, params)):
+        _check(f"keep[{i}]" if isinstance(dropout.keep, (tuple, list)) else "keep", p, dropout, layer.W.shape)
+    return tuple(keep)
+
+
+def _check(name: str, p, dropout, shape: tuple[int, int]) -> None:
+    if p is None or isinstance(p, jax.core.Tracer):
+        return
+    if isinstance(p, (str, bool)) or not isinstance(p, (int, float, np.number, np.ndarray, jax.Array)):
+        raise TypeError(f"{name}: expected a probability to keep, got {p!r}; write {type(dropout).__name__}(0.5)")
+    values, (_, allowed) = np.asarray(p, np.float64), dropout.shapes(shape[0], shape[1], 1)
+    if values.shape not in ((), allowed):
+        raise ValueError(f"{name}: expected a number or shape {allowed}, got {values.shape}")
+    low = values.min()
+    if not (low >= 0 and values.max() <= 1 and not (dropout.inverted and low == 0)):
+        bounds = "0 < keep <= 1 where inverted" if dropout.inverted else "0 <= keep <= 1"
+        raise ValueError(f"{name}: expected {bounds}, got {values[()] if values.ndim == 0 else values}")
+
+
+def sample_masks(key: Array, params: Sequence, dropout: Dropout | DropConnect, batch: int) -> tuple[Mask, ...]:
+    """One :class:`Mask` per layer, drawn from ``key``, which is split by layer; the same key gives the same masks.
+
+    params: tuple of ``Dense``; batch: the number of examples. May be called under jit. Raises TypeError or
+    ValueError that names the argument.
+    """
+    masks = []
+    for i, (layer, p) in enumerate(zip(params, probabilities(dropout, params))):
+        if p is None:
+            masks.append(Mask())
+            continue
+        shape, _ = dropout.shapes(layer.W.shape[0], layer.W.shape[1], batch)
+        p = jnp.asarray(p, layer.W.dtype)
+        r = jax.random.bernoulli(jax.random.fold_in(key, i), p.astype(jnp.float32), shape).astype(layer.W.dtype)
+        masks.append(dropout.mask(r / p if dropout.inverted else r))
+    return tuple(masks)
+
+
+def expected_weights(params: Sequence, dropout: Dropout | DropConnect | None) -> list[Array]:
+    """W ⊙ p for every layer, the weights at test time (S5); W where nothing is dropped, or where it is inverted."""
+    if dropout is None or dropout.inverted:
+        return [layer.W for layer in params]
+    keeps = probabilities(dropout, params)
+    return [layer.W if p is None else layer.W * jnp.asarray(p, layer.W.dtype) for layer, p in zip(params, keeps)]

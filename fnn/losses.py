@@ -183,6 +183,7 @@ class CrossEntropy(Loss):
 def as_targets(y: Array, a: Array) -> Array:
     """y itself, or one-hot rows in a's dtype where y holds integer labels (B,)."""
     if jnp.issubdtype(y.dtype, jnp.integer):
+        y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # a byte cannot count 300 classes
         return (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)
     return y
 

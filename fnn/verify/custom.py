@@ -1,22 +1,20 @@
 """Functions with a derivative of their own, by ``jax.custom_vjp`` or ``jax.custom_jvp``, against an oracle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import describe
-from fnn.verify.blackbox import black_box, in_best_dtype
+from fnn.verify.blackbox import BlackBox, in_best_dtype
+from fnn.verify.differences import by_differences
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_floating, to_numpy
-from fnn.verify.report import Finding, Report
+from fnn.verify.report import Report, compare
 from fnn.verify.stages import random_like
 
 SEED = 0
 COTANGENTS = 2  # drawn at random; two, so that one that happens to be orthogonal to a mistake is not the only one
-DIFFERENCES = {"float64": (1e-6, 1e-7), "float32": (1e-2, 2e-2)}  # step, tolerance: measured 6e-11 and 2e-3
-MOST_ENTRIES = 10_000  # two evaluations of the function for each
 
 
 def custom_vjp(
@@ -29,11 +27,14 @@ def custom_vjp(
     the same arguments that autodiff can differentiate, for an ``f`` that it cannot (a kernel, a callback).
     dtype, tolerance: as in :func:`gradient`.
 
-    Without ``oracle``, the undecorated function is differentiated; where autodiff cannot, central differences
-    are taken along **every** entry of the arguments, so that one wrong entry is seen as a wrong entry; a few random
-    directions would dilute it among all others. They are judged at 1e-7 in float64, and at 2e-2 in float32,
-    which sees gross mistakes only: give ``oracle`` there. Arguments of more than 10,000 entries are refused then.
+    Without ``oracle``, the undecorated function is differentiated (custom derivatives inside it are trusted); where
+    autodiff cannot, or is not finite, central differences are taken along **every** entry of the arguments, so that
+    one wrong entry is seen as a wrong entry; a few random directions would dilute it among all others. They are
+    judged at 1e-7 in float64, and at 2e-2 in float32, which sees gross mistakes only: give ``oracle`` there.
+    Arguments of more than 10,000 entries are refused then. The value that ``f`` returns while it is differentiated
+    is compared too. Raises TypeError or ValueError where there is nothing to compare with.
 
+    >>> import jax.numpy as jnp
     >>> @jax.custom_vjp
     ... def square(x):
     ...     return x**2
@@ -43,94 +44,113 @@ def custom_vjp(
     """
     if not callable(f):
         raise TypeError(f"f: expected a function with a custom derivative, got {describe(f)}")
-    plain = oracle if oracle is not None else undecorated(f)
-    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(f, plain, args, chosen, tolerance, oracle is not None))
+    given = oracle is not None
+    try:
+        plain, fixed = undecorated(f)
+    except TypeError:
+        if not given:
+            raise
+        plain, fixed = f, ()
+    plain = oracle if oracle is not None else plain
+    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(f, plain, fixed, args, chosen, tolerance, given))
 
 
-def undecorated(f: Callable) -> Callable:
-    """The function under ``jax.custom_vjp`` or ``jax.custom_jvp``; other decorators are passed through."""
+def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
+    """The function under ``jax.custom_vjp`` or ``jax.custom_jvp``, and the places of its ``nondiff_argnums``."""
     inner: Any = f
     while not isinstance(inner, (jax.custom_vjp, jax.custom_jvp)):
         if not hasattr(inner, "__wrapped__"):
             raise TypeError(f"f: expected a function with a custom derivative, got {f!r}; or give oracle=")
         inner = inner.__wrapped__
-    return inner.__wrapped__  # type: ignore[union-attr]
+    return inner.__wrapped__, tuple(getattr(inner, "nondiff_argnums", ()) or ())  # type: ignore[union-attr]
 
 
-def _judge(f, plain, args, dtype, tolerance, given) -> Report:
-    random = np.random.default_rng(SEED)
-    with exactly(dtype):
-        args = in_dtype(args, dtype)
-        leaves, structure = jax.tree.flatten(args)
-        places = [i for i, leaf in enumerate(leaves) if is_floating(leaf)]
-        if not places:
+class _Arguments:
+    """The floating leaves of the arguments, and functions of them alone."""
+
+    def __init__(self, args, fixed: Sequence[int], dtype: str):
+        args = tuple(arg if i in fixed else in_dtype(arg, dtype) for i, arg in enumerate(args))
+        self.fixed = {i: args[i] for i in fixed if i < len(args)}
+        paths = jax.tree_util.tree_leaves_with_path(tuple(None if i in fixed else a for i, a in enumerate(args)))
+        self.leaves, self.structure = jax.tree.flatten(tuple(None if i in fixed else a for i, a in enumerate(args)))
+        self.places = [i for i, leaf in enumerate(self.leaves) if is_floating(leaf)]
+        self.names = [f"args[{paths[i][0][0].idx}]{jax.tree_util.keystr(paths[i][0][1:])}" for i in self.places]
+        self.inputs = tuple(self.leaves[i] for i in self.places)
+        if not self.inputs:
             raise TypeError("args: expected at least one floating array, to differentiate by it")
 
-        def rebuilt(function):
-            def call(*floats):
-                changed = list(leaves)
-                for i, value in zip(places, floats):
-                    changed[i] = value
-                return function(*jax.tree.unflatten(structure, changed))
+    def of(self, function: Callable) -> Callable:
+        """The function of the floating leaves."""
 
-            return call
+        def call(*floats):
+            leaves = list(self.leaves)
+            for i, value in zip(self.places, floats):
+                leaves[i] = value
+            args = list(jax.tree.unflatten(self.structure, leaves))
+            for i, value in self.fixed.items():
+                args[i] = value
+            return function(*args)
 
-        inputs = tuple(leaves[i] for i in places)
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(args)]
-        names = [f"args[{paths[i][0].idx}]{jax.tree_util.keystr(paths[i][1:])}" for i in places]
-        output = rebuilt(f)(*inputs)
-        findings: list[Finding] = []
+        return call
+
+
+def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
+    random = np.random.default_rng(SEED)
+    with exactly(dtype):
+        arguments = _Arguments(args, fixed, dtype)
+        ours, theirs, inputs = arguments.of(f), arguments.of(plain), arguments.inputs
+        value = ours(*inputs)
+        limit = tolerance or TOLERANCE[dtype]
+        same = _same(value, theirs(*inputs), limit)
+        carried = jax.vjp(ours, *inputs)[0]  # what the forward rule returns may differ from the function's value
+        findings = [
+            compare(f"value under differentiation{jax.tree_util.keystr(path)}", ruled, plainly, limit, kind="value")
+            for (path, ruled), plainly in zip(jax.tree_util.tree_leaves_with_path(carried), jax.tree.leaves(value))
+        ]
         notes: tuple[str, ...] = ()
         for draw in range(COTANGENTS):
-            y_bar = random_like(output, random)
-            hand = to_numpy(jax.vjp(rebuilt(f), *inputs)[1](y_bar))
+            y_bar = random_like(value, random)
 
-            def again(inputs, y_bar=y_bar):
-                return jax.vjp(rebuilt(plain), *inputs)[1](y_bar)
+            def hand(given, y_bar=y_bar):
+                return jax.vjp(ours, *given)[1](y_bar)
 
+            def oracle(given, y_bar=y_bar):
+                return jax.vjp(theirs, *given)[1](y_bar)
+
+            names = [f"{name}, cotangent {draw + 1}" for name in arguments.names]
+            mine = to_numpy(hand(inputs))
             try:
-                theirs, allowed = to_numpy(again(inputs)), tolerance or TOLERANCE[dtype]
+                right, reason = to_numpy(oracle(inputs)), ""
+                if not (same or given):
+                    right, reason = None, "f is not the function that it decorates"
             except Exception as error:
                 if given:
                     raise TypeError(f"oracle: autodiff cannot differentiate it: {error}") from error
-                theirs, step = _differences(rebuilt(f), inputs, y_bar, dtype)
-                allowed = tolerance or DIFFERENCES[dtype][1]
-                count = sum(np.size(leaf) for leaf in inputs)
-                notes = (
-                    f"autodiff cannot differentiate the undecorated function ({type(error).__name__}): compared with "
-                    f"central differences of step {step:g} along each of the {count} entries of its arguments",
-                )
-                again = None  # type: ignore[assignment]  # no oracle whose rounding could be measured
-            labelled = [f"{name}, cotangent {draw + 1}" for name in names]
-            findings += black_box(labelled, hand, theirs, allowed, again, inputs)
+                right, reason = None, f"autodiff cannot differentiate the undecorated function ({type(error).__name__})"
+            if right is not None and any(
+                np.isfinite(m).all() and not np.isfinite(r).all() for m, r in zip(mine, right)
+            ):
+                right, reason = None, "autodiff of the undecorated function is not finite"
+            if given and not same:
+                raise ValueError("oracle: it has another value than f; write oracle=, a function of the same value")
+            if right is not None:
+                findings += BlackBox(hand, oracle, inputs).findings(names, mine, right, limit)
+                continue
+            judged, note = by_differences(ours, inputs, y_bar, dtype, names, mine, tolerance)
+            findings, notes = findings + judged, (f"{reason}: {note}",)
     return Report(tuple(findings), dtype, notes, "cotangent", SEED)
 
 
-def _differences(f, inputs, y_bar, dtype):
-    """Central differences of ⟨ȳ, f⟩ along every entry of the inputs, and the step relative to an entry."""
-    count = sum(np.size(leaf) for leaf in inputs)
-    if count > MOST_ENTRIES:
-        raise ValueError(f"args: {count:,} entries are too many for differences along each; give oracle=, or fewer")
-    step = DIFFERENCES[dtype][0]
-
-    def contracted(values):
-        products = jax.tree.map(
-            lambda a, b: np.sum(np.asarray(a, np.float64) * np.asarray(b)) if is_floating(a) else 0.0,
-            f(*(jnp.asarray(value, dtype) for value in values)), y_bar,
-        )  # fmt: skip
-        return sum(jax.tree.leaves(products))
-
-    base = [np.array(leaf) for leaf in inputs]
-    results = []
-    for k, leaf in enumerate(base):
-        result = np.zeros(leaf.shape)
-        for index in np.ndindex(leaf.shape):
-            h = leaf.dtype.type(step * max(1.0, abs(float(leaf[index]))))
-            ends = []
-            for sign in (1, -1):
-                moved = [value.copy() if i == k else value for i, value in enumerate(base)]
-                moved[k][index] = leaf[index] + sign * h
-                ends.append((contracted(moved), float(moved[k][index])))
-            result[index] = (ends[0][0] - ends[1][0]) / (ends[0][1] - ends[1][1])
-        results.append(result)
-    return results, step
+def _same(value, plain_value, tolerance: float) -> bool:
+    """Whether both functions have the same value: else their derivatives are not comparable."""
+    if str(jax.tree.structure(value)) != str(jax.tree.structure(plain_value)):
+        return False
+    for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(plain_value)):
+        if np.shape(a) != np.shape(b):
+            return False
+        if is_floating(a):
+            a, b = (np.asarray(v, np.float64) for v in (a, b))
+            infinite = ~np.isfinite(a) & ~np.isfinite(b)
+            if compare("", np.where(infinite, 0, a), np.where(infinite, 0, b), tolerance).error > 1e3 * tolerance:
+                return False
+    return True

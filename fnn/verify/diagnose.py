@@ -1,6 +1,6 @@
 """What a wrong equation looks like: the usual mistakes as hypotheses, kept if they explain it to rounding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def explanations(equation: Equation, tolerance: float) -> list[str]:
     return found + generic(hand, oracle, tolerance, _named_factors(equation.at))
 
 
-def generic(hand: np.ndarray, oracle: np.ndarray, tolerance: float, factors: dict | None = None) -> list[str]:
+def generic(hand: np.ndarray, oracle: np.ndarray, tolerance: float, factors: Sequence = ()) -> list[str]:
     """Mistakes that need no knowledge of the equation: sign, factor, transposition, zero, one entry, one example."""
     found = []
     if hand.shape != oracle.shape:
@@ -41,7 +41,7 @@ def generic(hand: np.ndarray, oracle: np.ndarray, tolerance: float, factors: dic
     square = float(np.sum(oracle * oracle))
     c = float(np.sum(hand * oracle)) / square if square else 0.0
     if c and _explains(hand, c * oracle, tolerance):
-        found.append(_factor(c, factors or {}))
+        found += _factors(c, list(factors))
     if differs.sum() == 1 and hand.size > 1:
         found.append("a single entry is wrong")
     if oracle.ndim == 2 and len(oracle) > 1 and differs[1:].any() and not differs[0].any() and not hand[1:].any():
@@ -56,30 +56,30 @@ def _explains(hand, value, tolerance: float) -> bool:
     return norm_error(hand, value, norm(value)) <= 100 * tolerance
 
 
-def _factor(c: float, names: dict[str, float]) -> str:
-    for name, value in {"the sign": -1.0, "a factor 2 too large": 2.0, "a factor 1/2 too small": 0.5, **names}.items():
-        if abs(c - value) <= 1e-4 * abs(value):
-            return name
-    for name, value in {"a factor 2 too large": 2.0, "a factor 1/2 too small": 0.5, **names}.items():
-        if abs(c + value) <= 1e-4 * abs(value):
-            return f"the sign, and {name}"
-    return f"a constant factor {c:.4g}"
+def _factors(c: float, names: list[tuple[str, float]]) -> list[str]:
+    """What a constant factor c may mean; ``names`` are factors with a meaning of their own."""
+    known = [*names, ("a factor 2 too large", 2.0), ("a factor 1/2 too small", 0.5)]
+    found = [name for name, value in known if abs(c - value) <= 1e-4 * abs(value)]
+    if abs(c + 1) <= 1e-4:
+        found.append("the sign")
+    found += [f"the sign, and {name}" for name, value in known if abs(c + value) <= 1e-4 * abs(value)]
+    return found or [f"a constant factor {c:.7g}"]
 
 
-def _named_factors(at: Context) -> dict[str, float]:
+def _named_factors(at: Context) -> list[tuple[str, float]]:
     """Factors with a meaning at this layer."""
+    names = []
+    for mask in (np.asarray(mask) for mask in at.mask if mask is not None):
+        kept = np.unique(mask[mask != 0])
+        if len(kept) == 1:
+            scale = float(kept[0])
+            names += [("the mask's scale applied twice", scale), ("the mask's scale is missing", 1 / scale)]
     batch = len(at.case.x)
-    names = {"multiplied by the number of examples": float(batch), "a mean over the examples, not a sum": 1 / batch}
-    for mask in at.mask:
-        if mask is None:
-            continue
-        kept = np.unique(np.asarray(mask)[np.asarray(mask) != 0])
-        if len(kept) == 1 and kept[0] != 1:
-            names |= {
-                "the mask's scale applied twice": float(kept[0]),
-                "the mask's scale is missing": float(1 / kept[0]),
-            }
-    return {name: value for name, value in names.items() if value != 1}
+    names += [
+        ("multiplied by the number of examples", float(batch)),
+        ("a mean over the examples, not a sum", 1 / batch),
+    ]
+    return [(name, value) for name, value in names if value != 1]
 
 
 def _specific(equation: Equation) -> Iterator[Guess]:
@@ -126,7 +126,7 @@ def _delta(at: Context, top: bool) -> Iterator[Guess]:
                 f"sigma' of layer {m}'s activation, {neighbour}, at z[{n}]",
                 neighbour.pullback(g, z, neighbour.value(z)),
             )
-    if top:
+    if top and not np.array_equal(z, a):
         yield f"the loss takes z[{n}] for a[{n}]", activation.pullback(at.loss.gradient(z, at.y), z, a)
 
 
@@ -134,7 +134,7 @@ def _input_gradient(at: Context, hand) -> Iterator[Guess]:
     n, delta, W, units = at.i + 1, at.auto.psi[at.i], at.layer.W, at.mask.units
     if at.mask.arrows is not None:
         yield "the mask of the arrows is missing", masked(delta @ W, units)
-        yield "the mask's scale is missing", masked(delta @ (W * (at.mask.arrows != 0)), units)
+        yield "the mask's scale is missing", masked(delta @ jnp.where(at.mask.arrows != 0, W, 0), units)
     if units is not None:
         yield "the mask of the units is missing", delta @ at.weights()
         yield "the mask's scale is missing", masked(delta @ at.weights(), (units != 0).astype(W.dtype))
@@ -157,7 +157,7 @@ def _weight_gradient(at: Context) -> Iterator[Guess]:
     n, delta, a_in, arrows = at.i + 1, at.auto.psi[at.i], at.t.a_in, at.mask.arrows
     if arrows is not None:
         yield "the mask of the arrows is missing", delta.T @ a_in
-        yield "the mask's scale is missing", (delta.T @ a_in) * (arrows != 0)
+        yield "the mask's scale is missing", jnp.where(arrows != 0, delta.T @ a_in, 0)
     yield "only the first example is used", masked(delta[:1].T @ a_in[:1], arrows)
     yield "only the last example is used", masked(delta[-1:].T @ a_in[-1:], arrows)
     before = at.case.x if at.i == 0 else at.traces[at.i - 1].a

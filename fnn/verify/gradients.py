@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from fnn.checks import describe
-from fnn.verify.blackbox import black_box, in_best_dtype
-from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_floating, to_numpy
+from fnn.verify.blackbox import BlackBox, in_best_dtype
+from fnn.verify.oracle import TOLERANCE, exactly, fresh, in_dtype, is_floating, to_numpy
 from fnn.verify.report import Report
 
 
@@ -20,10 +20,10 @@ def gradient(
     dtype: "float64" or "float32", in which floating leaves are compared; None tries float64, and float32 where
     the functions cannot run in it. tolerance: 1e-12 in float64 and 1e-5 in float32 if not given.
 
-    A leaf passes if its error ‖hand − oracle‖ is at most tolerance · ‖oracle‖, or at most 100 times what the
-    oracle's leaf itself changes when every input moves by one unit in the last place. Nothing is known about the
-    terms that a black box sums, so that is how rounding is told from a mistake. A leaf is never excused for more
-    than a thousandth of the whole gradient that way: at a kink, the oracle jumps.
+    A leaf passes if its error ‖hand − oracle‖ is at most tolerance · ‖oracle‖, or at most 100 times what the leaf
+    itself changes when every input moves by one unit in the last place. Nothing is known about the terms that a
+    black box sums, so that is how rounding is told from a mistake; a leaf is never excused for more than a
+    thousandth of the whole gradient that way. Where the oracle jumps, at a kink, an entry between its two sides passes.
 
     Raises ValueError or TypeError for arguments of the wrong kind; a disagreement is in the report, and
     ``report.check()`` raises.
@@ -52,15 +52,15 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
         value = objective(inputs[0], *inputs[1])
         if np.shape(value) != ():
             raise ValueError(f"objective: expected a scalar, got {describe(value)}; write .mean() or .sum()")
-        oracle = jax.grad(objective)(inputs[0], *inputs[1])
-        ours = hand(inputs[0], *inputs[1])
+        oracle, ours = jax.grad(objective)(inputs[0], *inputs[1]), hand(fresh(inputs[0]), *fresh(inputs[1]))
         expected, got = str(jax.tree.structure(oracle)), str(jax.tree.structure(ours))
         if got != expected:
             raise ValueError(f"hand: expected the structure of params, {expected}, got {got}")
         names = ["params" + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(oracle)]
-        oracle, ours = (jax.tree.leaves(to_numpy(tree)) for tree in (oracle, ours))
-
-        def again(inputs):
-            return jax.tree.leaves(jax.grad(objective)(inputs[0], *inputs[1]))
-
-        return Report(tuple(black_box(names, ours, oracle, tolerance, again, inputs)), dtype)
+        box = BlackBox(
+            lambda given: jax.tree.leaves(hand(given[0], *given[1])),
+            lambda given: jax.tree.leaves(jax.grad(objective)(given[0], *given[1])),
+            inputs,
+        )
+        ours, oracle = (jax.tree.leaves(to_numpy(tree)) for tree in (ours, oracle))
+        return Report(tuple(box.findings(names, ours, oracle, tolerance)), dtype)

@@ -59,6 +59,27 @@ def one_ulp_away(tree, seed: int):
     return jax.tree.map(move, tree)
 
 
+def neighbours(tree) -> tuple:
+    """The tree with every floating leaf moved down, and up, by a few units in the last place."""
+
+    def moved(sign):
+        def move(leaf):
+            if not is_floating(leaf):
+                return leaf
+            step = 4 * float(jnp.finfo(jnp.result_type(leaf)).eps)
+            leaf = np.asarray(leaf)
+            return jnp.asarray((leaf + sign * step * np.maximum(1, np.abs(leaf))).astype(leaf.dtype))
+
+        return jax.tree.map(move, tree)
+
+    return moved(-1), moved(+1)
+
+
+def fresh(tree):
+    """The same leaves in containers of their own, so that code which writes into its arguments hides nothing."""
+    return jax.tree.map(lambda leaf: leaf, tree)
+
+
 class Quantities(NamedTuple):
     """Autodiff's derivatives of the loss, summed over the examples, by everything in the network.
 

@@ -1,6 +1,7 @@
 """Reports: what was compared, what is wrong with it, and where the worst entry is."""
 
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
 
@@ -115,7 +116,8 @@ class Report:
             )
         dragged = sum(f.ok and f.end_to_end is not None and f.end_to_end > 1e4 * f.tolerance for f in self.findings)
         verb, they = ("is", "it") if wrong == 1 else ("are", "them")
-        others = f" ({dragged} more differ only because they use {they})" if dragged else ""
+        use = "others differ only because they use" if dragged > 1 else "other differs only because it uses"
+        others = f" ({dragged} {use} {they})" if dragged else ""
         return f"{wrong} of {total} {things} {verb} wrong{others}"
 
     def table(self) -> Table:
@@ -135,7 +137,7 @@ class Report:
         text = str(self.table())
         if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
             for word, colour in (("ok", GREEN), ("WRONG", RED), ("zero", YELLOW)):
-                text = text.replace(f"  {word}  ", f"  {colour}{word}{PLAIN}  ")
+                text = re.sub(rf"(?m)(?<=  ){word}(?=  |$)", f"{colour}{word}{PLAIN}", text)
         return text
 
     __repr__ = __str__
@@ -157,20 +159,29 @@ def compare(name: str, hand, oracle, tolerance: float, size: float | None = None
     finding = Finding(name, norm_error(hand, oracle, size), tolerance, size, vacuous=vacuous, **known)
     if hand.size == 0:
         return finding
-    difference = np.abs(hand - oracle)
+    difference = _difference(hand, oracle)
     worst = np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape)
     index = tuple(int(i) for i in worst)
     return replace(finding, index=index, hand=float(hand[worst]), oracle=float(oracle[worst]))
 
 
+def _difference(hand: np.ndarray, oracle: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # two infinities have no difference: NaN, which is never right
+        return np.abs(hand - oracle)
+
+
 def norm(array) -> float:
     """The Euclidean norm of all entries (without the threads of NumPy's own, which cost more than the sum)."""
-    return float(np.sqrt(np.square(np.asarray(array, np.float64)).sum()))
+    entries = np.abs(np.asarray(array, np.float64))
+    largest = float(entries.max(initial=0.0))
+    if largest == 0 or not np.isfinite(largest):
+        return largest
+    return largest * float(np.sqrt(np.square(entries / largest).sum()))
 
 
 def norm_error(hand: np.ndarray, oracle: np.ndarray, size: float) -> float:
     """‖hand − oracle‖ / size; infinite for another shape."""
     if hand.shape != oracle.shape:
         return float("inf")
-    total = norm(np.asarray(hand, np.float64) - np.asarray(oracle, np.float64))
+    total = norm(_difference(np.asarray(hand, np.float64), np.asarray(oracle, np.float64)))
     return 0.0 if total == 0 else (total / size if size else float("inf"))

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import describe
-from fnn.verify.blackbox import black_box, in_best_dtype
-from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_floating, to_numpy
-from fnn.verify.report import Finding, Report, norm_error
+from fnn.verify.blackbox import BlackBox, in_best_dtype
+from fnn.verify.oracle import TOLERANCE, exactly, fresh, in_dtype, is_floating, to_numpy
+from fnn.verify.report import Finding, Report, norm, norm_error
 
 SEED = 0
 
@@ -42,10 +42,8 @@ def stages(chain: Sequence[Stage], x, *, dtype: str | None = None, tolerance: fl
     >>> [(finding.name, finding.note) for finding in report.wrong]
     [('square: x_bar', 'a factor 1/2 too small')]
     """
-    if not chain or not all(isinstance(stage, Stage) for stage in chain):
-        raise TypeError(
-            f"chain: expected a list of Stages, got {describe(chain)}; write [Stage(name, f, pullback), ...]"
-        )
+    if not isinstance(chain, (list, tuple)) or not chain or not all(isinstance(stage, Stage) for stage in chain):
+        raise TypeError(f"chain: expected a list of Stages, got {describe(chain)}; write [Stage(name, f, pullback)]")
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(chain, x, chosen, tolerance))
 
 
@@ -53,29 +51,45 @@ def _judge(chain, x, dtype, tolerance) -> Report:
     tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
     random = np.random.default_rng(SEED)
     with exactly(dtype):
-        inputs, outputs, params = [in_dtype(x, dtype)], [], [in_dtype(stage.params, dtype) for stage in chain]
+        params, inputs, outputs = [in_dtype(stage.params, dtype) for stage in chain], [in_dtype(x, dtype)], []
         for stage, p in zip(chain, params):
-            outputs.append(stage.forward(p, inputs[-1]))
-            inputs.append(outputs[-1])
+            outputs.append(stage.forward(*fresh((p, inputs[-1]))))
+            inputs.append(fresh(outputs[-1]))
         cotangents = [random_like(y, random) for y in outputs]
         hand_bar = oracle_bar = cotangents[-1]
         findings: list[Finding] = []
-        for number in range(len(chain) - 1, -1, -1):
-            stage, p, x_in, y = chain[number], params[number], inputs[number], outputs[number]
-
-            def oracle(given, stage=stage, y_bar=cotangents[number]):
-                return jax.vjp(stage.forward, *given)[1](y_bar)
-
-            through = jax.vjp(stage.forward, p, x_in)[1](oracle_bar)
-            chained = stage.pullback(p, x_in, y, hand_bar)
-            hand = stage.pullback(p, x_in, y, cotangents[number])
-            names, kept = _leaves(stage.name, (p, x_in), hand)
-            ends = [norm_error(a, b, float(np.linalg.norm(b)) or 1.0) for a, b in zip(kept(chained), kept(through))]
-            known = [{"end_to_end": end, "kind": stage.name, "layer": number + 1} for end in ends]
-            ours, theirs = kept(hand), kept(oracle((p, x_in)))
-            findings += black_box(names, ours, theirs, tolerance, lambda g, k=kept, o=oracle: k(o(g)), (p, x_in), known)
-            hand_bar, oracle_bar = chained[1], through[1]
+        for i in range(len(chain) - 1, -1, -1):
+            judged, hand_bar, oracle_bar = _stage(
+                chain[i], i + 1, params[i], inputs[i], outputs[i], cotangents[i], hand_bar, oracle_bar, tolerance
+            )
+            findings += judged
     return Report(tuple(findings), dtype, what="cotangent", seed=SEED)
+
+
+def _stage(stage: Stage, number: int, p, x, y, y_bar, hand_bar, oracle_bar, tolerance):
+    """The findings on one stage, and the cotangents of its input by hand and by the oracle, end to end."""
+
+    def hand(given):
+        return stage.pullback(*fresh(given))
+
+    def oracle(given):
+        p, x, _, y_bar = fresh(given)
+        return jax.vjp(stage.forward, p, x)[1](y_bar)
+
+    given = (p, x, y, y_bar)
+    ours, through = hand(given), oracle((p, x, y, oracle_bar))
+    names, kept = _leaves(stage.name, (p, x), ours)
+    try:
+        chained = None if hand_bar is None else hand((p, x, y, hand_bar))
+    except Exception:  # an earlier cotangent of a wrong shape or structure; it has been reported
+        chained = None
+    ends = [float("inf")] * len(names)
+    if chained is not None:
+        ends = [norm_error(a, b, norm(b) or 1.0) for a, b in zip(kept(chained), kept(through))]
+    known = [{"end_to_end": end, "kind": stage.name, "layer": number} for end in ends]
+    box = BlackBox(lambda given: kept(hand(given)), lambda given: kept(oracle(given)), given)
+    findings = box.findings(names, kept(ours), kept(oracle(given)), tolerance, known)
+    return findings, None if chained is None else chained[1], through[1]
 
 
 def random_like(tree, random):
@@ -96,7 +110,7 @@ def _leaves(name: str, given, hand) -> tuple[list[str], Callable]:
     names: list[str] = []
     floating: list[list[bool]] = []
     for part, expected, got in zip(("params_bar", "x_bar"), given, hand):
-        paths = jax.tree_util.tree_leaves_with_path(expected)
+        paths = jax.tree_util.tree_leaves_with_path(expected, is_leaf=_is_none)
         floating.append([is_floating(leaf) for _, leaf in paths])
         names += [f"{name}: {part}{jax.tree_util.keystr(path)}" for path, leaf in paths if is_floating(leaf)]
         wanted, came = (str(jax.tree.structure(tree, is_leaf=_is_none)) for tree in (expected, got))
@@ -108,7 +122,7 @@ def _leaves(name: str, given, hand) -> tuple[list[str], Callable]:
         for tree, keep in zip(pair, floating):
             if any(keep):
                 leaves += [leaf for leaf, k in zip(jax.tree.leaves(tree, is_leaf=_is_none), keep) if k]
-        return to_numpy(leaves)
+        return to_numpy([np.nan if leaf is None else leaf for leaf in leaves])
 
     return names, kept
 

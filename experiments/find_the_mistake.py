@@ -1,0 +1,93 @@
+"""Break an equation on purpose and see what the checker says: ``python -m experiments.find_the_mistake``.
+
+The network is 6-5-4-3; ``--mistake`` chooses what is done wrong and ``--layer`` where, so that a lecture can
+show, or ask for, the mistake behind a report.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import tyro
+
+import fnn
+from fnn import RULES, verify
+
+SIZES = (6, 5, 4, 3)
+
+MISTAKES: dict[str, tuple[str, Callable]] = {  # name: the rule, and its wrong version
+    "no-derivative": ("hidden_delta", lambda g, activation, z, a: g),
+    "derivative-at-a": ("hidden_delta", lambda g, activation, z, a: g * activation.derivative(a, activation.value(a))),
+    "derivative-twice": ("hidden_delta", lambda g, activation, z, a: g * activation.derivative(z, a) ** 2),
+    "sign": ("hidden_delta", lambda g, activation, z, a: -activation.pullback(g, z, a)),
+    "no-output-derivative": ("output_delta", lambda loss, activation, z, a, y: loss.gradient(a, y)),
+    "factor-two": ("output_delta", lambda loss, activation, z, a, y: 2 * loss.delta(activation, z, a, y)),
+    "mean-in-delta": ("output_delta", lambda loss, activation, z, a, y: loss.delta(activation, z, a, y) / len(a)),
+    "absolute-weights": ("input_gradient", lambda delta, W, mask=None: delta @ abs(W)),
+    "one-entry": ("weight_gradient", lambda delta, a_in, mask=None: (delta.T @ a_in).at[1, 2].set(0)),
+    "first-example": ("weight_gradient", lambda delta, a_in, mask=None: delta[:1].T @ a_in[:1]),
+    "transposed": ("weight_gradient", lambda delta, a_in, mask=None: a_in.T @ delta),
+    "wrong-axis": ("bias_gradient", lambda delta: delta.sum(axis=1)),
+    "not-summed": ("bias_gradient", lambda delta: delta[0]),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Break an equation on purpose and see what the checker says."""
+
+    mistake: Literal[tuple(MISTAKES)] = "no-derivative"  # type: ignore[valid-type]
+    layer: Literal[1, 2, 3] = 1
+    """Counted from the input; the output δ is at layer 3 and the hidden ones are at 1 and 2."""
+    batch: int = 17
+    dtype: Literal["float64", "float32"] = "float64"
+
+
+def broken(mistake: str, layer: int) -> fnn.Rules:
+    """The rules with the mistake at one layer, which is known by the width of what comes out of it."""
+    name, wrong = MISTAKES[mistake]
+    right = getattr(RULES, name)
+    which = {"output_delta": lambda args: args[2], "hidden_delta": lambda args: args[2]}.get(name, lambda args: args[0])
+
+    def rule(*args):
+        return (wrong if which(args).shape[1] == SIZES[layer] else right)(*args)
+
+    return RULES._replace(**{name: rule})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = tyro.cli(Options, args=arguments)
+    name = MISTAKES[options.mistake][0]
+    if (name == "output_delta" and options.layer != 3) or (name == "hidden_delta" and options.layer == 3):
+        raise SystemExit(f"--layer: {options.mistake} is a mistake in {name}, which is not at layer {options.layer}")
+    key_x, key_y = jax.random.split(jax.random.key(1))
+    params = fnn.init(jax.random.key(0), SIZES, activation=fnn.Tanh(), output=fnn.Sigmoid())
+    x, y = jax.random.normal(key_x, (options.batch, SIZES[0])), jax.random.uniform(key_y, (options.batch, SIZES[-1]))
+    rules = broken(options.mistake, options.layer)
+    report = verify.network(params, x, y, loss=fnn.SquaredError(), rules=rules, dtype=options.dtype)
+    print(report)
+    print("\nreport.check() raises:\n")
+    try:
+        report.check()
+    except verify.DerivationError as error:
+        print(f"DerivationError: {error}")
+    try:
+        losses = training(params, x, y, rules)
+        print(f"\nThe loss over 200 steps of gradient descent with this mistake: {losses[0]:.4f} → {losses[-1]:.4f}")
+    except ValueError as error:  # a shape that cannot be right
+        print(f"\nbackprop refuses to run it: {error}")
+
+
+def training(params, x, y, rules) -> list[float]:
+    """The loss during training with these rules: it often falls in spite of the mistake."""
+    optimizer = fnn.updates.sgd(0.5)
+    step, state, losses = fnn.train.make_step(optimizer, rules=rules), optimizer.init(params), []
+    for _ in range(200):
+        params, state, loss = step(params, state, x, y)
+        losses.append(float(loss))
+    return losses
+
+
+if __name__ == "__main__":
+    main()

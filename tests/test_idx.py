@@ -1,0 +1,266 @@
+"""IDX files, those of MNIST among them, are read as far as their header says and no further."""
+
+import gzip
+import hashlib
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from experiments import digits
+from fnn.data import load_idx, load_mnist
+
+TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def idx(code: int, shape, body: bytes) -> bytes:
+    return bytes([0, 0, code, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + body
+
+
+SIX = idx(0x08, (2, 3), bytes(range(6)))
+
+
+@pytest.fixture(params=["plain", "gzip"])
+def packing(request):
+    return gzip.compress if request.param == "gzip" else bytes
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content: bytes, name="six"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def peak_of(call) -> int:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="six"):
+            call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+# -- load_idx --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "value", "dtype"),
+    [
+        (0x08, "ff", 255, "uint8"),
+        (0x09, "ff", -1, "int8"),
+        (0x0B, "0102", 258, "int16"),
+        (0x0C, "00010002", 65538, "int32"),
+        (0x0D, "3fc00000", 1.5, "float32"),
+        (0x0E, "3ff8000000000000", 1.5, "float64"),
+    ],
+)
+def test_every_element_type_is_read_big_endian_into_the_machines_order(code, body, value, dtype, packing, written):
+    array = load_idx(written(packing(idx(code, (2, 1), bytes.fromhex(body) * 2))))
+    assert array.dtype == np.dtype(dtype)
+    assert array.dtype.isnative
+    assert array.tolist() == [[value], [value]]
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3), (3, 1, 2, 1)], ids=str)
+def test_rows_come_first_in_every_rank(shape, packing, written):
+    array = load_idx(written(packing(idx(0x08, shape, bytes(range(6))))), rank=len(shape))
+    np.testing.assert_array_equal(array, np.arange(6, dtype=np.uint8).reshape(shape))
+
+
+def test_the_array_is_the_callers_own_to_write(written):
+    array = load_idx(written(SIX))
+    array[0, 0] = 9
+    assert load_idx(written(SIX))[0, 0] == 0
+
+
+def test_a_path_may_be_a_string(written):
+    assert load_idx(str(written(SIX))).shape == (2, 3)
+
+
+def test_gzip_is_known_by_its_content_and_not_by_its_name(written):
+    assert load_idx(written(gzip.compress(SIX), "six")).shape == (2, 3)
+    assert load_idx(written(SIX, "six.gz")).shape == (2, 3)
+
+
+@pytest.mark.parametrize("length", range(len(SIX)))
+def test_a_file_cut_anywhere_is_named(length, packing, written):
+    with pytest.raises(ValueError, match="six: (not an IDX file|truncated)"):
+        load_idx(written(packing(SIX[:length])))
+
+
+def test_a_cut_header_and_a_cut_body_are_told_apart(written):
+    with pytest.raises(ValueError, match="truncated in the header, after 7 bytes"):
+        load_idx(written(SIX[:7]))
+    with pytest.raises(ValueError, match="promises 6 bytes, the file holds 5"):
+        load_idx(written(SIX[:-1]))
+
+
+def test_a_file_that_goes_on_is_refused(packing, written):
+    with pytest.raises(ValueError, match="six: the file goes on after the 6 bytes"):
+        load_idx(written(packing(SIX + b"\0")))
+
+
+def test_a_second_gzip_member_is_refused(written):
+    with pytest.raises(ValueError, match="goes on"):
+        load_idx(written(gzip.compress(SIX) + gzip.compress(b"more")))
+
+
+@pytest.mark.parametrize("start", ["89504e47", "00010802", "01000802", "00000a02", "00000002", "08020000"])
+def test_another_kind_of_file_is_no_idx_file(start, packing, written):
+    with pytest.raises(ValueError, match="six: not an IDX file: it begins with .*expected"):
+        load_idx(written(packing(bytes.fromhex(start) + SIX[4:])))
+
+
+def test_labels_given_for_images_are_refused_by_their_rank(packing, written):
+    with pytest.raises(ValueError, match="six: expected 3 dimensions, the header says 1"):
+        load_idx(written(packing(idx(0x08, (2,), b"\1\2"))), rank=3)
+
+
+def test_a_gzip_bomb_is_not_unpacked(written):
+    path = written(gzip.compress(SIX + bytes(2**26), compresslevel=1))
+    assert peak_of(lambda: load_idx(path)) < 2**24
+
+
+@pytest.mark.parametrize("shape", [(2**16, 2**15), (2**31, 1)], ids=str)
+def test_a_promise_that_the_file_does_not_keep_costs_no_memory(shape, packing, written):
+    path = written(packing(idx(0x08, shape, b"few")))
+    assert peak_of(lambda: load_idx(path)) < 2**24
+
+
+def test_a_promise_over_the_limit_is_refused(packing, written):
+    path = written(packing(SIX))
+    with pytest.raises(ValueError, match="six: the header promises 6 bytes, over the limit of 5; pass limit="):
+        load_idx(path, limit=5)
+    assert load_idx(path, limit=6).size == 6
+
+
+def test_the_limit_is_4_gib_and_lengths_do_not_overflow(packing, written):
+    with pytest.raises(ValueError, match="over the limit of 4,294,967,296"):
+        load_idx(written(packing(idx(0x0E, (2**32 - 1,) * 4, b""))))
+
+
+@pytest.mark.parametrize("length", range(2, len(gzip.compress(SIX))))
+def test_a_gzip_cut_anywhere_is_named(length, written):
+    with pytest.raises(ValueError, match="six: (damaged or )?truncated"):
+        load_idx(written(gzip.compress(SIX)[:length]))
+
+
+def test_one_flipped_bit_in_a_gzip_never_gives_another_array(written):
+    packed = gzip.compress(SIX, mtime=0)
+    for bit in range(8 * len(packed)):
+        damaged = bytearray(packed)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            array = load_idx(written(bytes(damaged)))
+        except ValueError as error:
+            assert "six" in str(error)  # noqa: PT017
+        else:
+            np.testing.assert_array_equal(array, np.arange(6).reshape(2, 3))
+
+
+def test_the_digest_is_of_the_unpacked_bytes(packing, written):
+    assert load_idx(written(packing(SIX)), sha256=hashlib.sha256(SIX).hexdigest()).size == 6
+
+
+def test_a_wrong_digest_is_told_with_both(packing, written):
+    ours, other = hashlib.sha256(SIX).hexdigest(), "0" * 64
+    with pytest.raises(ValueError, match=f"six: SHA-256 of the unpacked bytes is {ours}, expected {other}"):
+        load_idx(written(packing(SIX)), sha256=other)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing-here"):
+        load_idx(tmp_path / "nothing-here")
+
+
+# -- load_mnist ------------------------------------------------------------------------------------------------
+
+
+IMAGES = idx(0x08, (2, 2, 2), bytes(range(8)))
+DIGITS = idx(0x08, (2,), b"\0\x09")
+
+
+@pytest.fixture
+def folder(tmp_path, packing):
+    ending = ".gz" if packing is gzip.compress else ""
+
+    def write(**changed):
+        for images, labels in (TRAIN, TEST):
+            for name, content in ((images, IMAGES), (labels, DIGITS)):
+                content = changed.get(name.partition("-")[0] + "_" + name.split("-")[1], content)
+                if content is not None:
+                    (tmp_path / (name + ending)).write_bytes(packing(content))
+        return tmp_path
+
+    return write
+
+
+def test_the_four_files_become_rows_of_bytes_with_labels(folder):
+    for data in load_mnist(folder()):
+        assert data.x.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+        assert data.x.dtype == np.uint8
+        assert data.y.tolist() == [0, 9]
+        assert data.scale == 1 / 255
+
+
+def test_training_and_test_set_are_not_exchanged(folder):
+    train, test = load_mnist(folder(t10k_labels=idx(0x08, (2,), b"\7\7")))
+    assert train.y.tolist() == [0, 9]
+    assert test.y.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train_labels": idx(0x08, (3,), b"\0\1\2")}, f"{TRAIN[0]} has 2 images, {TRAIN[1]} 3 labels"),
+        ({"t10k_labels": idx(0x08, (2,), b"\0\x0a")}, f"{TEST[1]}: expected labels from 0 to 9, got 10 in row 1"),
+        ({"train_images": DIGITS}, f"{TRAIN[0]}.*: expected 3 dimensions, the header says 1"),
+        ({"t10k_labels": IMAGES}, f"{TEST[1]}.*: expected 1 dimensions, the header says 3"),
+        ({"t10k_images": idx(0x0D, (2, 1, 1), bytes(8))}, f"{TEST[0]}: expected unsigned bytes, .* float32"),
+        ({"train_labels": idx(0x0C, (2,), bytes(8))}, f"{TRAIN[1]}: expected unsigned bytes, .* int32"),
+        ({"train_images": IMAGES[:-1]}, f"{TRAIN[0]}.*: truncated"),
+        ({"train_images": idx(0x08, (0, 2, 2), b""), "train_labels": idx(0x08, (0,), b"")}, "train-.*at least one"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_file_that_does_not_belong_is_named(changed, message, folder):
+    with pytest.raises(ValueError, match=message):
+        load_mnist(folder(**changed))
+
+
+@pytest.mark.parametrize("name", [*TRAIN, *TEST])
+def test_a_file_that_is_missing_is_named_with_and_without_gz(name, folder):
+    short = name.partition("-")[0] + "_" + name.split("-")[1]
+    with pytest.raises(FileNotFoundError, match=f"found neither {name} nor {name}.gz"):
+        load_mnist(folder(**{short: None}))
+
+
+def test_the_plain_file_is_taken_where_both_are(tmp_path):
+    for images, labels in (TRAIN, TEST):
+        (tmp_path / images).write_bytes(IMAGES)
+        (tmp_path / labels).write_bytes(DIGITS)
+        (tmp_path / (images + ".gz")).write_bytes(b"\x1f\x8bnot read")
+    assert len(load_mnist(tmp_path)[0]) == 2
+
+
+def test_digests_go_by_the_name_without_gz(folder):
+    path = folder()
+    assert len(load_mnist(path, {TRAIN[0]: hashlib.sha256(IMAGES).hexdigest()})[0]) == 2
+    with pytest.raises(ValueError, match=f"{TEST[1]}.*: SHA-256"):
+        load_mnist(path, {TEST[1]: "0" * 64})
+
+
+def test_the_real_digits_are_here_whole():
+    train, test = digits.load()
+    assert (train.x.shape, test.x.shape) == ((60_000, 784), (10_000, 784))
+    assert (len(train.y), len(test.y)) == (60_000, 10_000)
+    assert (train.y[0], test.y[0]) == (5, 7)
+    assert (train.x.min(), train.x.max()) == (0, 255)
+    assert np.bincount(train.y)[[0, 9]].tolist() == [5923, 5949]
