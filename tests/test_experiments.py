@@ -14,7 +14,7 @@ def test_mnist_checks_the_gradient_trains_and_leaves_its_results(tmp_path, capsy
     said = capsys.readouterr().out
     assert "60,000 training and 10,000 test images" in said
     assert "407,050 parameters" in said
-    assert said.count("all agree") == 2
+    assert said.count("all 4 leaves agree") == 2
     assert "epoch  2" in said
     assert {path.name for path in tmp_path.iterdir()} == {
         "history.jsonl", "learning_curves.png", "mistakes.png", "options.json", "params.safetensors",

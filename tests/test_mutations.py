@@ -51,7 +51,7 @@ PAIRS = [
 
 @pytest.mark.parametrize("pairs", [PAIRS[start::10] for start in range(0, 10, 3)])
 def test_both_of_two_mistakes_are_named(pairs):
-    """Pairs of mistakes in two equations: a walk from the top would stop at the first. Every pair: see the slow test."""
+    """Some of the pairs, for a walk from the top would stop at the first; the slow test takes all."""
     assert_named(pairs)
 
 

@@ -104,7 +104,12 @@ def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
         same = _same(value, theirs(*inputs), limit)
         carried = jax.vjp(ours, *inputs)[0]  # what the forward rule returns may differ from the function's value
         findings = [
-            compare(f"value under differentiation{jax.tree_util.keystr(path)}", ruled, plainly, limit, kind="value")
+            compare(
+                f"value under differentiation{jax.tree_util.keystr(path)}",
+                *_where_finite(ruled, plainly),
+                limit,
+                kind="value",
+            )
             for (path, ruled), plainly in zip(jax.tree_util.tree_leaves_with_path(carried), jax.tree.leaves(value))
         ]
         notes: tuple[str, ...] = ()
@@ -119,26 +124,30 @@ def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
 
             names = [f"{name}, cotangent {draw + 1}" for name in arguments.names]
             mine = to_numpy(hand(inputs))
-            try:
-                right, reason = to_numpy(oracle(inputs)), ""
-                if not (same or given):
-                    right, reason = None, "f is not the function that it decorates"
-            except Exception as error:
-                if given:
-                    raise TypeError(f"oracle: autodiff cannot differentiate it: {error}") from error
-                right, reason = None, f"autodiff cannot differentiate the undecorated function ({type(error).__name__})"
-            if right is not None and any(
-                np.isfinite(m).all() and not np.isfinite(r).all() for m, r in zip(mine, right)
-            ):
-                right, reason = None, "autodiff of the undecorated function is not finite"
-            if given and not same:
-                raise ValueError("oracle: it has another value than f; write oracle=, a function of the same value")
-            if right is not None:
+            right, doubt = _automatic(oracle, inputs, mine, same, given)
+            if not doubt:
                 findings += BlackBox(hand, oracle, inputs).findings(names, mine, right, limit)
-                continue
-            judged, note = by_differences(ours, inputs, y_bar, dtype, names, mine, tolerance)
-            findings, notes = findings + judged, (f"{reason}: {note}",)
+            else:
+                judged, note = by_differences(ours, inputs, y_bar, dtype, names, mine, tolerance, right)
+                findings, notes = findings + judged, (f"{doubt}: {note}",)
     return Report(tuple(findings), dtype, notes, "cotangent", SEED)
+
+
+def _automatic(oracle, inputs, mine, same: bool, given: bool) -> tuple[list | None, str]:
+    """Autodiff's cotangents, if it has any, and why they cannot be relied upon, empty if they can."""
+    try:
+        right = to_numpy(oracle(inputs))
+    except Exception as error:  # whatever autodiff raises on a kernel, a callback or a loop
+        if given:
+            raise TypeError(f"oracle: autodiff cannot differentiate it: {error}") from error
+        return None, f"autodiff cannot differentiate the undecorated function ({type(error).__name__})"
+    if not same and given:
+        raise ValueError("oracle: it has another value than f; write oracle=, a function of the same value")
+    if not same:
+        return None, "f is not the function that it decorates"
+    if any(np.isfinite(m).all() and not np.isfinite(r).all() for m, r in zip(mine, right)):
+        return right, "autodiff of the undecorated function is not finite"
+    return right, ""
 
 
 def _same(value, plain_value, tolerance: float) -> bool:
@@ -148,9 +157,15 @@ def _same(value, plain_value, tolerance: float) -> bool:
     for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(plain_value)):
         if np.shape(a) != np.shape(b):
             return False
-        if is_floating(a):
-            a, b = (np.asarray(v, np.float64) for v in (a, b))
-            infinite = ~np.isfinite(a) & ~np.isfinite(b)
-            if compare("", np.where(infinite, 0, a), np.where(infinite, 0, b), tolerance).error > 1e3 * tolerance:
-                return False
+        if is_floating(a) and not compare("", *_where_finite(a, b), tolerance).error <= 1e3 * tolerance:
+            return False
     return True
+
+
+def _where_finite(a, b) -> tuple[np.ndarray, np.ndarray]:
+    """Both values, with 0 where neither is finite."""
+    a, b = (np.asarray(value, np.float64) for value in (a, b))
+    if a.shape != b.shape:
+        return a, b
+    infinite = ~np.isfinite(a) & ~np.isfinite(b)
+    return np.where(infinite, 0, a), np.where(infinite, 0, b)

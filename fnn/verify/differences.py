@@ -15,9 +15,10 @@ MOST = 10_000  # entries; four evaluations of the function for each
 EXCUSED = 1e-3  # of the largest leaf: for how much a disagreement of the two steps may excuse
 
 
-def by_differences(f, inputs, y_bar, dtype, names, hand, tolerance) -> tuple[list[Finding], str]:
+def by_differences(f, inputs, y_bar, dtype, names, hand, tolerance, known=None) -> tuple[list[Finding], str]:
     """Findings on the cotangents ``hand`` of ⟨ȳ, f⟩ by every floating input, and a note on how they were made.
 
+    known: autodiff's cotangents, used where they are finite. An entry that is finite in neither is not compared.
     Where the two step sizes disagree, by rounding of large values or by curvature, the error may be as large.
     """
     count = sum(np.size(leaf) for leaf in inputs)
@@ -25,6 +26,9 @@ def by_differences(f, inputs, y_bar, dtype, names, hand, tolerance) -> tuple[lis
         raise ValueError(f"args: {count:,} entries are too many for differences along each; give oracle=, or fewer")
     limit = tolerance or TOLERANCE[dtype]
     slopes, doubts = _slopes(_contracted(f, inputs, y_bar, dtype), inputs, STEP[dtype])
+    if known is not None:
+        slopes = [np.where(np.isfinite(k), k, slope) for k, slope in zip(known, slopes)]
+        doubts = [np.where(np.isfinite(k), 0, doubt) for k, doubt in zip(known, doubts)]
     whole = max(norm(np.where(np.isfinite(slope), slope, 0)) for slope in slopes)
     findings, skipped = [], 0
     for name, ours, slope, doubt in zip(names, hand, slopes, doubts):

@@ -68,7 +68,8 @@ def neighbours(tree) -> tuple:
                 return leaf
             step = 4 * float(jnp.finfo(jnp.result_type(leaf)).eps)
             leaf = np.asarray(leaf)
-            return jnp.asarray((leaf + sign * step * np.maximum(1, np.abs(leaf))).astype(leaf.dtype))
+            with np.errstate(invalid="ignore"):  # an infinity has no neighbours
+                return jnp.asarray((leaf + sign * step * np.maximum(1, np.abs(leaf))).astype(leaf.dtype))
 
         return jax.tree.map(move, tree)
 
