@@ -24,7 +24,8 @@ from fnn.activations import (
 from fnn.backward import RULES, Rules, backprop, deltas, input_gradient, value_and_backprop
 from fnn.batchnorm import BatchNorm
 from fnn.display import summary
-from fnn.dropout import Mask
+from fnn.dropout import DropConnect, Dropout, Mask, sample_masks
+from fnn.fold import fold, statistics
 from fnn.initializers import glorot_normal, glorot_uniform, he_normal, lecun_normal, standard_normal
 from fnn.losses import CrossEntropy, Huber, Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from fnn.network import Dense, LayerTrace, forward, init, trace
@@ -35,8 +36,11 @@ __all__ = [
     "BatchNorm",
     "CrossEntropy",
     "deltas",
+    "DropConnect",
+    "Dropout",
     "Dense",
     "ELU",
+    "fold",
     "forward",
     "Gaussian",
     "GELU",
@@ -55,6 +59,8 @@ __all__ = [
     "PiecewiseLinear",
     "ReLU",
     "Rules",
+    "sample_masks",
+    "statistics",
     "RULES",
     "ScaledTanh",
     "Sigmoid",

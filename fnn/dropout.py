@@ -141,7 +141,9 @@ def sample_masks(key: Array, params: Sequence, dropout: Dropout | DropConnect, b
 
 def expected_weights(params: Sequence, dropout: Dropout | DropConnect | None) -> list[Array]:
     """W ⊙ p for every layer, the weights at test time (S5); W where nothing is dropped, or where it is inverted."""
-    if dropout is None or dropout.inverted:
+    if dropout is None:
         return [layer.W for layer in params]
     keeps = probabilities(dropout, params)
+    if dropout.inverted:
+        return [layer.W for layer in params]
     return [layer.W if p is None else layer.W * jnp.asarray(p, layer.W.dtype) for layer, p in zip(params, keeps)]

@@ -22,10 +22,13 @@ from jax import Array
 from fnn import checks, losses
 from fnn.backward import RULES, Rules, value_and_backprop
 from fnn.data import Dataset, as_floats, for_network
+from fnn.dropout import DropConnect, Dropout, probabilities, sample_masks
+from fnn.fold import batch_moments, fold, kept_weights
 from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
 from fnn.network import Params, forward
 
 Record = dict[str, float]
+STATISTICS_EXAMPLES = 10_000  # of a batch norm's statistics: enough for three digits of a variance
 
 
 class State(NamedTuple):
@@ -46,6 +49,7 @@ def fit(
     batch_size: int,
     key: Array,
     validation=None,
+    dropout: Dropout | DropConnect | None = None,
     reduction: str = "mean",
     callback: Callable[[State], bool | None] | None = None,
     progress: bool | None = None,
@@ -55,12 +59,13 @@ def fit(
     params: from ``fnn.init``; copied, so the caller's stay as they are. data, validation: a ``Dataset`` or a
     pair (x, y). optimizer: ``fnn.updates`` or any optax one. loss: see ``fnn.losses``. epochs ≥ 1.
     batch_size: 1 … N. key: ``jax.random.key(seed)``, the shuffles' seed. reduction: "mean" or "sum" over a
-    mini-batch (N7). callback: called after every epoch with a :class:`State`; returning True stops. progress:
-    a bar per epoch, False for none, None for one in a terminal only (needs tqdm).
+    mini-batch (N7). dropout: fresh masks for every step. callback: called after every epoch with a :class:`State`;
+    returning True stops. progress: a bar per epoch, False for none, None for one in a terminal only (needs tqdm).
 
     A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
     since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
-    "validation_accuracy".
+    "validation_accuracy". With dropout or a batch norm, the held-out data are given to the network that
+    ``fnn.fold`` makes, with statistics of mini-batches of at most 10,000 training examples, always the same ones.
 
     One program is compiled for all epochs, and none in a second ``fit`` with equal shapes, loss and
     optimizer. Raises TypeError or ValueError that names the argument before anything is trained.
@@ -71,28 +76,33 @@ def fit(
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     checks.prng_key(key)
     _check_optimizer(optimizer)
+    if dropout is not None:
+        probabilities(dropout, params)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a fnn.train.State, got {callback!r}")
     data = for_network(data, params, loss)
     batch_size = _count("batch_size", batch_size, len(data))
     epochs = _count("epochs", epochs)
     if validation is not None:
-        validation = _for_evaluation(params, validation, loss, "validation")
+        validation = for_network(validation, params, loss, "validation")
         held_out = _on_device(validation), jnp.asarray(validation.classes()) if _has_classes(validation) else None
 
     x, y = _on_device(data)
+    sample = _shuffle(key, 0, len(data), batch_size)[: max(1, STATISTICS_EXAMPLES // batch_size)]
     params, optimizer_state = _start(optimizer, tuple(params))
+    plain = dropout is None and not _has_norm(params)
     history: list[Record] = []
     with _Bar(epochs, progress) as bar:
         for epoch in range(1, epochs + 1):
             order = _shuffle(key, epoch, len(data), batch_size)
             params, optimizer_state, mean_loss = _epoch(
-                params, optimizer_state, x, y, order,
+                params, optimizer_state, x, y, order, dropout, jax.random.fold_in(key, epoch),
                 optimizer=optimizer, loss=loss, reduction=reduction, scale=data.scale,
             )  # fmt: skip
             record = {"epoch": epoch, "loss": float(mean_loss)}
             if validation is not None:
-                record |= _named(_evaluate(params, *held_out[0], held_out[1], loss=loss, scale=validation.scale))
+                folded = params if plain else _folded(params, x, sample, dropout, scale=data.scale)
+                record |= _named(_evaluate(folded, *held_out[0], held_out[1], loss=loss, scale=validation.scale))
             history.append(record | {"seconds": time.perf_counter() - started})
             bar.show(history[-1])
             if callback is not None and callback(State(epoch, _copy(params), tuple(map(dict, history)))):
@@ -161,16 +171,18 @@ def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
 
 
 @partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"), donate_argnums=(0, 1))
-def _epoch(params, optimizer_state, x, y, order, *, optimizer, loss, reduction, scale):
+def _epoch(params, optimizer_state, x, y, order, dropout, key, *, optimizer, loss, reduction, scale):
     dtype = params[0].W.dtype
 
     def step(carry, batch):
-        (params, state), (x, y) = carry, batch
-        x = as_floats(x, dtype, scale)
-        params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y)
+        (params, state), (x, y, number) = carry, batch
+        x, masks = as_floats(x, dtype, scale), None
+        if dropout is not None:
+            masks = sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
+        params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y, masks)
         return (params, state), value
 
-    batches = x[order], y[order]  # one gather of whole rows is faster than one in every step
+    batches = x[order], y[order], jnp.arange(len(order))  # one gather of whole rows is faster than one in every step
     (params, optimizer_state), values = jax.lax.scan(step, (params, optimizer_state), batches)
     return params, optimizer_state, jnp.mean(values)
 
@@ -181,6 +193,16 @@ def _start(optimizer, params):
     with jax.numpy_dtype_promotion("standard"):
         state = optimizer.init(params)
     return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True), (params, state))
+
+
+@partial(jax.jit, static_argnames="scale")
+def _folded(params, x, order, dropout, *, scale):
+    """The network for inference, with the statistics of the mini-batches in ``order``."""
+    if not _has_norm(params):
+        return fold(params, dropout=dropout)
+    kept, dtype = kept_weights(params, dropout), params[0].W.dtype
+    moments = jax.lax.map(lambda rows: batch_moments(kept, as_floats(x[rows], dtype, scale)), order)
+    return fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), moments), dropout)
 
 
 @jax.jit
@@ -221,6 +243,10 @@ def _on_device(data: Dataset) -> tuple[Array, Array]:
     return jnp.asarray(data.x), jnp.asarray(data.y)
 
 
+def _has_norm(params) -> bool:
+    return any(layer.norm is not None for layer in params)
+
+
 def _has_classes(data: Dataset) -> bool:
     return data.classes() is not None
 
@@ -228,8 +254,11 @@ def _has_classes(data: Dataset) -> bool:
 def _for_evaluation(params, data, loss, name: str) -> Dataset:
     checks.layers(params)
     losses.check(loss)
-    if any(layer.norm is not None for layer in params):
-        raise ValueError(f"{name}: a network with a batch norm has no output for single examples; write {name}=None")
+    if _has_norm(params):
+        raise ValueError(
+            "params: a network with a batch norm has no output for single examples; write "
+            "fnn.fold(params, fnn.statistics(params, batches))"
+        )
     return for_network(data, params, loss, name)
 
 

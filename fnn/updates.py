@@ -7,6 +7,8 @@ t = 0, 1, …: a number, or a schedule, which is any function of the step count 
     sgd       −η_t g_t                    scale_by_learning_rate(η)
     momentum  α Δ_{t−1} − η_t g_t         chain(scale_by_learning_rate(η), trace(decay=α))
 
+``max_norm`` goes behind either, in an ``optax.chain``.
+
 ``optax.sgd(η, momentum=α)`` is chain(trace(α), scale_by_learning_rate(η)): v_t = α v_{t−1} + g_t, Δ_t = −η_t v_t.
 With a constant η it equals ``momentum``, for then Δ_t = −η v_t. With a schedule it does not: there a new rate
 scales the whole velocity at once, here it scales only the gradient that comes in.
@@ -40,6 +42,7 @@ def _one_object_per_value(rule):
 
     @wraps(rule)
     def call(*args, **kwargs):
+        args = tuple(float(arg) if type(arg) is int else arg for arg in args)  # 1 and 1.0 are one value
         try:
             hash((args, tuple(kwargs.values())))
         except TypeError:  # a traced rate, as optax.inject_hyperparams gives: nothing to remember
@@ -73,6 +76,36 @@ def momentum(learning_rate: float | Schedule, alpha: float = 0.9) -> optax.Gradi
     if not isinstance(alpha, jax.core.Tracer) and not 0 <= number("momentum", "alpha", alpha) < 1:
         raise ValueError(f"alpha: expected 0 <= alpha < 1, got {alpha}; write momentum(0.1, alpha=0.9)")
     return _descent(_rate("momentum", learning_rate), alpha)
+
+
+@_one_object_per_value
+def max_norm(limit: float) -> optax.GradientTransformation:
+    """Scales the step so that no neuron's incoming weights, a row of W, become longer than ``limit``: ‖w_k‖ ≤ c.
+
+    Last in a chain, for it looks at W plus the whole step: ``optax.chain(momentum(0.1), max_norm(3.0))``. Every
+    leaf with two dimensions is taken for a W. limit: c > 0. Source: Srivastava et al. 2014, section 5.1.
+
+    >>> rule = max_norm(1.0)
+    >>> W = jnp.array([[0.0, 0.0], [0.6, 0.0]])
+    >>> (W + rule.update(jnp.array([[3.0, 4.0], [0.0, 0.1]]), rule.init(W), W)[0]).round(3).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.6000000238418579, 0.10000000149011612]]
+    """
+    if not isinstance(limit, jax.core.Tracer):
+        number("max_norm", "limit", limit, above=0)
+
+    def shorten(step, leaf):
+        if leaf.ndim != 2:
+            return step
+        W = leaf + step
+        length = jnp.sqrt(jnp.sum(W * W, axis=1, keepdims=True))
+        return jnp.where(length > limit, W * (limit / jnp.where(length > limit, length, 1)) - leaf, step)
+
+    def update(steps, state, params=None):
+        if params is None:
+            raise ValueError("params: max_norm needs them; write update(gradients, state, params)")
+        return jax.tree.map(shorten, steps, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _descent(rate: Schedule, alpha) -> optax.GradientTransformation:

@@ -133,7 +133,7 @@ def _summary(pairs: list[tuple[Equation, Finding]], tolerance: float) -> Finding
         return replace(worst, end_to_end=max(ends, default=None), case="", vacuous=vacuous)
     guesses = [explanations(equation, tolerance) for equation, _ in failing]
     shared = [guess for guess in guesses[0] if all(guess in others for others in guesses)]
-    # a shape that cannot be right says more than values: look at the cases with legal shapes first
+    # where no guess explains every case, the one that explains most
     common = max((g for gs in guesses for g in gs), key=lambda g: sum(g in gs for gs in guesses), default="")
     worst = failing[0][1]
     return replace(worst, note=(shared or [common])[0], vacuous=False)

@@ -1,0 +1,147 @@
+"""Dropout and DropConnect: masks, their statistics, and the network that is used at test time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fnn
+from fnn import updates
+from problems import assert_agrees, problem
+from test_train import blobs, compilations, train
+
+KEY = jax.random.key(0)
+PARAMS = fnn.init(KEY, (6, 50, 40, 3), activation=fnn.Tanh())
+KINDS = [fnn.Dropout, fnn.DropConnect]
+
+
+def arrays(masks):
+    return [leaf for mask in masks for leaf in mask if leaf is not None]
+
+
+def same(masks, others):
+    return all(map(np.array_equal, arrays(masks), arrays(others)))
+
+
+def test_dropout_masks_the_units_of_hidden_layers_by_example_or_by_batch():
+    masks = fnn.sample_masks(KEY, PARAMS, fnn.Dropout(0.5), 7)
+    assert [None if m.units is None else m.units.shape for m in masks] == [None, (7, 50), (7, 40)]
+    assert [m.arrows for m in masks] == [None] * 3
+    assert len({tuple(row) for row in np.asarray(masks[1].units)}) == 7
+    shared = fnn.sample_masks(KEY, PARAMS, fnn.Dropout(0.5, per_example=False), 7)
+    assert [None if m.units is None else m.units.shape for m in shared] == [None, (1, 50), (1, 40)]
+
+
+def test_drop_connect_masks_the_arrows_once_for_the_batch():
+    masks = fnn.sample_masks(KEY, PARAMS, fnn.DropConnect(0.5), 7)
+    assert [None if m.arrows is None else m.arrows.shape for m in masks] == [None, (40, 50), (3, 40)]
+    assert [m.units for m in masks] == [None] * 3
+
+
+def test_a_tuple_has_an_entry_per_layer_the_networks_input_first():
+    by_unit = np.linspace(0, 1, 50)
+    masks = fnn.sample_masks(KEY, PARAMS, fnn.Dropout((0.8, by_unit, None)), 4000)
+    assert masks[0].units.shape == (4000, 6)
+    assert masks[2].units is None
+    np.testing.assert_allclose(np.mean(masks[1].units, axis=0), by_unit, atol=0.04)
+    by_arrow = np.random.default_rng(0).uniform(size=(40, 50))
+    arrows = [fnn.sample_masks(k, PARAMS, fnn.DropConnect((None, by_arrow, None)), 1)[1].arrows
+              for k in jax.random.split(KEY, 400)]  # fmt: skip
+    np.testing.assert_allclose(np.mean(arrows, axis=0), by_arrow, atol=0.13)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_printed_masks_are_zero_and_one_and_inverted_ones_have_mean_one(kind):
+    printed, inverted = (fnn.sample_masks(KEY, PARAMS, kind(0.8, inverted=i), 400) for i in (False, True))
+    assert {float(v) for m in arrays(printed) for v in np.unique(m)} == {0.0, 1.0}
+    assert {float(v) for m in arrays(inverted) for v in np.unique(m)} == {0.0, 1.25}
+    assert np.mean([np.mean(m) for m in arrays(printed)]) == pytest.approx(0.8, abs=0.03)
+    assert np.mean([np.mean(m) for m in arrays(inverted)]) == pytest.approx(1.0, abs=0.04)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_key_draws_the_same_masks_and_layers_and_keys_draw_independent_ones(kind):
+    square = fnn.init(jax.random.key(1), (40, 40, 40, 40))
+    a, b, c = (fnn.sample_masks(jax.random.key(seed), square, kind(0.5), 60) for seed in (3, 3, 4))
+    assert same(a, b)
+    assert not same(a, c)
+    masks = [np.asarray(m).ravel() for m in (*arrays(a), *arrays(c))]
+    correlations = np.corrcoef([m[:1600] for m in masks])[np.triu_indices(len(masks), 1)]
+    assert np.abs(correlations).max() < 4.5 / np.sqrt(1600)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("inverted", [False, True])
+def test_the_gradient_with_sampled_masks_equals_autodiff(kind, inverted, x64):
+    p = problem(fnn.Sigmoid(), fnn.SquaredError(), 4, dtype="float64")
+    keep = (0.9, 0.5, 0.7, 0.6)
+    assert_agrees(p._replace(masks=fnn.sample_masks(KEY, p.params, kind(keep, inverted=inverted), len(p.x))))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("inverted", [False, True])
+def test_for_one_layer_the_folded_network_is_the_mean_over_all_masks(kind, inverted, x64):
+    """Equation S5, exact: the 2^n masks of one layer, weighted by their probabilities."""
+    random = np.random.default_rng(1)
+    W, b, x = (jnp.asarray(random.normal(size=shape)) for shape in ((1, 4), (1,), (3, 4)))
+    p = np.array([0.9, 0.2, 0.5, 0.7])
+    params = (fnn.Dense(W, b, fnn.Identity()),)
+    mean = 0.0
+    for bits in np.ndindex(2, 2, 2, 2):
+        r = np.array(bits) / (p if inverted else 1)
+        chance = np.prod(np.where(bits, p, 1 - p))
+        mask = fnn.Mask(units=jnp.asarray(r)[None]) if kind is fnn.Dropout else fnn.Mask(arrows=jnp.asarray(r)[None])
+        mean += chance * fnn.forward(params, x, (mask,))
+    keep = p if kind is fnn.Dropout else p[None]
+    folded = fnn.fold(params, dropout=kind((keep,), inverted=inverted))
+    np.testing.assert_allclose(fnn.forward(folded, x), mean, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dropout", [fnn.Dropout(0.8), fnn.DropConnect(0.8, inverted=True), fnn.Dropout((0.9, 0.5))])
+def test_fit_drops_with_fresh_masks_in_one_program_and_evaluates_the_folded_network(dropout):
+    params, data = fnn.init(KEY, (5, 16, 3), activation=fnn.Tanh()), blobs(200)
+    fitted, history = train(params, data, dropout=dropout, epochs=15, validation=data)
+    assert history[-1]["validation_accuracy"] > 0.95
+    folded = fnn.train.evaluate(fnn.fold(fitted, dropout=dropout), data, loss=fnn.SoftmaxCrossEntropy())
+    assert folded["loss"] == pytest.approx(history[-1]["validation_loss"], rel=1e-5)
+    with compilations() as programs:
+        again, _ = train(params, data, dropout=dropout, epochs=15, validation=data)
+    assert programs == []
+    assert all(map(np.array_equal, jax.tree.leaves(fitted), jax.tree.leaves(again)))
+    other, _ = train(params, data, dropout=dropout, epochs=15, key=jax.random.key(9))
+    assert not np.array_equal(fitted[0].W, other[0].W)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "said"),
+    [
+        (fnn.Dropout(1.5), "keep: expected 0 <= keep <= 1, got 1.5"),
+        (fnn.Dropout(-0.1), "keep: expected 0 <= keep <= 1, got -0.1"),
+        (fnn.Dropout(float("nan")), "keep: expected 0 <= keep <= 1, got nan"),
+        (fnn.Dropout(0.0, inverted=True), "keep: expected 0 < keep <= 1 where inverted, got 0.0"),
+        (fnn.Dropout("half"), "keep: expected a probability to keep, got 'half'"),
+        (fnn.Dropout((0.5, 0.5)), "keep: expected one entry per layer, 3, got 2"),
+        (fnn.Dropout((None, np.ones(6), None)), r"keep\[1\]: expected a number or shape \(50,\), got \(6,\)"),
+        (fnn.DropConnect((None, np.ones(50), None)), r"keep\[1\]: expected a number or shape \(40, 50\), got \(50,\)"),
+        (0.5, "dropout: expected fnn.Dropout or fnn.DropConnect, got 0.5"),
+    ],
+)
+def test_what_is_no_probability_to_keep_is_refused(dropout, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        fnn.sample_masks(KEY, PARAMS, dropout, 4)
+    with pytest.raises((TypeError, ValueError), match=said):
+        fnn.fold(PARAMS, dropout=dropout)
+
+
+def test_max_norm_bounds_every_neurons_incoming_weights_and_leaves_shorter_ones_alone():
+    rule = optax.chain(updates.sgd(1.0), updates.max_norm(0.5))
+    fitted, _ = train(fnn.init(KEY, (5, 16, 3)), blobs(100), rule, epochs=3)
+    for layer in fitted:
+        assert np.linalg.norm(layer.W, axis=1).max() <= 0.5 + 1e-6
+    loose = optax.chain(updates.sgd(0.1), updates.max_norm(1e6))
+    free, bound = (train(fnn.init(KEY, (5, 4, 3)), blobs(100), r)[0] for r in (updates.sgd(0.1), loose))
+    assert all(map(np.array_equal, jax.tree.leaves(free), jax.tree.leaves(bound)))
+    assert updates.max_norm(3.0) is updates.max_norm(3)
+    with pytest.raises(ValueError, match="limit: expected a finite number > 0"):
+        updates.max_norm(0.0)
