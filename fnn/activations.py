@@ -8,9 +8,8 @@ shape ``(..., n)`` and one floating dtype:
     derivative(z, a) -> σ'(z)   by hand; a is passed because it is often all that is needed
     pullback(g, z, a) -> g ⊙ σ'(z)
 
-``z`` is the weighted input, ``a = value(z)``, ``g = ∂L/∂a``. Every value and every derivative is finite for
-finite z up to ±1e4, and a NaN in z passes through value. Below, *at the kink* says what σ'(z) is where σ has
-no derivative; it is also what ``jax.grad`` makes of ``value``.
+``z`` is the weighted input, ``a = value(z)``, ``g = ∂L/∂a``. Values and derivatives are finite for z up to ±1e4, and a
+NaN in z passes through value. *At the kink*: what σ'(z) is where σ has no derivative, here and for ``jax.grad``.
 """
 
 import math
@@ -102,10 +101,7 @@ class Tanh(Activation):
 
 @dataclass(frozen=True)
 class ScaledTanh(Activation):
-    """a = 1.7159 tanh(2z/3), so that ±1 maps to ±1; σ' = ⅔ (1.7159 − a²/1.7159).
-
-    Source: LeCun, Bottou, Orr, Müller, *Efficient BackProp* (1998), section 4.4.
-    """
+    """a = 1.7159 tanh(2z/3), so that ±1 maps to ±1; σ' = ⅔ (1.7159 − a²/1.7159) (LeCun et al. 1998)."""
 
     def value(self, z):
         return 1.7159 * jnp.tanh(z * (2 / 3))
@@ -283,10 +279,7 @@ class PiecewiseLinear(Activation):
 
 @dataclass(frozen=True)
 class Threshold(Activation):
-    """a = 1 where z ≥ 0, else 0 (equation L2). σ' = 0: gradient descent cannot train through it.
-
-    The derivative is zero everywhere (and, by convention, at the jump), so every δ below such a layer vanishes.
-    """
+    """a = 1 where z ≥ 0, else 0 (equation L2). σ' = 0, at the jump too: gradient descent cannot train through it."""
 
     def value(self, z):
         return jnp.where(z < 0, 0, jnp.where(z >= 0, 1, z))  # the last branch is NaN's
@@ -297,10 +290,7 @@ class Threshold(Activation):
 
 @dataclass(frozen=True)
 class Sign(Activation):
-    """a = +1 where z ≥ 0, else −1 (equation N1: +1 at 0, unlike ``jnp.sign``). σ' = 0: see :class:`Threshold`.
-
-    Gradient descent cannot train through it.
-    """
+    """a = +1 where z ≥ 0, else −1 (N1: not ``jnp.sign`` at 0). σ' = 0: gradient descent cannot train through it."""
 
     def value(self, z):
         return jnp.where(z < 0, -1, jnp.where(z >= 0, 1, z))
@@ -324,11 +314,3 @@ class Softmax(Activation):
 
     def pullback(self, g, z, a):
         return a * (g - jnp.sum(g * a, axis=-1, keepdims=True))
-
-
-def check(activation, name: str) -> None:
-    """Raise TypeError unless ``activation`` is a hashable object with the methods of an activation."""
-    made = not isinstance(activation, type) and hasattr(activation, "value") and hasattr(activation, "pullback")
-    if not made or getattr(activation, "__hash__", None) is None:
-        known = " ".join(sorted(c.__name__ for c in Activation.__subclasses__() if c.__module__ == __name__))
-        raise TypeError(f"{name}: expected an activation such as fnn.Sigmoid(), got {activation!r}; there are {known}")

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks, losses
+from fnn import checks
 from fnn.activations import Activation
 from fnn.batchnorm import norm_pullback
 from fnn.dropout import masked
@@ -117,7 +117,7 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
 
 def _run(want, params, x, y, loss, reduction, masks, rules):
     params, x, masks = checks.network_arguments(params, x, masks)
-    losses.check(loss)
+    checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     if not isinstance(rules, Rules):

@@ -6,13 +6,15 @@ range, finite inputs) are not looked at here: that is done once per data set, in
 
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import activations
+from fnn.activations import Activation
 from fnn.dropout import Mask
+from fnn.losses import Loss
 from fnn.numbers import number
 
 GRADIENTS = ("full", "fixed")
@@ -30,6 +32,23 @@ def one_of(name: str, value, options: Sequence) -> None:
     if value not in options:
         choices = " or ".join(repr(option) for option in options)
         raise ValueError(f"{name}: expected {choices}, got {value!r}; write {name}={options[0]!r}")
+
+
+def activation_like(activation, name: str) -> None:
+    """Raise TypeError unless ``activation`` is a hashable object with the methods of an activation."""
+    _made_of(activation, name, ("value", "pullback"), "an activation such as fnn.Sigmoid()", Activation)
+
+
+def loss_like(loss, name: str = "loss") -> None:
+    """Raise TypeError unless ``loss`` is a hashable object with the methods of a loss."""
+    _made_of(loss, name, ("value", "delta"), "a loss such as fnn.SquaredError()", Loss)
+
+
+def _made_of(value, name: str, methods: Sequence[str], expected: str, base: Any) -> None:
+    made = not isinstance(value, type) and all(hasattr(value, method) for method in methods)
+    if not made or getattr(value, "__hash__", None) is None:
+        known = " ".join(sorted(cls.__name__ for cls in base.__subclasses__() if cls.__module__ == base.__module__))
+        raise TypeError(f"{name}: expected {expected}, got {value!r}; there are {known}")
 
 
 def same_shape(value, like, name: str):
@@ -92,8 +111,8 @@ def init_arguments(key, sizes, activation, output, initializer, batch_norm, dtyp
         raise TypeError(f"sizes: expected integers, got {sizes!r}; write sizes=(784, 30, 10)") from error
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes: expected two or more sizes, each >= 1, got {sizes}; write sizes=(784, 30, 10)")
-    activations.check(activation, "activation")
-    activations.check(output, "output")
+    activation_like(activation, "activation")
+    activation_like(output, "output")
     if not callable(initializer) or isinstance(initializer, type):
         raise TypeError(
             f"initializer: expected f(key, (n_out, n_in), dtype) -> W, got {initializer!r}; "
@@ -207,7 +226,7 @@ def network(params, x, masks) -> None:
 
 
 def _layer(name, layer, n_in, dtype, batch) -> None:
-    activations.check(layer.activation, f"{name}.activation")
+    activation_like(layer.activation, f"{name}.activation")
     if layer.W.ndim != 2 or layer.W.shape[1] != n_in:
         raise ValueError(
             f"{name}.W: expected shape (n_out, {n_in}), rows for receiving neurons, got {layer.W.shape}; "

@@ -1,8 +1,9 @@
-"""Tables for people: as text in a terminal, as HTML in a notebook."""
+"""What people look at: tables, as text in a terminal and as HTML in a notebook, and a progress bar."""
 
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -75,3 +76,29 @@ def summary(params: Params) -> Table:
     )
     header = ("layer", "inputs", "outputs", "activation", "norm", "parameters")
     return Table(header, rows, footer=f"{count(params):,} parameters, {params[0].W.dtype}")
+
+
+class Bar:
+    """A progress bar over the epochs, or nothing where tqdm is not installed."""
+
+    def __init__(self, epochs: int, progress: bool | None):
+        self.bar = None
+        if progress is not False:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError:
+                return
+            self.bar = tqdm(total=epochs, unit="epoch", disable=None if progress is None else False)
+
+    def show(self, record: dict[str, float]) -> None:
+        if self.bar is not None:
+            shown = {name: f"{value:.4g}" for name, value in record.items() if name not in ("epoch", "seconds")}
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update()
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -48,7 +48,7 @@ class Loss:
         raise NotImplementedError(f"{type(self).__name__} must define gradient(self, a, y) -> (B, n)")
 
     def delta(self, activation: Activation, z: Array, a: Array, y: Array) -> Array:
-        """δ^L = ∂L/∂a ⊙ σ'(z^L), equation (1); S5 and B6 in the documents' numbering."""
+        """δ^L = ∂L/∂a ⊙ σ'(z^L), equation (1): B6, S3."""
         return activation.pullback(self.gradient(a, y), z, a)
 
 
@@ -201,11 +201,3 @@ def _at_least_tiny(p: Array) -> Array:
 def _reciprocal(p: Array) -> Array:
     """The derivative of log(_at_least_tiny(p))."""
     return jnp.where(p > float(jnp.finfo(p.dtype).tiny), 1 / _at_least_tiny(p), 0)
-
-
-def check(loss, name: str = "loss") -> None:
-    """Raise TypeError unless ``loss`` is a hashable object with the methods of a loss."""
-    made = not isinstance(loss, type) and hasattr(loss, "value") and hasattr(loss, "delta")
-    if not made or getattr(loss, "__hash__", None) is None:
-        known = " ".join(sorted(c.__name__ for c in Loss.__subclasses__() if c.__module__ == __name__))
-        raise TypeError(f"{name}: expected a loss such as fnn.SquaredError(), got {loss!r}; there are {known}")

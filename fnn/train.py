@@ -11,7 +11,7 @@ import operator
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,10 @@ import numpy as np
 import optax
 from jax import Array
 
-from fnn import checks, losses
+from fnn import checks
 from fnn.backward import RULES, Rules, value_and_backprop
 from fnn.data import Dataset, as_floats, for_network
+from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout, probabilities, sample_masks
 from fnn.fold import batch_moments, fold, kept_weights
 from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
@@ -72,7 +73,7 @@ def fit(
     """
     started = time.perf_counter()
     checks.layers(params)
-    losses.check(loss)
+    checks.loss_like(loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     checks.prng_key(key)
     _check_optimizer(optimizer)
@@ -85,24 +86,20 @@ def fit(
     epochs = _count("epochs", epochs)
     if validation is not None:
         validation = for_network(validation, params, loss, "validation")
-        held_out = _on_device(validation), jnp.asarray(validation.classes()) if _has_classes(validation) else None
 
     x, y = _on_device(data)
     sample = _shuffle(key, 0, len(data), batch_size)[: max(1, STATISTICS_EXAMPLES // batch_size)]
+    held_out = _evaluator(validation, loss, partial(_folded, x=x, order=sample, dropout=dropout, scale=data.scale))
     params, optimizer_state = _start(optimizer, tuple(params))
-    plain = dropout is None and not _has_norm(params)
     history: list[Record] = []
-    with _Bar(epochs, progress) as bar:
+    with Bar(epochs, progress) as bar:
         for epoch in range(1, epochs + 1):
             order = _shuffle(key, epoch, len(data), batch_size)
             params, optimizer_state, mean_loss = _epoch(
                 params, optimizer_state, x, y, order, dropout, jax.random.fold_in(key, epoch),
                 optimizer=optimizer, loss=loss, reduction=reduction, scale=data.scale,
             )  # fmt: skip
-            record = {"epoch": epoch, "loss": float(mean_loss)}
-            if validation is not None:
-                folded = params if plain else _folded(params, x, sample, dropout, scale=data.scale)
-                record |= _named(_evaluate(folded, *held_out[0], held_out[1], loss=loss, scale=validation.scale))
+            record = {"epoch": epoch, "loss": float(mean_loss)} | held_out(params)
             history.append(record | {"seconds": time.perf_counter() - started})
             bar.show(history[-1])
             if callback is not None and callback(State(epoch, _copy(params), tuple(map(dict, history)))):
@@ -127,7 +124,7 @@ def make_step(
     >>> params, state, loss = step(params, optimizer.init(params), jnp.ones((5, 3)), jnp.zeros((5, 2)))
     """
     _check_optimizer(optimizer)
-    losses.check(loss)
+    checks.loss_like(loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     if not isinstance(rules, Rules):
         raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
@@ -144,8 +141,7 @@ def make_step(
 def evaluate(params: Params, data, *, loss: Loss) -> Record:
     """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y)."""
     data = _for_evaluation(params, data, loss, "data")
-    classes = jnp.asarray(data.classes()) if _has_classes(data) else None
-    return _named(_evaluate(tuple(params), *_on_device(data), classes, loss=loss, scale=data.scale), "")
+    return _named(_evaluate(tuple(params), *_on_device(data), _classes(data), loss=loss, scale=data.scale), "")
 
 
 def predict(params: Params, data: Dataset) -> np.ndarray:
@@ -199,7 +195,7 @@ def _start(optimizer, params):
 def _folded(params, x, order, dropout, *, scale):
     """The network for inference, with the statistics of the mini-batches in ``order``."""
     if not _has_norm(params):
-        return fold(params, dropout=dropout)
+        return params if dropout is None else fold(params, dropout=dropout)
     kept, dtype = kept_weights(params, dropout), params[0].W.dtype
     moments = jax.lax.map(lambda rows: batch_moments(kept, as_floats(x[rows], dtype, scale)), order)
     return fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), moments), dropout)
@@ -239,6 +235,15 @@ def _shuffle(key, epoch: int, examples: int, batch_size: int) -> np.ndarray:
     return order.reshape(steps, batch_size).astype(np.int32)
 
 
+def _evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Callable[[Params], Record]:
+    """A function of the parameters that evaluates their folded network on the held-out data, if there are any."""
+    if validation is None:
+        return lambda params: {}
+    x, y = _on_device(validation)
+    classes = _classes(validation)
+    return lambda params: _named(_evaluate(folded(params), x, y, classes, loss=loss, scale=validation.scale))
+
+
 def _on_device(data: Dataset) -> tuple[Array, Array]:
     return jnp.asarray(data.x), jnp.asarray(data.y)
 
@@ -247,13 +252,14 @@ def _has_norm(params) -> bool:
     return any(layer.norm is not None for layer in params)
 
 
-def _has_classes(data: Dataset) -> bool:
-    return data.classes() is not None
+def _classes(data: Dataset) -> Array | None:
+    classes = data.classes()
+    return None if classes is None else jnp.asarray(classes)
 
 
 def _for_evaluation(params, data, loss, name: str) -> Dataset:
     checks.layers(params)
-    losses.check(loss)
+    checks.loss_like(loss)
     if _has_norm(params):
         raise ValueError(
             "params: a network with a batch norm has no output for single examples; write "
@@ -283,29 +289,3 @@ def _check_optimizer(optimizer) -> None:
         raise TypeError(
             f"optimizer: expected an optax.GradientTransformation, got {optimizer!r}; write fnn.updates.sgd(0.1)"
         )
-
-
-class _Bar:
-    """A progress bar over the epochs, or nothing where tqdm is not installed."""
-
-    def __init__(self, epochs: int, progress: bool | None):
-        self.bar = None
-        if progress is not False:
-            try:
-                from tqdm.auto import tqdm
-            except ImportError:
-                return
-            self.bar = tqdm(total=epochs, unit="epoch", disable=None if progress is None else False)
-
-    def show(self, record: Record) -> None:
-        if self.bar is not None:
-            shown = {name: f"{value:.4g}" for name, value in record.items() if name not in ("epoch", "seconds")}
-            self.bar.set_postfix(shown, refresh=False)
-            self.bar.update()
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()

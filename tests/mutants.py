@@ -142,6 +142,8 @@ INPUT = {
                         "the mask's scale is missing"),
     "mask squared": (lambda delta, W, mask=None: delta @ W if mask is None else (delta @ W) * mask * mask,
                      "the mask's scale applied twice"),
+    "another mask": (lambda delta, W, mask=None: delta @ W if mask is None else (delta @ W) * jnp.roll(mask, 1, axis=1),
+                     None),
     "absolute weights": (lambda delta, W, mask=None: RULES.input_gradient(delta, abs(W), mask), None),
 }  # fmt: skip
 MUTANTS += [Mutant(f"input_gradient: {n}", at("input_gradient", 1, 2, 3), d, RULES._replace(input_gradient=f))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fnn import checks, losses
+from fnn import checks
 from fnn.backward import RULES, Rules
 from fnn.data import for_network
 from fnn.losses import Loss
@@ -54,7 +54,7 @@ def network(
     >>> print(network(params, loss=fnn.SquaredError(), rules=wrong).wrong[0].note)
     sigma'(z[1]) is missing
     """
-    losses.check(loss)
+    checks.loss_like(loss)
     if not isinstance(rules, Rules):
         raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
     cases = _cases(params, x, y, loss, masks)

@@ -1,0 +1,165 @@
+"""Dropout and DropConnect on MNIST: ``python -m experiments.dropout``.
+
+1. Over-fitting: 784-800-800-10 on 1,000 training images, with nothing, dropout, and DropConnect.
+2. The same three on the whole training set.
+3. Inference: how far W p (equation S5, exact for one layer only) is from the mean over 1,000 sampled masks in the
+   trained networks, beside Wan et al.'s Gaussian moment matching, u ~ N(p W v, p (1 − p) (W ∘ W)(v ∘ v)).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from matplotlib.figure import Figure
+
+import fnn
+from experiments import digits, results
+from experiments.figures import BLUE, GREY, RED
+from fnn.data import Dataset
+from fnn.train import evaluate, fit
+
+LOSS = fnn.SoftmaxCrossEntropy()
+COLOURS = {"nothing": GREY, "dropout": BLUE, "DropConnect": RED}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Dropout and DropConnect on MNIST: over-fitting, accuracy, and inference."""
+
+    hidden: tuple[int, ...] = (800, 800)
+    epochs: int = 6
+    """On the whole training set."""
+    small: int = 1000
+    """Images of the small training set."""
+    small_epochs: int = 60
+    full: bool = False
+    """100 epochs on the whole set and 300 on the small one: about an hour."""
+    keep: float = 0.5
+    batch_size: int = 100
+    learning_rate: float = 0.1
+    masks: int = 1000
+    """Sampled masks, and Gaussian samples, whose mean is compared with W p."""
+    images: int = 300
+    """Test images for that."""
+    max_norm: float = 3.0
+    seed: int = 0
+    out: Path | None = None
+
+
+def kinds(options: Options) -> dict[str, fnn.Dropout | fnn.DropConnect | None]:
+    return {"nothing": None, "dropout": fnn.Dropout(options.keep), "DropConnect": fnn.DropConnect(options.keep)}
+
+
+def train(options: Options, data: Dataset, test: Dataset, dropout, epochs: int):
+    """The trained network and its records, with the training accuracy of the folded network at the end."""
+    params = fnn.init(
+        jax.random.key(options.seed), (784, *options.hidden, 10), activation=fnn.ReLU(), initializer=fnn.he_normal
+    )
+    steps = epochs * (len(data) // options.batch_size)
+    rate = optax.cosine_decay_schedule(options.learning_rate, steps)
+    rule = optax.chain(fnn.updates.momentum(rate, 0.9), fnn.updates.max_norm(options.max_norm))
+    params, history = fit(
+        params, data, rule, loss=LOSS, epochs=epochs, batch_size=options.batch_size,
+        key=jax.random.key(options.seed), validation=test, dropout=dropout,
+    )  # fmt: skip
+    fitted = evaluate(fnn.fold(params, dropout=dropout), data, loss=LOSS)
+    return params, {"history": history, "training_accuracy": fitted["accuracy"], "training_loss": fitted["loss"]}
+
+
+def compare_inference(options: Options, params, dropout, test: Dataset) -> dict:
+    """Probabilities of the classes by W p and by Gaussian moment matching, against the mean over sampled masks."""
+    x, labels = jnp.asarray(test[: options.images].floats()), test.y[: options.images]
+    keys, half = jax.random.split(jax.random.key(options.seed + 1), options.masks), options.masks // 2
+
+    def masked(params, key):
+        return fnn.forward(params, x, fnn.sample_masks(key, params, dropout, len(x)))
+
+    def gaussian(params, key):
+        return gaussian_forward(key, params, options.keep, x)
+
+    ways = {
+        "W p": jax.nn.softmax(fnn.forward(fnn.fold(params, dropout=dropout), x)),
+        "Gaussian": mean_over(keys, gaussian, params),
+    }
+    truth = np.asarray(mean_over(keys, masked, params))
+    halves = [np.asarray(mean_over(part, masked, params)) for part in (keys[:half], keys[half:])]
+    report = {
+        name: {
+            "mean absolute difference": float(np.abs(np.asarray(p) - truth).mean()),
+            "largest difference": float(np.abs(np.asarray(p) - truth).max()),
+            "accuracy": float((np.asarray(p).argmax(axis=1) == labels).mean()),
+        }
+        for name, p in ways.items()
+    }
+    noise = float(np.abs(halves[0] - halves[1]).mean()) / 2
+    report["mean over masks"] = {"accuracy": float((truth.argmax(axis=1) == labels).mean()), "its own noise": noise}
+    return report
+
+
+def mean_over(keys, sample: Callable, params):
+    """The mean over the keys of the classes' probabilities."""
+    mean = jax.jit(lambda keys, params: jax.lax.map(lambda key: jax.nn.softmax(sample(params, key)), keys).mean(axis=0))
+    return mean(keys, params)
+
+
+def gaussian_forward(key, params, keep: float, x):
+    """One sample of Wan et al.'s inference: every hidden layer's ψ drawn from the Gaussian with the masks' moments."""
+    a = x
+    for i, layer in enumerate(params):
+        if i == 0:  # the network's input is kept whole
+            z = a @ layer.W.T + layer.b
+        else:
+            variance = keep * (1 - keep) * (a * a) @ (layer.W * layer.W).T
+            noise = jax.random.normal(jax.random.fold_in(key, i), variance.shape, variance.dtype)
+            z = keep * a @ layer.W.T + layer.b + jnp.sqrt(variance) * noise
+        a = layer.activation.value(z)
+    return a
+
+
+def draw(path: Path, small: dict[str, dict], whole: dict[str, dict], options: Options) -> None:
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    for axes, runs, title in zip(
+        figure.subplots(1, 2), (small, whole), (f"{options.small:,} training images", "60,000 training images")
+    ):
+        for name, run in runs.items():
+            error = [100 * (1 - record["validation_accuracy"]) for record in run["history"]]
+            axes.plot(range(1, len(error) + 1), error, color=COLOURS[name], label=f"{name}: {error[-1]:.2f} %")
+        axes.set(xlabel="epoch", ylabel="test error, %", title=title)
+        axes.set_yscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, title="test error at the end")
+    figure.savefig(path, dpi=120)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = tyro.cli(Options, args=arguments)
+    if options.full:
+        options = Options(**{**vars(options), "epochs": 100, "small_epochs": 300})
+    print(f"Shortened: {options.epochs} epochs on the whole set, where published runs take hundreds.")
+    data, test = digits.load()
+    small, whole, inference = {}, {}, {}
+    for name, dropout in kinds(options).items():
+        _, small[name] = train(options, data[: options.small], test, dropout, options.small_epochs)
+        params, whole[name] = train(options, data, test, dropout, options.epochs)
+        for size, run in ((options.small, small[name]), (len(data), whole[name])):
+            accuracy = run["history"][-1]["validation_accuracy"]
+            print(
+                f"{name}, {size:,} images: test {100 * accuracy:.2f} %, training {100 * run['training_accuracy']:.2f} %"
+            )
+        if dropout is not None:
+            inference[name] = compare_inference(options, params, dropout, test)
+            for way, figures in inference[name].items():
+                print(f"  {name}, {way}: " + ", ".join(f"{k} {v:.3g}" for k, v in figures.items()))
+    out = results.folder(options.out, "dropout")
+    draw(out / "dropout.png", small, whole, options)
+    figures = {"small": small, "whole": whole, "inference": inference}
+    results.save(out, {"options": {k: str(v) for k, v in vars(options).items()}, **figures})
+
+
+if __name__ == "__main__":
+    main()
