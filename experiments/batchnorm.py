@@ -78,7 +78,7 @@ def draw(path: Path, runs: dict[str, dict]) -> None:
         low, middle, high = np.transpose(points["percentiles"])
         axes.fill_between(points["step"], low, high, color=colour, alpha=0.25, linewidth=0)
         axes.plot(points["step"], middle, color=colour)
-        axes.set(xlabel="step", title=f"a sigmoid's input, {name}: 15, 50, 85 %")
+        axes.set(xlabel="step", ylabel="a sigmoid's input", title=f"{name}: 15, 50, 85 %")
     accuracy.set(xlabel="step", ylabel="test accuracy, %", ylim=(max(0, accuracy.get_ylim()[0]), 100))
     accuracy.legend(frameon=False, loc="lower right")
     low = min(axes.get_ylim()[0] for axes in units)

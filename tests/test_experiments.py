@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import mnist
+from experiments import batchnorm, dropout, mnist
 
 SHORT = ["--examples", "2000", "--epochs", "2"]
 
@@ -56,3 +56,23 @@ def test_a_wrong_gradient_stops_before_training(tmp_path, monkeypatch):
 def test_unknown_options_are_refused(arguments):
     with pytest.raises(SystemExit):
         mnist.main(arguments)
+
+
+def test_dropout_compares_three_networks_and_two_ways_of_inference(tmp_path, capsys):
+    dropout.main(["--hidden", "16", "--epochs", "1", "--small", "200", "--small-epochs", "2", "--masks", "20",
+                  "--images", "10", "--out", str(tmp_path)])  # fmt: skip
+    assert "Shortened" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures["small"]) == set(figures["whole"]) == {"nothing", "dropout", "DropConnect"}
+    for ways in figures["inference"].values():
+        assert ways["Gaussian"]["mean absolute difference"] < ways["W p"]["largest difference"] < 0.5
+    assert (tmp_path / "dropout.png").stat().st_size > 10_000
+
+
+def test_batchnorm_records_accuracy_and_percentiles_with_and_without(tmp_path):
+    batchnorm.main(["--steps", "200", "--record-every", "100", "--out", str(tmp_path)])
+    runs = json.loads((tmp_path / "figures.json").read_text())["runs"]
+    assert {tuple(run["step"]) for run in runs.values()} == {(100, 200)}
+    assert all(low < middle < high for run in runs.values() for low, middle, high in run["percentiles"])
+    assert runs["with batch norm"]["accuracy"][-1] > runs["without batch norm"]["accuracy"][-1]
+    assert (tmp_path / "batchnorm.png").stat().st_size > 10_000

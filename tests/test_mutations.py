@@ -84,7 +84,7 @@ def architecture(number: int):
     return (*hidden, params[-1]), loss, random
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", range(26))
 def test_a_right_derivation_is_never_accused(number, dtype):
     """26 architectures, 20 draws of parameters and data each, from tame to wild, in either precision."""
