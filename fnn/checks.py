@@ -58,32 +58,34 @@ def same_shape(value, like, name: str):
     return value
 
 
-RESULTS: dict[str, Callable] = {  # the shape of what each rule returns, from its arguments
-    "output_delta": lambda loss, activation, z, a, y: z.shape,
-    "input_gradient": lambda delta, W, mask: (delta.shape[0], W.shape[1]),
-    "hidden_delta": lambda g, activation, z, a: z.shape,
-    "norm_pullback": lambda norm, psi, delta_z: (psi.shape, norm.gamma.shape, norm.beta.shape),
-    "weight_gradient": lambda delta, a_in, mask: (delta.shape[1], a_in.shape[1]),
-    "bias_gradient": lambda delta: delta.shape[1:],
+def _like(array, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, array.dtype)
+
+
+RESULTS: dict[str, Callable] = {  # what each rule's results must be like, from its arguments
+    "output_delta": lambda loss, activation, z, a, y: (z,),
+    "input_gradient": lambda delta, W, mask: (_like(delta, delta.shape[0], W.shape[1]),),
+    "hidden_delta": lambda g, activation, z, a: (z,),
+    "norm_pullback": lambda norm, psi, delta_z: (psi, norm.gamma, norm.beta),
+    "weight_gradient": lambda delta, a_in, mask: (_like(delta, delta.shape[1], a_in.shape[1]),),
+    "bias_gradient": lambda delta: (_like(delta, delta.shape[1]),),
 }
 
 
 def exact(rules):
-    """The same rules, each raising ValueError while tracing unless its result has the shape and dtype it must have."""
+    """The same rules, each raising ValueError while tracing unless its results have the shapes and dtypes they must."""
 
     def checked(name, rule):
         if not callable(rule):
             raise TypeError(f"rules.{name}: expected a function, got {rule!r}; write RULES._replace({name}=...)")
 
         def run(*args):
-            result, shape, dtype = rule(*args), RESULTS[name](*args), args[-1 if name == "norm_pullback" else 0]
-            dtype = getattr(dtype, "dtype", None) or args[2].dtype
-            wanted = shape if name == "norm_pullback" else (shape,)
+            result, wanted = rule(*args), RESULTS[name](*args)
             got = result if name == "norm_pullback" else (result,)
             if not isinstance(got, (tuple, list)) or len(got) != len(wanted):
                 raise ValueError(f"rules.{name}: expected {len(wanted)} arrays, got {describe(got)}")
             for value, like in zip(got, wanted):
-                same_shape(value, jax.ShapeDtypeStruct(like, dtype), f"rules.{name}")
+                same_shape(value, like, f"rules.{name}")
             return result
 
         return run
