@@ -1,6 +1,6 @@
 """Every equation of a network on one case of data: the hand-written value, autodiff's, and the size of its terms."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -77,67 +77,82 @@ class Equation(NamedTuple):
     kinks: int = 0
 
 
+UNITS, WEIGHTS, INPUTS = ("example", "unit"), ("unit", "input"), ("example", "input")
+
+
 def equations(case: Case, loss: Loss, rules: Rules, tolerance: float) -> Iterator[Equation]:
-    """All equations of the case, from the output down, each fed autodiff's upstream value and so judged alone."""
+    """All equations of the case, from the output down, each fed autodiff's upstream value and so judged alone.
+
+    Beside it runs the hand-written chain: each part below yields its equations and returns what it hands on.
+    """
     auto, traces = quantities(case.params, case.x, case.y, case.masks, loss)
-    top = len(case.params) - 1
-    eps = float(jnp.finfo(case.x.dtype).eps)
-    floor = 16 * eps / tolerance  # rounding of the factors, where their product is much smaller than they are
-    g: Any = None  # the hand-written chain
-    for i in range(top, -1, -1):
+    g: Any = None
+    for i in range(len(case.params) - 1, -1, -1):
         at = Context(case, loss, traces, auto, i)
-        layer, t, mask, n = at.layer, at.t, at.mask, i + 1
-        unit, weight = ("example", "unit"), ("unit", "input")
-        target = f"delta[{n}]" if layer.norm is None else f"d/dz[{n}]"
+        delta_z = yield from _delta(at, rules, g, tolerance)
+        delta = delta_z if at.layer.norm is None else (yield from _norm(at, rules, delta_z))
+        g = yield from _affine(at, rules, delta)
 
-        if i == top:
-            args: tuple = (loss, layer.activation, t.z, t.a, at.case.y)
-            hand = _attempt(rules.output_delta, *args)
-            delta_z, scale = hand, norm(auto.a[i]) + norm(t.a) + norm(at.y)
-            rule, name = "output_delta", f"(1)  {target} = dL/da[{n}] * sigma'(z[{n}])"
-        else:
-            hand = _attempt(rules.hidden_delta, auto.a[i], layer.activation, t.z, t.a)
-            delta_z, scale = _attempt(rules.hidden_delta, g, layer.activation, t.z, t.a), norm(auto.a[i])
-            rule, name = "hidden_delta", f"(2b) {target} = g[{n}] * sigma'(z[{n}])"
-        oracle, kinks = _one_sided_at_kinks(at, hand, tolerance)
-        size = norm(auto.z[i]) + floor * scale
-        yield Equation(rule, 0, name, unit, hand, delta_z, oracle, size, at, kinks)
 
-        delta = delta_z
-        if layer.norm is not None:
-            hand = _attempt(rules.norm_pullback, layer.norm, t.psi, auto.z[i])
-            chained = _attempt(rules.norm_pullback, layer.norm, t.psi, delta_z)
-            source = "S8" if layer.norm.gradient == "full" else "S7"
-            names = (f"delta[{n}] = pull-back of d/dz[{n}] through the batch norm",
-                     f"dC/dgamma[{n}] = sum over examples of d/dz[{n}] * x_hat[{n}]",
-                     f"dC/dbeta[{n}] = sum over examples of d/dz[{n}]")  # fmt: skip
-            own = auto.params[i].norm
-            oracles, sizes = (auto.psi[i], own.gamma, own.beta), _norm_sizes(at)
-            for part in range(3):
-                values = (_part(hand, part), _part(chained, part))
-                axes = unit if part == 0 else ("unit",)
-                name = f"({source}) {names[part]}"
-                yield Equation("norm_pullback", part, name, axes, *values, oracles[part], sizes[part], at)
-            delta = _part(chained, 0)
+def _delta(at: Context, rules: Rules, g, tolerance: float) -> Generator[Equation, None, Any]:
+    """(1) at the output, (2b) below: ∂/∂z."""
+    layer, t, n = at.layer, at.t, at.i + 1
+    upstream, activation = at.auto.a[at.i], layer.activation
+    target = f"delta[{n}]" if layer.norm is None else f"d/dz[{n}]"
+    if n == len(at.traces):
+        rule, name = "output_delta", f"(1)  {target} = dL/da[{n}] * sigma'(z[{n}])"
+        hand = chained = _attempt(rules.output_delta, at.loss, activation, t.z, t.a, at.case.y)
+        factors = norm(upstream) + norm(t.a) + norm(at.y)
+    else:
+        rule, name = "hidden_delta", f"(2b) {target} = g[{n}] * sigma'(z[{n}])"
+        hand, chained = (_attempt(rules.hidden_delta, value, activation, t.z, t.a) for value in (upstream, g))
+        factors = norm(upstream)
+    oracle, kinks = _one_sided_at_kinks(at, hand, tolerance)
+    rounding = 16 * float(jnp.finfo(t.z.dtype).eps) / tolerance  # of factors much larger than their product
+    size = norm(at.auto.z[at.i]) + rounding * factors
+    yield Equation(rule, 0, name, UNITS, hand, chained, oracle, size, at, kinks)
+    return chained
 
-        hand = _attempt(rules.weight_gradient, auto.psi[i], t.a_in, mask.arrows)
-        chained = _attempt(rules.weight_gradient, delta, t.a_in, mask.arrows)
-        delta_size, W_size = _absolute(auto.psi[i]), _absolute(at.weights())
-        size = norm(masked(delta_size.T @ _absolute(t.a_in), mask.arrows))
-        name = f"(3)  dC/dW[{n}] = delta[{n}]^T a[{n - 1}]"
-        yield Equation("weight_gradient", 0, name, weight, hand, chained, auto.params[i].W, size, at)
 
-        hand, chained = _attempt(rules.bias_gradient, auto.psi[i]), _attempt(rules.bias_gradient, delta)
-        size = norm(delta_size.sum(axis=0))
-        name = f"(4)  dC/db[{n}] = sum over examples of delta[{n}]"
-        yield Equation("bias_gradient", 0, name, ("unit",), hand, chained, auto.params[i].b, size, at)
+def _norm(at: Context, rules: Rules, delta_z) -> Generator[Equation, None, Any]:
+    """The batch norm's pull-back: ∂/∂ψ, ∂/∂γ, ∂/∂β."""
+    layer, t, n = at.layer, at.t, at.i + 1
+    hand = _attempt(rules.norm_pullback, layer.norm, t.psi, at.auto.z[at.i])
+    chained = _attempt(rules.norm_pullback, layer.norm, t.psi, delta_z)
+    source = "S8" if layer.norm.gradient == "full" else "S7"
+    own: Any = at.auto.params[at.i].norm
+    parts = (
+        (f"delta[{n}] = pull-back of d/dz[{n}] through the batch norm", UNITS, at.auto.psi[at.i]),
+        (f"dC/dgamma[{n}] = sum over examples of d/dz[{n}] * x_hat[{n}]", UNITS[1:], own.gamma),
+        (f"dC/dbeta[{n}] = sum over examples of d/dz[{n}]", UNITS[1:], own.beta),
+    )
+    for part, ((name, axes, oracle), size) in enumerate(zip(parts, _norm_sizes(at))):
+        values = _part(hand, part), _part(chained, part)
+        yield Equation("norm_pullback", part, f"({source}) {name}", axes, *values, oracle, size, at)
+    return _part(chained, 0)
 
-        hand = _attempt(rules.input_gradient, auto.psi[i], at.weights(), mask.units)
-        g = _attempt(rules.input_gradient, delta, at.weights(), mask.units)
-        size = norm(masked(delta_size @ W_size, mask.units))
-        oracle, target = (auto.a[i - 1], f"g[{i}]") if i else (auto.x, "dC/dx")
-        name = f"(2a) {target} = delta[{n}] W[{n}]"
-        yield Equation("input_gradient", 0, name, ("example", "input"), hand, g, oracle, size, at)
+
+def _affine(at: Context, rules: Rules, delta) -> Generator[Equation, None, Any]:
+    """(3), (4) and (2a), which all begin with δ."""
+    t, mask, n, own, W = at.t, at.mask, at.i + 1, at.auto.params[at.i], at.weights()
+    upstream = at.auto.psi[at.i]
+    terms = _absolute(upstream)
+
+    hand, chained = (_attempt(rules.weight_gradient, value, t.a_in, mask.arrows) for value in (upstream, delta))
+    size = norm(masked(terms.T @ _absolute(t.a_in), mask.arrows))
+    name = f"(3)  dC/dW[{n}] = delta[{n}]^T a[{n - 1}]"
+    yield Equation("weight_gradient", 0, name, WEIGHTS, hand, chained, own.W, size, at)
+
+    hand, chained = (_attempt(rules.bias_gradient, value) for value in (upstream, delta))
+    name = f"(4)  dC/db[{n}] = sum over examples of delta[{n}]"
+    yield Equation("bias_gradient", 0, name, UNITS[1:], hand, chained, own.b, norm(terms.sum(axis=0)), at)
+
+    hand, chained = (_attempt(rules.input_gradient, value, W, mask.units) for value in (upstream, delta))
+    size = norm(masked(terms @ _absolute(W), mask.units))
+    oracle, target = (at.auto.a[at.i - 1], f"g[{n - 1}]") if at.i else (at.auto.x, "dC/dx")
+    name = f"(2a) {target} = delta[{n}] W[{n}]"
+    yield Equation("input_gradient", 0, name, INPUTS, hand, chained, oracle, size, at)
+    return chained
 
 
 def _absolute(array) -> np.ndarray:
