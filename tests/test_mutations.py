@@ -112,7 +112,7 @@ def test_exact_cancellation_is_no_false_alarm(case):
 
 @pytest.mark.slow
 def test_figures_beside_check_grads_and_the_falling_loss(capsys):
-    """How many of the mistakes each way of looking catches; run with -s to see."""
+    """How many of the mistakes each way of looking catches; run with -n 0 to see."""
     caught = {"verify.network": 0, "jax.test_util.check_grads, float32": 0, "the loss does not go down": 0}
     named = recognised = usual = 0
     for mutant in MUTANTS:
