@@ -72,6 +72,12 @@ class Rules(NamedTuple):
 RULES = Rules()
 
 
+def require_rules(rules) -> None:
+    """Raise TypeError unless ``rules`` are :class:`Rules`."""
+    if not isinstance(rules, Rules):
+        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
+
+
 class Backward(NamedTuple):
     """All that one backward pass yields: the loss, the δ's, the gradients, and ∂C/∂x."""
 
@@ -120,8 +126,7 @@ def _run(want, params, x, y, loss, reduction, masks, rules):
     checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
-    if not isinstance(rules, Rules):
-        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
+    require_rules(rules)
     return _backward(params, x, y, masks, loss=loss, reduction=reduction, rules=rules, want=want)
 
 

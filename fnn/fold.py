@@ -46,7 +46,8 @@ def statistics(
     kept = kept_weights(params, dropout)
     total, count = None, 0
     for batch in batches:
-        moments = batch_moments(kept, *checks.network_arguments(kept, batch, None)[1:2])
+        _, x, _ = checks.network_arguments(kept, batch, None)
+        moments = batch_moments(kept, x)
         total, count = moments if total is None else jax.tree.map(jnp.add, total, moments), count + 1
     if total is None:
         raise ValueError("batches: expected at least one mini-batch x of shape (m, n_0), got none")

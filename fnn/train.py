@@ -20,7 +20,7 @@ import optax
 from jax import Array
 
 from fnn import checks
-from fnn.backward import RULES, Rules, value_and_backprop
+from fnn.backward import RULES, Rules, require_rules, value_and_backprop
 from fnn.data import Dataset, as_floats, for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout, probabilities, sample_masks
@@ -126,8 +126,7 @@ def make_step(
     _check_optimizer(optimizer)
     checks.loss_like(loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
-    if not isinstance(rules, Rules):
-        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
+    require_rules(rules)
     compiled = jax.jit(partial(_step, optimizer, loss, reduction, rules))
 
     def step(params, state, x, y, masks=None):

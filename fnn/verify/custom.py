@@ -69,10 +69,10 @@ class _Arguments:
     """The floating leaves of the arguments, and functions of them alone."""
 
     def __init__(self, args, fixed: Sequence[int], dtype: str):
-        args = tuple(arg if i in fixed else in_dtype(arg, dtype) for i, arg in enumerate(args))
         self.fixed = {i: args[i] for i in fixed if i < len(args)}
-        paths = jax.tree_util.tree_leaves_with_path(tuple(None if i in fixed else a for i, a in enumerate(args)))
-        self.leaves, self.structure = jax.tree.flatten(tuple(None if i in fixed else a for i, a in enumerate(args)))
+        given = tuple(None if i in self.fixed else in_dtype(arg, dtype) for i, arg in enumerate(args))
+        paths = jax.tree_util.tree_leaves_with_path(given)
+        self.leaves, self.structure = jax.tree.flatten(given)
         self.places = [i for i, leaf in enumerate(self.leaves) if is_floating(leaf)]
         self.names = [f"args[{paths[i][0][0].idx}]{jax.tree_util.keystr(paths[i][0][1:])}" for i in self.places]
         self.inputs = tuple(self.leaves[i] for i in self.places)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fnn import checks
-from fnn.backward import RULES, Rules
+from fnn.backward import RULES, Rules, require_rules
 from fnn.data import for_network
 from fnn.losses import Loss
 from fnn.network import Params
@@ -55,8 +55,7 @@ def network(
     sigma'(z[1]) is missing
     """
     checks.loss_like(loss)
-    if not isinstance(rules, Rules):
-        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
+    require_rules(rules)
     cases = _cases(params, x, y, loss, masks)
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance, dtype is None))
 
