@@ -80,6 +80,7 @@ __all__ = [
     "value_and_backprop",
     "checkpoint",
     "data",
+    "graph",
     "train",
     "updates",
     "verify",
@@ -87,7 +88,14 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LATER = ("checkpoint", "data", "train", "updates", "verify")  # loaded at first use: they need optax and others
+_LATER = (
+    "checkpoint",
+    "data",
+    "graph",
+    "train",
+    "updates",
+    "verify",
+)  # loaded at first use: they need optax and others
 
 
 def __getattr__(name: str):

@@ -4,9 +4,8 @@ Every message names the argument, what was expected, what came, and the correcte
 range, finite inputs) are not looked at here: that is done once per data set, in ``fnn.data``.
 """
 
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ import numpy as np
 from fnn.activations import Activation
 from fnn.dropout import Mask
 from fnn.losses import Loss
-from fnn.numbers import number
+from fnn.numbers import floating_dtype, layer_sizes, number
 
 GRADIENTS = ("full", "fixed")
 REDUCTIONS = ("mean", "sum")
@@ -107,12 +106,7 @@ def prng_key(key, name: str = "key") -> None:
 def init_arguments(key, sizes, activation, output, initializer, batch_norm, dtype):
     """The normalised sizes and dtype of ``fnn.init``."""
     prng_key(key)
-    try:
-        sizes = tuple(operator.index(size) for size in sizes)
-    except TypeError as error:
-        raise TypeError(f"sizes: expected integers, got {sizes!r}; write sizes=(784, 30, 10)") from error
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes: expected two or more sizes, each >= 1, got {sizes}; write sizes=(784, 30, 10)")
+    sizes = layer_sizes(sizes)
     activation_like(activation, "activation")
     activation_like(output, "output")
     if not callable(initializer) or isinstance(initializer, type):
@@ -121,15 +115,7 @@ def init_arguments(key, sizes, activation, output, initializer, batch_norm, dtyp
             "write initializer=fnn.he_normal, or another of fnn.initializers"
         )
     one_of("batch_norm", batch_norm, (None, *GRADIENTS))
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"dtype: expected a floating dtype, got {dtype!r}; write dtype=jnp.float32") from error
-    if not jnp.issubdtype(wanted, jnp.floating):
-        raise TypeError(f"dtype: expected a floating dtype, got {wanted}; write dtype=jnp.float32")
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ValueError(f"dtype: {wanted} needs x64; call jax.config.update('jax_enable_x64', True) first")
-    return sizes, wanted
+    return sizes, floating_dtype(dtype)
 
 
 def initial_weights(W, shape, dtype):
@@ -189,18 +175,38 @@ def network_arguments(params, x, masks):
         raise (ValueError if isinstance(got, int) else TypeError)(
             f"masks: expected one Mask per layer, {len(params)}, got {got}"
         )
-    for i, mask in enumerate(masks):
-        if not isinstance(mask, Mask):
-            raise TypeError(f"masks[{i}]: expected a fnn.Mask, got {describe(mask)}; write Mask(units=..., arrows=...)")
-        for part, leaf in mask._asdict().items():
-            if leaf is not None:
-                array(f"masks[{i}].{part}", leaf)
+    for i, of_layer in enumerate(masks):
+        mask_argument(f"masks[{i}]", of_layer)
     return tuple(params), x, tuple(masks)
+
+
+def mask_argument(name: str, mask) -> None:
+    """Raise TypeError unless ``mask`` is a Mask of arrays."""
+    if not isinstance(mask, Mask):
+        raise TypeError(f"{name}: expected a fnn.Mask, got {describe(mask)}; write Mask(units=..., arrows=...)")
+    for part, leaf in mask._asdict().items():
+        if leaf is not None:
+            array(f"{name}.{part}", leaf)
+
+
+class Ports(NamedTuple):
+    """What goes into a network and comes out of it."""
+
+    dtype: Any
+    n_in: int
+    n_out: int
+
+
+def ports(params) -> Ports:
+    """The ports of layers, or those that other parameters tell of themselves."""
+    if hasattr(params, "ports"):
+        return params.ports
+    return Ports(params[0].W.dtype, params[0].W.shape[1], params[-1].W.shape[0])
 
 
 def floating(name: str, value, params) -> None:
     """Raise TypeError unless value is an array in the parameters' dtype (before jit would truncate it silently)."""
-    dtype = params[0].W.dtype
+    dtype = ports(params).dtype
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write jnp.asarray({name}, jnp.{dtype})")
     if value.dtype != dtype:
@@ -213,18 +219,23 @@ def floating(name: str, value, params) -> None:
 
 def network(params, x, masks) -> None:
     """Raise unless the layers fit together, and x and the masks fit them; called while tracing."""
-    dtype, n_in = params[0].W.dtype, params[0].W.shape[-1]
+    dtype, n_in, _ = ports(params)
+    batch = examples(x, n_in)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"params[0].W: expected a floating dtype, got {dtype}; write fnn.init(key, sizes)")
+    for i, (layer, of_layer) in enumerate(zip(params, masks)):
+        _layer(f"params[{i}]", layer, n_in, dtype, batch)
+        mask_shapes(f"masks[{i}]", of_layer, layer.W.shape[1], layer.W.shape, dtype, batch)
+        n_in = layer.W.shape[0]
+
+
+def examples(x, n_in: int) -> int:
+    """The number of examples in x; raises ValueError unless it is (n_in,) or (B, n_in)."""
     if x.ndim not in (1, 2) or x.shape[-1] != n_in:
         raise ValueError(f"x: expected shape ({n_in},) or (B, {n_in}), got {x.shape}; write x.reshape(-1, {n_in})")
     if x.shape[0] == 0:
         raise ValueError(f"x: expected at least one example, got an empty batch of shape {x.shape}")
-    batch = 1 if x.ndim == 1 else x.shape[0]
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"params[0].W: expected a floating dtype, got {dtype}; write fnn.init(key, sizes)")
-    for i, (layer, mask) in enumerate(zip(params, masks)):
-        _layer(f"params[{i}]", layer, n_in, dtype, batch)
-        _mask(f"masks[{i}]", mask, layer.W, batch)
-        n_in = layer.W.shape[0]
+    return 1 if x.ndim == 1 else x.shape[0]
 
 
 def _layer(name, layer, n_in, dtype, batch) -> None:
@@ -246,14 +257,15 @@ def _layer(name, layer, n_in, dtype, batch) -> None:
             raise ValueError(f"x: {name} has a batch norm, which needs at least 2 examples, got {batch}")
 
 
-def _mask(name, mask, W, batch) -> None:
-    shapes = {"units": [(batch, W.shape[1]), (1, W.shape[1])], "arrows": [W.shape]}
+def mask_shapes(name: str, mask: Mask, units: int, arrows: tuple[int, ...], dtype, batch: int) -> None:
+    """Raise unless the mask's units are (batch, units) or (1, units) and its arrows have their shape."""
+    shapes: dict[str, list[tuple[int, ...]]] = {"units": [(batch, units), (1, units)], "arrows": [arrows]}
     for part, allowed in shapes.items():
         leaf = getattr(mask, part)
         if leaf is not None and leaf.shape not in allowed:
             raise ValueError(f"{name}.{part}: expected shape {' or '.join(map(str, allowed))}, got {leaf.shape}")
-        if leaf is not None and leaf.dtype != W.dtype:
-            raise TypeError(f"{name}.{part}: expected {W.dtype} as the parameters have, got {leaf.dtype}")
+        if leaf is not None and leaf.dtype != dtype:
+            raise TypeError(f"{name}.{part}: expected {dtype} as the parameters have, got {leaf.dtype}")
 
 
 # -- targets ---------------------------------------------------------------------------------------------------
@@ -265,7 +277,7 @@ def target_arguments(params, y, loss, name: str = "y") -> None:
     if not (jnp.issubdtype(y.dtype, jnp.integer) if array else type(y) is int):
         floating(name, y, params)
     elif not loss.takes_labels:
-        n = params[-1].W.shape[0]
+        n = ports(params).n_out
         raise TypeError(
             f"{name}: {loss} takes targets of shape (B, {n}), got integers, {describe(y)}; "
             f"one-hot them: jax.nn.one_hot(y, {n}), or write loss=fnn.SoftmaxCrossEntropy()"

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe, target_arguments
+from fnn.checks import describe, ports, target_arguments
 from fnn.losses import Loss
 from fnn.numbers import number
 
@@ -108,7 +108,7 @@ def for_network(data, params, loss: Loss, name: str = "data") -> Dataset:
             data = Dataset(*data)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
-    dtype, n_in, n_out = params[0].W.dtype, params[0].W.shape[1], params[-1].W.shape[0]
+    dtype, n_in, n_out = ports(params)
     if data.x.shape[1] != n_in:
         raise ValueError(f"{name}: the network takes {n_in} inputs, got x of shape {data.x.shape}")
     if data.x.dtype not in (np.uint8, dtype):

@@ -95,26 +95,33 @@ def probabilities(dropout: Dropout | DropConnect, params: Sequence) -> tuple:
 
     Raises TypeError or ValueError, naming the entry, for what is no probability or has another shape.
     """
-    if not isinstance(dropout, (Dropout, DropConnect)):
-        raise TypeError(f"dropout: expected fnn.Dropout or fnn.DropConnect, got {dropout!r}; write fnn.Dropout(0.5)")
+    require_dropout(dropout)
     keep = dropout.keep
     if not isinstance(keep, (tuple, list)):
         keep = (None, *(keep for _ in params[1:]))
     if len(keep) != len(params):
         raise ValueError(f"keep: expected one entry per layer, {len(params)}, got {len(keep)}")
     for i, (p, layer) in enumerate(zip(keep, params)):
-        _check(f"keep[{i}]" if isinstance(dropout.keep, (tuple, list)) else "keep", p, dropout, layer.W.shape)
+        _, shape = dropout.shapes(layer.W.shape[0], layer.W.shape[1], 1)
+        require_probability(f"keep[{i}]" if isinstance(dropout.keep, (tuple, list)) else "keep", p, dropout, shape)
     return tuple(keep)
 
 
-def _check(name: str, p, dropout, shape: tuple[int, int]) -> None:
+def require_dropout(dropout) -> None:
+    """Raise TypeError unless ``dropout`` is a Dropout or a DropConnect."""
+    if not isinstance(dropout, (Dropout, DropConnect)):
+        raise TypeError(f"dropout: expected fnn.Dropout or fnn.DropConnect, got {dropout!r}; write fnn.Dropout(0.5)")
+
+
+def require_probability(name: str, p, dropout, shape: tuple[int, ...]) -> None:
+    """Raise TypeError or ValueError unless ``p`` is None, a probability to keep, or an array of them with ``shape``."""
     if p is None or isinstance(p, jax.core.Tracer):
         return
     if isinstance(p, (str, bool)) or not isinstance(p, (int, float, np.number, np.ndarray, jax.Array)):
         raise TypeError(f"{name}: expected a probability to keep, got {p!r}; write {type(dropout).__name__}(0.5)")
-    values, (_, allowed) = np.asarray(p, np.float64), dropout.shapes(shape[0], shape[1], 1)
-    if values.shape not in ((), allowed):
-        raise ValueError(f"{name}: expected a number or shape {allowed}, got {values.shape}")
+    values = np.asarray(p, np.float64)
+    if values.shape not in ((), shape):
+        raise ValueError(f"{name}: expected a number or shape {shape}, got {values.shape}")
     low = values.min()
     if not (low >= 0 and values.max() <= 1 and not (dropout.inverted and low == 0)):
         bounds = "0 < keep <= 1 where inverted" if dropout.inverted else "0 <= keep <= 1"
@@ -133,10 +140,15 @@ def sample_masks(key: Array, params: Sequence, dropout: Dropout | DropConnect, b
             masks.append(Mask())
             continue
         shape, _ = dropout.shapes(layer.W.shape[0], layer.W.shape[1], batch)
-        p = jnp.asarray(p, layer.W.dtype)
-        r = jax.random.bernoulli(jax.random.fold_in(key, i), p.astype(jnp.float32), shape).astype(layer.W.dtype)
-        masks.append(dropout.mask(r / p if dropout.inverted else r))
+        masks.append(dropout.mask(kept(jax.random.fold_in(key, i), p, shape, layer.W.dtype, dropout.inverted)))
     return tuple(masks)
+
+
+def kept(key: Array, p, shape: tuple[int, ...], dtype, inverted: bool) -> Array:
+    """r: 1 with probability p, else 0; divided by p if inverted."""
+    p = jnp.asarray(p, dtype)
+    r = jax.random.bernoulli(key, p.astype(jnp.float32), shape).astype(dtype)
+    return r / p if inverted else r
 
 
 def expected_weights(params: Sequence, dropout: Dropout | DropConnect | None) -> list[Array]:

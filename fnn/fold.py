@@ -5,7 +5,7 @@ statistics; for single examples, :func:`statistics` measures those of the popula
 ordinary network of plain ``Dense`` layers, for which ``forward`` needs no mode.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -44,11 +44,15 @@ def statistics(
     """
     checks.layers(params)
     kept = kept_weights(params, dropout)
+    return mean_over(batches, lambda x: batch_moments(kept, checks.network_arguments(kept, x, None)[1]))
+
+
+def mean_over(batches: Iterable[Array], function: Callable):
+    """The mean of a function's pytrees over the mini-batches, of which there must be one."""
     total, count = None, 0
-    for batch in batches:
-        _, x, _ = checks.network_arguments(kept, batch, None)
-        moments = batch_moments(kept, x)
-        total, count = moments if total is None else jax.tree.map(jnp.add, total, moments), count + 1
+    for x in batches:
+        result = function(x)
+        total, count = result if total is None else jax.tree.map(jnp.add, total, result), count + 1
     if total is None:
         raise ValueError("batches: expected at least one mini-batch x of shape (m, n_0), got none")
     return jax.tree.map(lambda leaf: leaf / count, total)

@@ -1,6 +1,11 @@
-"""Numbers that a user gives: checked, and turned into Python floats so that equal values hash alike."""
+"""Numbers, sizes and dtypes that a user gives: checked, and in one form, so that equal values hash alike."""
 
 import math
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 
 def number(call: str, name: str, value, above: float = -math.inf, least: float = -math.inf) -> float:
@@ -23,3 +28,43 @@ def number(call: str, name: str, value, above: float = -math.inf, least: float =
     if not (math.isfinite(result) and result > above and result >= least):
         raise ValueError(f"{name}: expected a finite number{bounds}, got {result}; {advice}")
     return result
+
+
+def whole(name: str, value, most: int | None = None, what: str = "") -> int:
+    """``value`` as an integer ≥ 1, and at most ``most``, the number of ``what``. Raises TypeError or ValueError.
+
+    >>> whole("epochs", 3)
+    3
+    """
+    try:
+        result = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected an integer, got {value!r}; write {name}=10") from error
+    if result < 1 or (most is not None and result > most):
+        bound = "" if most is None else f" and at most the {most} {what}"
+        raise ValueError(f"{name}: expected at least 1{bound}, got {result}")
+    return result
+
+
+def layer_sizes(sizes) -> tuple[int, ...]:
+    """``sizes`` as Python integers; raises unless there are two or more, each at least 1."""
+    try:
+        sizes = tuple(operator.index(size) for size in sizes)
+    except TypeError as error:
+        raise TypeError(f"sizes: expected integers, got {sizes!r}; write sizes=(784, 30, 10)") from error
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes: expected two or more sizes, each >= 1, got {sizes}; write sizes=(784, 30, 10)")
+    return sizes
+
+
+def floating_dtype(dtype) -> np.dtype:
+    """``dtype`` as NumPy names it; raises unless it is floating and in use."""
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"dtype: expected a floating dtype, got {dtype!r}; write dtype=jnp.float32") from error
+    if not jnp.issubdtype(wanted, jnp.floating):
+        raise TypeError(f"dtype: expected a floating dtype, got {wanted}; write dtype=jnp.float32")
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ValueError(f"dtype: {wanted} needs x64; call jax.config.update('jax_enable_x64', True) first")
+    return wanted

@@ -7,7 +7,6 @@ epoch (a shorter batch would compile a second program, a padded one would spoil 
 shuffle leaves out others.
 """
 
-import operator
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,13 +19,14 @@ import optax
 from jax import Array
 
 from fnn import checks
-from fnn.backward import RULES, Rules, require_rules, value_and_backprop
+from fnn.backward import RULES, Rules, require_rules
 from fnn.data import Dataset, as_floats, for_network
 from fnn.display import Bar
-from fnn.dropout import DropConnect, Dropout, probabilities, sample_masks
-from fnn.fold import batch_moments, fold, kept_weights
+from fnn.dropout import DropConnect, Dropout
+from fnn.kinds import kind
 from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
-from fnn.network import Params, forward
+from fnn.network import Params
+from fnn.numbers import whole
 
 Record = dict[str, float]
 STATISTICS_EXAMPLES = 10_000  # of a batch norm's statistics: enough for three digits of a variance
@@ -57,8 +57,8 @@ def fit(
 ) -> tuple[Params, list[Record]]:
     """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
 
-    params: from ``fnn.init``; copied, so the caller's stay as they are. data, validation: a ``Dataset`` or a
-    pair (x, y). optimizer: ``fnn.updates`` or any optax one. loss: see ``fnn.losses``. epochs ≥ 1.
+    params: from ``fnn.init`` or ``graph.init``; copied, so the caller's stay as they are. data, validation: a
+    ``Dataset`` or a pair (x, y). optimizer: ``fnn.updates`` or any optax one. loss: see ``fnn.losses``. epochs ≥ 1.
     batch_size: 1 … N. key: ``jax.random.key(seed)``, the shuffles' seed. reduction: "mean" or "sum" over a
     mini-batch (N7). dropout: fresh masks for every step. callback: called after every epoch with a :class:`State`;
     returning True stops. progress: a bar per epoch, False for none, None for one in a terminal only (needs tqdm).
@@ -72,25 +72,25 @@ def fit(
     optimizer. Raises TypeError or ValueError that names the argument before anything is trained.
     """
     started = time.perf_counter()
-    checks.layers(params)
+    params = _network(params)
     checks.loss_like(loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     checks.prng_key(key)
     _check_optimizer(optimizer)
     if dropout is not None:
-        probabilities(dropout, params)
+        kind(params).probabilities(dropout, params)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a fnn.train.State, got {callback!r}")
     data = for_network(data, params, loss)
-    batch_size = _count("batch_size", batch_size, len(data))
-    epochs = _count("epochs", epochs)
+    batch_size = whole("batch_size", batch_size, len(data), "examples")
+    epochs = whole("epochs", epochs)
     if validation is not None:
         validation = for_network(validation, params, loss, "validation")
 
     x, y = _on_device(data)
     sample = _shuffle(key, 0, len(data), batch_size)[: max(1, STATISTICS_EXAMPLES // batch_size)]
     held_out = _evaluator(validation, loss, partial(_folded, x=x, order=sample, dropout=dropout, scale=data.scale))
-    params, optimizer_state = _start(optimizer, tuple(params))
+    params, optimizer_state = _start(optimizer, params)
     history: list[Record] = []
     with Bar(epochs, progress) as bar:
         for epoch in range(1, epochs + 1):
@@ -130,7 +130,7 @@ def make_step(
     compiled = jax.jit(partial(_step, optimizer, loss, reduction, rules))
 
     def step(params, state, x, y, masks=None):
-        params, x, masks = checks.network_arguments(params, x, masks)  # before jit would truncate them
+        params, x, masks = kind(params).arguments(params, x, masks)  # before jit would truncate them
         checks.target_arguments(params, y, loss)
         return compiled(params, state, x, y, masks)
 
@@ -139,8 +139,8 @@ def make_step(
 
 def evaluate(params: Params, data, *, loss: Loss) -> Record:
     """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y)."""
-    data = _for_evaluation(params, data, loss, "data")
-    return _named(_evaluate(tuple(params), *_on_device(data), _classes(data), loss=loss, scale=data.scale), "")
+    params, data = _for_evaluation(params, data, loss)
+    return _named(_evaluate(params, *_on_device(data), _classes(data), loss=loss, scale=data.scale), "")
 
 
 def predict(params: Params, data: Dataset) -> np.ndarray:
@@ -150,15 +150,16 @@ def predict(params: Params, data: Dataset) -> np.ndarray:
             f"data: expected a fnn.data.Dataset, got {checks.describe(data)}; or write fnn.forward(params, x)"
         )
     loss = SquaredError() if data.y.ndim == 2 else SoftmaxCrossEntropy()
-    data = _for_evaluation(params, data, loss, "data")
-    return np.asarray(_outputs(tuple(params), jnp.asarray(data.x), scale=data.scale))
+    params, data = _for_evaluation(params, data, loss)
+    return np.asarray(_outputs(params, jnp.asarray(data.x), scale=data.scale))
 
 
 # -- compiled --------------------------------------------------------------------------------------------------
 
 
 def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
-    value, gradients = value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
+    backprop = kind(params).value_and_backprop
+    value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
     with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
         update = optax.with_extra_args_support(optimizer).update
         steps, state = update(gradients, state, params, value=value)
@@ -167,13 +168,13 @@ def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
 
 @partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"), donate_argnums=(0, 1))
 def _epoch(params, optimizer_state, x, y, order, dropout, key, *, optimizer, loss, reduction, scale):
-    dtype = params[0].W.dtype
+    dtype = checks.ports(params).dtype
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
         x, masks = as_floats(x, dtype, scale), None
         if dropout is not None:
-            masks = sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
+            masks = kind(params).sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
         params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y, masks)
         return (params, state), value
 
@@ -193,11 +194,12 @@ def _start(optimizer, params):
 @partial(jax.jit, static_argnames="scale")
 def _folded(params, x, order, dropout, *, scale):
     """The network for inference, with the statistics of the mini-batches in ``order``."""
-    if not _has_norm(params):
-        return params if dropout is None else fold(params, dropout=dropout)
-    kept, dtype = kept_weights(params, dropout), params[0].W.dtype
-    moments = jax.lax.map(lambda rows: batch_moments(kept, as_floats(x[rows], dtype, scale)), order)
-    return fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), moments), dropout)
+    own = kind(params)
+    if not own.has_norm(params):
+        return params if dropout is None else own.fold(params, dropout=dropout)
+    kept, dtype = own.kept_weights(params, dropout), checks.ports(params).dtype
+    moments = jax.lax.map(lambda rows: own.batch_moments(kept, as_floats(x[rows], dtype, scale)), order)
+    return own.fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), moments), dropout)
 
 
 @jax.jit
@@ -207,8 +209,8 @@ def _copy(tree):
 
 @partial(jax.jit, static_argnames="scale")
 def _outputs(params, x, *, scale):
-    dtype = params[0].W.dtype
-    return jax.lax.map(lambda row: forward(params, as_floats(row, dtype, scale)), x, batch_size=2048)
+    dtype = checks.ports(params).dtype
+    return jax.lax.map(lambda row: kind(params).forward(params, as_floats(row, dtype, scale)), x, batch_size=2048)
 
 
 @partial(jax.jit, static_argnames=("loss", "scale"))
@@ -247,8 +249,10 @@ def _on_device(data: Dataset) -> tuple[Array, Array]:
     return jnp.asarray(data.x), jnp.asarray(data.y)
 
 
-def _has_norm(params) -> bool:
-    return any(layer.norm is not None for layer in params)
+def _network(params):
+    """The parameters, checked; layers as a tuple."""
+    kind(params).require(params)
+    return tuple(params) if isinstance(params, list) else params
 
 
 def _classes(data: Dataset) -> Array | None:
@@ -256,31 +260,20 @@ def _classes(data: Dataset) -> Array | None:
     return None if classes is None else jnp.asarray(classes)
 
 
-def _for_evaluation(params, data, loss, name: str) -> Dataset:
-    checks.layers(params)
+def _for_evaluation(params, data, loss):
+    params = _network(params)
     checks.loss_like(loss)
-    if _has_norm(params):
+    if kind(params).has_norm(params):
         raise ValueError(
             "params: a network with a batch norm has no output for single examples; write "
             "fnn.fold(params, fnn.statistics(params, batches))"
         )
-    return for_network(data, params, loss, name)
+    return params, for_network(data, params, loss, "data")
 
 
 def _named(loss_and_accuracy, prefix: str = "validation_") -> Record:
     names = (f"{prefix}loss", f"{prefix}accuracy")
     return {name: float(value) for name, value in zip(names, loss_and_accuracy) if value is not None}
-
-
-def _count(name: str, value, most: int | None = None) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"{name}: expected an integer, got {value!r}; write {name}=10") from error
-    if number < 1 or (most is not None and number > most):
-        bound = "" if most is None else f" and at most the {most} examples"
-        raise ValueError(f"{name}: expected at least 1{bound}, got {number}")
-    return number
 
 
 def _check_optimizer(optimizer) -> None:

@@ -1,0 +1,189 @@
+"""A network that is a directed acyclic graph: its constructors, and its parameters, which know their graph."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn import checks
+from fnn.activations import Activation, Identity, Sigmoid
+from fnn.batchnorm import BatchNorm
+from fnn.graph.drawn import drawn_arrows
+from fnn.graph.structure import Structure
+from fnn.network import Params
+from fnn.numbers import floating_dtype, layer_sizes, number
+
+
+class Graph(Structure):
+    """Neurons and arrows, validated once; static, and compared and hashed by content (equation S1).
+
+    arrows:      pairs (source, target) of neurons, in the order of the weights: an integer array (M, 2), or a
+                 sequence of pairs of indices or of names (anything hashable).
+    activations: one for every neuron that is no input, elementwise: a single one for all; a mapping from neuron to
+                 activation; or, for neurons 0 … N−1, a sequence of N, of which the inputs' are not used.
+    inputs, outputs: neurons, in the order of the columns of x and of the network's output. An output may have
+                 outgoing arrows.
+
+    Neurons are numbered from 0: integers 0 … N−1 keep their number; names are numbered inputs first, then as they
+    appear in the arrows, then in the outputs. Every array over neurons (biases, ψ, λ) has that order;
+    ``index(name)`` is a neuron's number.
+
+    neurons (N,) the names; arrows (M, 2) their numbers; inputs, outputs: numbers; activations: one per neuron;
+    generation (N,): the length of the longest path to it, 0 for inputs.
+
+    Raises TypeError or ValueError for an arrow into an input, an unknown neuron, an arrow given twice, and a cycle,
+    which the message shows. Warns, with their names, of neurons that reach no output or that no input reaches.
+
+    >>> import fnn
+    >>> graph = Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])
+    >>> graph
+    Graph(3 neurons, 3 arrows, 3 generations, 1 inputs, 1 outputs)
+    >>> fnn.graph.forward(graph.init(jax.random.key(0)), jnp.ones((5, 1))).shape
+    (5, 1)
+    """
+
+    def init(self, key: Array, *, gain: float = 1.0, batch_norm: str | None = None, dtype=jnp.float32) -> "Network":
+        """Parameters: weights from N(0, gain² 2/(n_in + n_out)), biases zero; a :class:`Network`.
+
+        n_in: the number of arrows into the target, n_out: of those out of the source; in a layered graph that is
+        Glorot's initialisation. gain > 0: √2 suits ReLU. batch_norm: "full" or "fixed" normalises ψ of every
+        neuron that is neither input nor output, with γ = 1, β = 0. Raises TypeError or ValueError.
+        """
+        checks.prng_key(key)
+        gain, dtype = number("init", "gain", gain, above=0), floating_dtype(dtype)
+        checks.one_of("batch_norm", batch_norm, (None, *checks.GRADIENTS))
+        source, target = self.arrows.T
+        fans = np.bincount(source, minlength=len(self))[source] + np.bincount(target, minlength=len(self))[target]
+        weights = jax.random.normal(key, source.shape, dtype) * jnp.asarray(gain * np.sqrt(2 / fans), dtype)
+        zeros = jnp.zeros(len(self), dtype)
+        norm = None if batch_norm is None else BatchNorm(jnp.ones_like(zeros), zeros, gradient=batch_norm)
+        return Network(weights, zeros, self, norm)
+
+    @classmethod
+    def layered(
+        cls,
+        sizes: Sequence[int],
+        activation: Activation = Sigmoid(),
+        output: Activation = Identity(),
+        skips: Iterable[tuple[int, int]] = (),
+    ) -> "Graph":
+        """Layers of ``sizes``, each connected to the next, and ``skips``: pairs of layers, from 0, connected as well.
+
+        The neurons are numbered layer by layer, and the arrows by layer, receiver and sender, as ``W.ravel()``;
+        those of the skips follow. Raises TypeError or ValueError that names the argument.
+
+        >>> Graph.layered((3, 4, 2), skips=[(0, 2)])
+        Graph(9 neurons, 26 arrows, 3 generations, 3 inputs, 2 outputs)
+        """
+        sizes = layer_sizes(sizes)
+        first = np.concatenate([[0], np.cumsum(sizes)])
+        pairs = [(i, i + 1) for i in range(len(sizes) - 1)]
+        for skip in skips:
+            if len(skip) != 2 or not 0 <= skip[0] < skip[1] < len(sizes):
+                raise ValueError(f"skips: expected pairs of layers from 0 to {len(sizes) - 1}, got {skip!r}")
+            pairs.append((int(skip[0]), int(skip[1])))
+        arrows = [_all_pairs(range(*first[i : i + 2]), range(*first[j : j + 2])) for i, j in pairs]
+        activations = [activation] * first[-2] + [output] * sizes[-1]
+        return cls(np.concatenate(arrows), activations, range(sizes[0]), range(*first[-2:]))
+
+    @classmethod
+    def from_layers(cls, params: Params) -> "Network":
+        """The same network as a graph, with the weights and biases of the layers, as a :class:`Network`.
+
+        params: a tuple of ``Dense`` without batch norm (``fnn.fold`` takes it away) and with elementwise activations.
+        Neurons and arrows are numbered as by :meth:`layered`. Raises TypeError or ValueError.
+
+        >>> import fnn
+        >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+        >>> network = Graph.from_layers(params)
+        >>> bool(jnp.allclose(fnn.graph.forward(network, jnp.ones(3)), fnn.forward(params, jnp.ones(3))))
+        True
+        """
+        checks.layers(params)
+        for i, layer in enumerate(params):
+            if layer.norm is not None:
+                raise ValueError(
+                    f"params[{i}]: expected a layer without batch norm; write fnn.fold(params, fnn.statistics(...))"
+                )
+        sizes = [params[0].W.shape[1], *(layer.W.shape[0] for layer in params)]
+        plain = cls.layered(sizes)
+        activations = [Identity()] * sizes[0] + [layer.activation for layer in params for _ in layer.b]
+        graph = cls(plain.arrows, activations, plain.inputs, plain.outputs)
+        biases = [jnp.zeros(sizes[0], params[0].b.dtype), *(layer.b for layer in params)]
+        return Network(jnp.concatenate([layer.W.ravel() for layer in params]), jnp.concatenate(biases), graph)
+
+    @classmethod
+    def from_networkx(cls, G, activation: Activation = Sigmoid(), output: Activation = Identity()) -> "Graph":
+        """A ``networkx.DiGraph`` as a network, the arrows in the order of ``G.edges``.
+
+        Its inputs are the nodes without incoming edges, its outputs those without outgoing ones, in the order of
+        ``G.nodes``; hidden neurons have ``activation``, outputs ``output``, and a node's own attribute
+        "activation" wins. For other outputs write ``Graph(G.edges, activations, inputs, outputs)``.
+        """
+        if not (hasattr(G, "in_degree") and hasattr(G, "out_degree")):
+            raise TypeError(f"G: expected a networkx.DiGraph, got {checks.describe(G)}")
+        inputs = [n for n, degree in G.in_degree() if degree == 0]
+        outputs = [n for n, degree in G.out_degree() if degree == 0]
+        last = set(outputs)
+        activations = {n: kept.get("activation", output if n in last else activation) for n, kept in G.nodes(data=True)}
+        return cls([tuple(edge[:2]) for edge in G.edges], activations, inputs, outputs)
+
+    @classmethod
+    def random(
+        cls,
+        key: Array,
+        neurons: int,
+        arrows: int,
+        *,
+        inputs: int = 1,
+        outputs: int = 1,
+        generations: int = 4,
+        activation: Activation = Sigmoid(),
+        output: Activation = Identity(),
+    ) -> "Graph":
+        """A random graph: every neuron has an arrow from the generation before its own, and one to a later neuron.
+
+        key: ``jax.random.key(seed)``; neurons: how many, of which the first ``inputs`` are inputs and the last
+        ``outputs`` outputs, generation 0 and the last; the others are spread evenly over the ``generations``. The
+        remaining ``arrows`` lead from any neuron to any of a later generation. Raises TypeError or ValueError.
+
+        >>> Graph.random(jax.random.key(0), 20, 50, inputs=3, outputs=2, generations=5)
+        Graph(20 neurons, 50 arrows, 5 generations, 3 inputs, 2 outputs)
+        """
+        pairs = drawn_arrows(key, neurons, arrows, inputs, outputs, generations)
+        activations = [activation] * (neurons - outputs) + [output] * outputs
+        return cls(pairs, activations, range(inputs), range(neurons - outputs, neurons))
+
+
+def _all_pairs(sources, targets) -> np.ndarray:
+    target, source = np.meshgrid(targets, sources, indexing="ij")
+    return np.stack([source.ravel(), target.ravel()], axis=1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False, repr=False)
+class Network:
+    """Parameters that know their graph: a pytree with leaves weights, biases and, if any, the batch norm's γ and β.
+
+    weights: (M,), in the order of ``graph.arrows``: w_kl for the arrow l → k. biases: (N,), in the order of
+    ``graph.neurons``; an input has none, and its entry is not used. norm: None, or a :class:`fnn.BatchNorm` with
+    γ, β (N,) for every neuron that is neither input nor output; the others' entries are not used. One floating
+    dtype. Gradients have the same structure. Nothing is checked here; ``fnn.graph.forward`` checks.
+    """
+
+    weights: Array
+    biases: Array
+    graph: Graph = field(metadata={"static": True})
+    norm: BatchNorm | None = None
+
+    def __repr__(self) -> str:
+        norm = "" if self.norm is None else f", norm={self.norm.gradient}"
+        return f"Network({self.graph}{norm}, {getattr(self.weights, 'dtype', self.weights)})"
+
+    @property
+    def ports(self) -> checks.Ports:
+        """The dtype, and the numbers of inputs and outputs."""
+        return checks.Ports(self.weights.dtype, len(self.graph.inputs), len(self.graph.outputs))

@@ -1,0 +1,66 @@
+"""Orders on a directed graph, with whole generations at a time: topological generations, a cycle, what is reached."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+class _Successors:
+    """The arrows by source, so that those of many neurons are found at once."""
+
+    def __init__(self, neurons: int, arrows: np.ndarray):
+        order = np.argsort(arrows[:, 0], kind="stable")
+        self.target = arrows[order, 1]
+        self.start = np.concatenate([[0], np.cumsum(np.bincount(arrows[:, 0], minlength=neurons))])
+
+    def of(self, neurons: np.ndarray) -> np.ndarray:
+        """The targets of all arrows that leave ``neurons``."""
+        first, count = self.start[neurons], self.start[neurons + 1] - self.start[neurons]
+        shift = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count)
+        return self.target[np.arange(count.sum()) + shift]
+
+
+def generations(neurons: int, arrows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """The length of the longest path to every neuron, (N,) int32; −1 on and behind a cycle.
+
+    Inputs are generation 0; a neuron without incoming arrows that is no input is in generation 1 (Kahn 1962).
+    """
+    successors = _Successors(neurons, arrows)
+    waiting = np.bincount(arrows[:, 1], minlength=neurons)
+    generation = np.full(neurons, -1, np.int32)
+    frontier, later = inputs, np.setdiff1d(np.flatnonzero(waiting == 0), inputs)
+    number = 0
+    while len(frontier) or len(later):
+        generation[frontier] = number
+        reached, count = np.unique(successors.of(frontier), return_counts=True)
+        waiting[reached] -= count
+        frontier = np.concatenate([reached[waiting[reached] == 0], later]).astype(np.int32)
+        later, number = later[:0], number + 1
+    return generation
+
+
+def cycle(arrows: np.ndarray, among: np.ndarray) -> list[int]:
+    """Neurons along one cycle, the first repeated at the end; every neuron where ``among`` has a predecessor there."""
+    predecessor = {int(t): int(s) for s, t in arrows if among[s] and among[t]}
+    seen: dict[int, int] = {}
+    neuron = next(iter(predecessor))
+    while neuron not in seen:
+        seen[neuron] = len(seen)
+        neuron = predecessor[neuron]
+    backwards = list(seen)[seen[neuron] :]
+    return [neuron, *reversed(backwards)]
+
+
+def reachable(neurons: int, arrows: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The neurons to which a path leads from ``start``, these included."""
+    successors, found = _Successors(neurons, arrows), np.zeros(neurons, bool)
+    for frontier in _waves(successors, start, found):
+        found[frontier] = True
+    return np.flatnonzero(found)
+
+
+def _waves(successors: _Successors, frontier: np.ndarray, found: np.ndarray) -> Iterator[np.ndarray]:
+    while len(frontier):
+        yield frontier
+        reached = np.unique(successors.of(frontier))
+        frontier = reached[~found[reached]]

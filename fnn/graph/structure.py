@@ -1,0 +1,221 @@
+"""The structure of a network that is a directed acyclic graph: neurons, arrows, an activation for every neuron."""
+
+import hashlib
+import warnings
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fnn import checks
+from fnn.activations import Activation, Identity
+from fnn.graph.order import cycle, generations, reachable
+
+SHOWN = 10  # neurons that a message names at most
+
+
+class Structure:
+    """Neurons and arrows, validated once, compared and hashed by content; ``fnn.graph.Graph`` says what they are."""
+
+    def __init__(self, arrows, activations, inputs: Iterable, outputs: Iterable):
+        inputs, outputs = _neurons("inputs", inputs), _neurons("outputs", outputs)
+        pairs = _pairs(arrows)
+        self.neurons: Sequence[Hashable] = _names(pairs, activations, inputs, outputs)
+        self.inputs, self.outputs = (self._numbers(name, v) for name, v in (("inputs", inputs), ("outputs", outputs)))
+        self.arrows = self._numbers("arrows", pairs).reshape(-1, 2)
+        self.kinds, self.kind = self._kinds(activations)
+        for name in ("inputs", "outputs"):
+            self._refuse_repeats(name, getattr(self, name))
+        self._refuse_bad_arrows()
+        self.generation = generations(len(self.neurons), self.arrows, self.inputs)
+        if self.generation.min(initial=0) < 0:
+            self._refuse_cycle()
+        self._warn_of_idle_neurons()
+        for array in (self.inputs, self.outputs, self.arrows, self.kind, self.generation):
+            array.setflags(write=False)
+        self._hash = hash((self._digest, self.kinds))
+
+    def __len__(self) -> int:
+        return len(self.neurons)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Structure) or self._digest != other._digest:
+            return False
+        return self.kinds == other.kinds and self.neurons == other.neurons
+
+    def __repr__(self) -> str:
+        counts = len(self), len(self.arrows), self.generation.max(initial=0) + 1, len(self.inputs), len(self.outputs)
+        return type(self).__name__ + "({:,} neurons, {:,} arrows, {:,} generations, {:,} inputs, {:,} outputs)".format(
+            *counts
+        )
+
+    @cached_property
+    def _digest(self) -> bytes:
+        content = hashlib.sha256()
+        for array in (self.arrows, self.kind, self.inputs, self.outputs):
+            content.update(f"{array.shape}".encode() + array.tobytes())
+        return content.digest()
+
+    @cached_property
+    def _number(self) -> Mapping[Hashable, int]:
+        return {name: number for number, name in enumerate(self.neurons)}
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of every neuron; an input's is the identity."""
+        return tuple(self.kinds[k] for k in self.kind)
+
+    @cached_property
+    def hidden(self) -> np.ndarray:
+        """(N,) bool: the neurons that are neither input nor output."""
+        hidden = self.generation > 0
+        hidden[self.outputs] = False
+        return hidden
+
+    def index(self, neuron: Hashable) -> int:
+        """The number of a neuron. Raises ValueError for an unknown one."""
+        return int(self._numbers("neuron", [neuron])[0])
+
+    # -- validation --------------------------------------------------------------------------------------------
+
+    def _numbers(self, name: str, values) -> np.ndarray:
+        """The numbers of neurons, int32."""
+        if isinstance(self.neurons, range):
+            array = np.asarray(values)
+            if array.size and not np.issubdtype(array.dtype, np.integer):
+                raise TypeError(f"{name}: expected neurons as integers below {len(self)}, got {values!r:.80}")
+            unknown = (array < 0) | (array >= len(self))
+            if unknown.any():
+                raise ValueError(
+                    f"{name}: unknown neuron {array[unknown][0]}; the activations are for neurons 0 to {len(self) - 1}"
+                )
+            return array.astype(np.int32)
+        try:
+            flat = [v for pair in values for v in pair] if name == "arrows" else values
+            return np.array([self._number[v] for v in flat], np.int32)
+        except KeyError as error:
+            raise ValueError(
+                f"{name}: unknown neuron {error.args[0]!r}; give it an activation, or list it in inputs"
+            ) from error
+
+    def _kinds(self, activations) -> tuple[tuple[Activation, ...], np.ndarray]:
+        """The distinct activations, and which of them each neuron has; the identity comes first, for the inputs."""
+        is_input = np.zeros(len(self), bool)
+        is_input[self.inputs] = True
+        if isinstance(activations, Mapping):
+            given: Any = [None if is_input[i] else activations[name] for i, name in enumerate(self.neurons)]
+        elif isinstance(activations, Sequence):
+            given = [None if of_input else a for of_input, a in zip(is_input, activations)]
+        else:
+            _elementwise(activations, "activations")
+            kinds = (Identity(),) if activations == Identity() else (Identity(), activations)
+            return kinds, np.where(is_input, 0, len(kinds) - 1).astype(np.int32)
+        known: dict[Activation, int] = {Identity(): 0}
+        kind = np.zeros(len(self), np.int32)
+        for i, activation in enumerate(given):
+            if activation is not None or not is_input[i]:
+                if activation not in known:
+                    _elementwise(activation, f"activations[{self.neurons[i]!r}]")
+                kind[i] = known.setdefault(activation, len(known))
+        return tuple(known), kind
+
+    def _refuse_repeats(self, name: str, numbers: np.ndarray) -> None:
+        values, counts = np.unique(numbers, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"{name}: neuron {self.neurons[values[counts > 1][0]]!r} is listed twice")
+
+    def _refuse_bad_arrows(self) -> None:
+        source, target = self.arrows.T
+        into = np.isin(target, self.inputs)
+        if into.any():
+            arrow = self._arrow(into.argmax())
+            raise ValueError(f"arrows: {arrow} goes into an input, whose value is given; leave it out")
+        keys = source.astype(np.int64) * len(self) + target
+        order = np.argsort(keys, kind="stable")
+        again = keys[order[1:]] == keys[order[:-1]]
+        if again.any():
+            arrow = self._arrow(order[1:][again][0])
+            raise ValueError(f"arrows: {arrow} is given twice; one arrow has one weight")
+
+    def _arrow(self, i) -> str:
+        source, target = self.arrows[i]
+        return f"arrow {i}, {self.neurons[source]!r} -> {self.neurons[target]!r},"
+
+    def _refuse_cycle(self) -> None:
+        on_it = [f"{self.neurons[i]!r}" for i in cycle(self.arrows, self.generation < 0)]
+        if len(on_it) > 2 * SHOWN:
+            on_it[SHOWN:-SHOWN] = ["..."]
+        raise ValueError(f"arrows: expected no cycle, got {' -> '.join(on_it)}")
+
+    def _warn_of_idle_neurons(self) -> None:
+        everywhere = np.arange(len(self))
+        for start, arrows, what in (
+            (self.outputs, self.arrows[:, ::-1], "reach no output"),
+            (self.inputs, self.arrows, "are reached by no input"),
+        ):
+            idle = np.setdiff1d(everywhere, reachable(len(self), arrows, start))
+            if len(idle):
+                named = ", ".join(repr(self.neurons[i]) for i in idle[:SHOWN])
+                more = f" and {len(idle) - SHOWN} more" if len(idle) > SHOWN else ""
+                warnings.warn(f"arrows: {len(idle)} neurons {what}: {named}{more}", stacklevel=4)
+
+
+def _neurons(name: str, values) -> list:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: expected neurons, got {values!r}; write {name}=[...]")
+    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if not listed:
+        raise ValueError(f"{name}: expected at least one neuron, got none")
+    return listed
+
+
+def _pairs(arrows) -> Any:
+    """The arrows as an integer array (M, 2), or as a list of pairs of names."""
+    if isinstance(arrows, np.ndarray) and np.issubdtype(arrows.dtype, np.integer):
+        pairs: Any = arrows
+    else:
+        pairs = [tuple(arrow) if isinstance(arrow, (tuple, list, np.ndarray)) else arrow for arrow in arrows]
+        for i, pair in enumerate(pairs):
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise ValueError(f"arrows[{i}]: expected a pair (source, target), got {pair!r}")
+        if all(_is_integer(v) for pair in pairs for v in pair):
+            pairs = np.array(pairs, np.int64).reshape(-1, 2)
+    if isinstance(pairs, np.ndarray) and (pairs.ndim != 2 or pairs.shape[1] != 2):
+        raise ValueError(f"arrows: expected shape (M, 2), got {pairs.shape}")
+    return pairs
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+
+
+def _names(pairs, activations, inputs: list, outputs: list) -> Sequence[Hashable]:
+    """The neurons in the order of their numbers: ``range(N)``, or a tuple of names."""
+    if isinstance(activations, Sequence) and not isinstance(activations, str):
+        return range(len(activations))
+    if isinstance(activations, Mapping):
+        names: Iterable = dict.fromkeys([*inputs, *activations])
+    elif isinstance(pairs, np.ndarray):
+        names = dict.fromkeys([*inputs, *np.unique(pairs).tolist(), *outputs])
+    else:
+        names = dict.fromkeys([*inputs, *(name for pair in pairs for name in pair), *outputs])
+    if all(map(_is_integer, names)):
+        names = sorted(names)
+        if names == list(range(len(names))):
+            return range(len(names))
+    return tuple(names)
+
+
+def _elementwise(activation, name: str) -> None:
+    checks.activation_like(activation, name)
+    if isinstance(activation, Activation) and type(activation).derivative is Activation.derivative:
+        raise TypeError(
+            f"{name}: a neuron has an elementwise activation, got {activation!r}; "
+            "for a softmax give the outputs fnn.Identity() and train with loss=fnn.SoftmaxCrossEntropy()"
+        )
