@@ -1,11 +1,13 @@
 """The two kinds of network, layers and graphs, behind one table: for training, which serves both."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fnn import backward, checks, dropout, graph, network
 from fnn.fold import batch_moments, fold, kept_weights
 from fnn.graph import arguments, training
+
+AnyParams = TypeVar("AnyParams", bound=network.Params | graph.Network)
 
 
 class Kind(NamedTuple):
@@ -49,6 +51,6 @@ GRAPH = Kind(
 )
 
 
-def kind(params) -> Kind:
+def kind(params: Any) -> Kind:
     """The functions for these parameters."""
     return GRAPH if isinstance(params, graph.Network) else LAYERS

@@ -10,7 +10,7 @@ shuffle leaves out others.
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,8 @@ from fnn.backward import RULES, Rules, require_rules
 from fnn.data import Dataset, as_floats, for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
-from fnn.kinds import kind
+from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
-from fnn.network import Params
 from fnn.numbers import whole
 
 Record = dict[str, float]
@@ -36,12 +35,12 @@ class State(NamedTuple):
     """What ``callback`` sees after an epoch: its number from 1, the parameters (a copy), and the records so far."""
 
     epoch: int
-    params: Params
+    params: Any  # of the kind that was given
     history: tuple[Record, ...]
 
 
 def fit(
-    params: Params,
+    params: AnyParams,
     data,
     optimizer: optax.GradientTransformation,
     *,
@@ -54,7 +53,7 @@ def fit(
     reduction: str = "mean",
     callback: Callable[[State], bool | None] | None = None,
     progress: bool | None = None,
-) -> tuple[Params, list[Record]]:
+) -> tuple[AnyParams, list[Record]]:
     """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
 
     params: from ``fnn.init`` or ``graph.init``; copied, so the caller's stay as they are. data, validation: a
@@ -137,13 +136,13 @@ def make_step(
     return step
 
 
-def evaluate(params: Params, data, *, loss: Loss) -> Record:
+def evaluate(params: AnyParams, data, *, loss: Loss) -> Record:
     """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y)."""
     params, data = _for_evaluation(params, data, loss)
     return _named(_evaluate(params, *_on_device(data), _classes(data), loss=loss, scale=data.scale), "")
 
 
-def predict(params: Params, data: Dataset) -> np.ndarray:
+def predict(params: AnyParams, data: Dataset) -> np.ndarray:
     """The network's outputs for every example of ``data``, a Dataset: (N, n_L)."""
     if not isinstance(data, Dataset):
         raise TypeError(
@@ -236,7 +235,7 @@ def _shuffle(key, epoch: int, examples: int, batch_size: int) -> np.ndarray:
     return order.reshape(steps, batch_size).astype(np.int32)
 
 
-def _evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Callable[[Params], Record]:
+def _evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Callable[[Any], Record]:
     """A function of the parameters that evaluates their folded network on the held-out data, if there are any."""
     if validation is None:
         return lambda params: {}

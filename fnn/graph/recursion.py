@@ -51,8 +51,8 @@ class Lambdas(NamedTuple):
 
 def forward_pass(layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None) -> States:
     """S1. x: (n_0, B) in the order of the graph's inputs; units: None, or the neurons' mask, (N, B) or (N, 1)."""
-    biases = _by_rows(layout, index, leaves.biases.reshape(layout.neurons, -1))
-    norm, units = _norm_by_rows(layout, index, leaves.norm), None if units is None else _by_rows(layout, index, units)
+    biases = by_rows(layout, index, leaves.biases.reshape(layout.neurons, -1))
+    norm, units = _norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
     x = x if layout.sorted_inputs else _take(x, index.input_order)  # the rows of generation 0
     z = jnp.pad(x, ((0, layout.rows - len(x)), (0, 0)))
     start = States(masked(z, units), z, None if norm is None else z)
@@ -83,7 +83,7 @@ def backward_pass(
 
     given: λ's (rows, B) that the sums read in place of those just computed: so each is judged alone.
     """
-    norm, units = _norm_by_rows(layout, index, leaves.norm), None if units is None else _by_rows(layout, index, units)
+    norm, units = _norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
     lam = jnp.zeros_like(states.z).at[index.outputs].set(direct)
     none = None if norm is None else jnp.zeros_like(lam[:, :1])
 
@@ -157,7 +157,7 @@ def _sweep(runs, tables, weights, values, state, finish, rules: Rules | None = N
             old = jax.tree.map(part, state)
             new = finish(run, part, _sums(run, t, weights, values(state), rules), old)
             if not run.exact:
-                real = (jnp.arange(run.rows) < t.count)[:, None]
+                real = (jnp.arange(run.rows, dtype=t.count.dtype) < t.count)[:, None]
                 new = jax.tree.map(partial(jnp.where, real), new, old)
             return jax.tree.map(lambda leaf, n: lax.dynamic_update_slice_in_dim(leaf, n, start, 0), state, new), None
 
@@ -204,7 +204,7 @@ def _take(values: Array, index: Array) -> Array:
     return values.at[index].get(mode="promise_in_bounds")
 
 
-def _by_rows(layout: Layout, index: Index, array: Array) -> Array:
+def by_rows(layout: Layout, index: Index, array: Array) -> Array:
     """An array over neurons, (N, ...), as one over rows; zero for padding."""
     padding = layout.rows - layout.neurons if layout.sorted_neurons else 1
     padded = jnp.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1))
@@ -212,7 +212,7 @@ def _by_rows(layout: Layout, index: Index, array: Array) -> Array:
 
 
 def _norm_by_rows(layout: Layout, index: Index, norm: BatchNorm | None) -> BatchNorm | None:
-    return None if norm is None else jax.tree.map(partial(_by_rows, layout, index), norm)
+    return None if norm is None else jax.tree.map(partial(by_rows, layout, index), norm)
 
 
 def by_neurons(layout: Layout, index: Index, array: Array) -> Array:

@@ -9,8 +9,10 @@ import numpy as np
 from fnn import checks
 from fnn.backward import RULES, Rules, require_rules
 from fnn.data import for_network
+from fnn.graph import Network
 from fnn.losses import Loss
 from fnn.network import Params
+from fnn.verify import graphs
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.diagnose import explanations
 from fnn.verify.equations import Case, Equation, Failure, equations
@@ -22,7 +24,7 @@ SEED = 0
 
 
 def network(
-    params: Params,
+    params: Params | Network,
     x=None,
     y=None,
     *,
@@ -37,11 +39,12 @@ def network(
     So a mistake is named where it is made, and not where it is felt: the error "end to end", of the hand-written
     chain, stands beside it. All wrong equations are reported, each with the mistake that it looks like.
 
-    params: tuple of ``Dense``; x, y: data, (B, n_0) and (B, n_L) or labels, or one example; without data, the
-    cases of :func:`probes` are used. loss, rules, masks: as in ``fnn.backprop``. dtype: "float64" or "float32";
-    None tries float64, and float32 where a rule, the loss or an activation cannot run in it. tolerance: of an
-    error relative to the size of the terms that an equation sums; if not given, 1e-12 in float64, 1e-5 in
-    float32, and 1e-4 there with a batch norm.
+    params: tuple of ``Dense``, or the parameters of a graph, where every neuron's λ is an equation; x, y: data,
+    (B, n_0) and (B, n_L) or labels, or one example; without data, the cases of :func:`probes` are used, and for
+    a graph random data, parameters and masks. loss, rules, masks: as in ``fnn.backprop``. dtype: "float64" or
+    "float32"; None tries float64, and float32 where a rule, the loss or an activation cannot run in it.
+    tolerance: of an error relative to the size of the terms that an equation sums; if not given, 1e-12 in
+    float64, 1e-5 in float32, and 1e-4 there with a batch norm.
 
     A unit that sits exactly at a kink passes with any value between the one-sided derivatives; the report counts
     them. Raises TypeError or ValueError for arguments of the wrong kind; disagreement is in the report.
@@ -56,6 +59,8 @@ def network(
     """
     checks.loss_like(loss)
     require_rules(rules)
+    if isinstance(params, Network):
+        return graphs.network(params, x, y, loss, rules, masks, dtype, tolerance)
     cases = _cases(params, x, y, loss, masks)
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance, dtype is None))
 

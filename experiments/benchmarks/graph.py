@@ -1,0 +1,198 @@
+"""Back-propagation through graphs beside what one would otherwise use: ``python -m experiments.benchmarks.graph``.
+
+Ours is ``fnn.graph.backprop``. Its peers: the same network as dense layers (``fnn.backprop``), ``jax.grad`` of
+``fnn.graph.forward``, SciPy's sparse products by generation, and, on a small graph, a Python loop over neurons and
+arrows (micrograd's way, with a NumPy array per neuron).
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+import tyro
+
+import fnn
+from experiments.benchmarks.timing import interleaved
+from fnn.graph import Graph, Network
+from fnn.graph.passes import _backward, leaves
+from fnn.graph.plan import plan
+
+FOLDER = Path(__file__).parent
+BATCH, LOSS = 32, fnn.SquaredError()
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time, compile time and temporary memory of one step, batch 32, float32, mean of ½‖a − y‖²."""
+
+    only: tuple[str, ...] = ()
+    """Parts of the names of the graphs to run; all if empty."""
+    rounds: int = 15
+    save: bool = False
+    """Write the table and the figures to experiments/benchmarks/graph.md and graph.json."""
+
+
+def graphs() -> dict[str, Callable[[], Network]]:
+    """The networks by name."""
+    key, tanh = jax.random.key(0), fnn.Tanh()
+
+    def drawn(neurons, arrows, generations, ends):
+        options = {"inputs": ends, "outputs": ends, "generations": generations, "activation": tanh}
+        return lambda: Graph.random(key, neurons, arrows, **options).init(key)
+
+    return {
+        "layers 784-100-10": lambda: Graph.from_layers(fnn.init(key, (784, 100, 10), activation=tanh)),
+        "100,000 neurons, 1,000,000 arrows, 50 generations": drawn(100_000, 1_000_000, 50, 2_000),
+        "2,000 generations of 5, 50,000 arrows": drawn(10_000, 50_000, 2_000, 5),
+        "one generation of 10,000 among 1,000 of 3": lambda: skewed(tanh).init(key),
+        "60 neurons, 300 arrows, 6 generations": drawn(60, 300, 6, 5),
+    }
+
+
+def skewed(activation) -> Graph:
+    """Layers of 3 with one of 10,000 in the middle, each fully connected to the next."""
+    return Graph.layered([3] * 500 + [10_000] + [3] * 500, activation)
+
+
+def main(options: Options) -> None:
+    rows = []
+    for name, make in graphs().items():
+        if not options.only or any(part in name for part in options.only):
+            rows.append(measured(name, make(), options.rounds))
+            print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
+    table = markdown(rows)
+    print(table)
+    if options.save:
+        versions = {"jax": jax.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
+        figures = {"rows": rows, "device": str(jax.devices()[0]), "made with": versions}
+        (FOLDER / "graph.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+        (FOLDER / "graph.md").write_text(f"{table}\n\n`python -m experiments.benchmarks.graph --save`; {versions}\n")
+
+
+def measured(name: str, params: Network, rounds: int) -> dict:
+    """One row: medians of the ratios ours / peer with their quartiles, compile times, temporary memory."""
+    graph, random = params.graph, np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(BATCH, len(graph.inputs))), jnp.float32)
+    y = jnp.asarray(random.normal(size=(BATCH, len(graph.outputs))), jnp.float32)
+
+    @jax.jit
+    def automatic(params, x, y):
+        return jax.grad(lambda p: LOSS.value(fnn.graph.forward(p, x), y).mean())(params)
+
+    ways: dict[str, Callable] = {
+        "ours": lambda: fnn.graph.backprop(params, x, y, loss=LOSS),
+        "jax.grad": lambda: automatic(params, x, y),
+    }
+    peers = {"SciPy": scipy_step(params, np.asarray(x), np.asarray(y))}
+    if name.startswith("layers"):
+        layers = fnn.init(jax.random.key(0), (784, 100, 10), activation=fnn.Tanh())
+        ways["dense layers"] = lambda: fnn.backprop(layers, x, y, loss=LOSS)
+    if len(graph) < 100:
+        peers["Python loop"] = python_step(params, np.asarray(x), np.asarray(y))
+    ours = np.asarray(ways["ours"]().weights)
+    for step in (*peers.values(), lambda: ways["jax.grad"]().weights):
+        assert np.allclose(step(), ours, rtol=1e-3, atol=1e-5 * np.abs(ours).max())
+    seconds = interleaved(ways | peers, rounds)
+    row: dict = {"graph": name, "ms": {way: 1e3 * float(np.median(s)) for way, s in seconds.items()}}
+    ratios = {way: seconds["ours"] / s for way, s in seconds.items() if way != "ours"}
+    row["ratio"] = {way: np.round(np.percentile(r, (50, 25, 75)), 3).tolist() for way, r in ratios.items()}
+    layout, tables = plan(graph)
+    static = {"layout": layout, "loss": LOSS, "reduction": "mean", "rules": fnn.RULES, "want": ("gradients",)}
+    row["compile s"], row["temporary MB"] = {}, {}
+    for way, lower in (
+        ("ours", lambda: _backward.lower(leaves(params), x, y, fnn.Mask(), tables, **static)),
+        ("jax.grad", lambda: automatic.lower(params, x, y)),
+    ):
+        jax.clear_caches()
+        started = time.perf_counter()
+        compiled: Any = lower().compile()
+        row["compile s"][way] = round(time.perf_counter() - started, 2)
+        row["temporary MB"][way] = round(compiled.memory_analysis().temp_size_in_bytes / 1e6, 2)
+    return row
+
+
+def scipy_step(params: Network, x: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
+    """The gradient by the weights: a sparse product for every generation, forwards and backwards."""
+    graph, n = params.graph, len(params.graph)
+    order = np.argsort(graph.generation, kind="stable")
+    row = np.argsort(order)
+    source, target = row[graph.arrows[:, 0]], row[graph.arrows[:, 1]]
+    bounds = np.searchsorted(graph.generation[order], np.arange(graph.generation.max() + 2))
+    numbers = scipy.sparse.csr_array((np.arange(len(source)) + 1.0, (target, source)), (n, n))
+    into, out = numbers, numbers.T.tocsr()
+    weights = np.asarray(params.weights)
+    parts = [
+        (slice(a, b), into[a:b], into[a:b].data.astype(int) - 1, out[a:b], out[a:b].data.astype(int) - 1)
+        for a, b in zip(bounds[1:-1], bounds[2:])
+    ]
+    biases, linear = np.asarray(params.biases)[order, None], row[graph.outputs]
+    assert all(graph.activations[k] == fnn.Identity() for k in graph.outputs)
+    chunks = [slice(i, i + 8192) for i in range(0, len(source), 8192)]
+
+    def step():
+        o = np.zeros((n, len(x)), np.float32)
+        o[row[graph.inputs]] = x.T
+        for rows, A, numbers, _, _ in parts:
+            A.data = weights[numbers]
+            o[rows] = np.tanh(A @ o + biases[rows]) if rows.stop <= linear.min() else A @ o + biases[rows]
+        lam = np.zeros_like(o)
+        lam[linear] = (o[linear] - y.T) / len(x)
+        for rows, _, _, A, numbers in reversed(parts):
+            if rows.stop <= linear.min():
+                A.data = weights[numbers]
+                lam[rows] = (A @ lam) * (1 - o[rows] ** 2)
+        return np.concatenate([np.einsum("cb,cb->c", lam[target[c]], o[source[c]]) for c in chunks])
+
+    return step
+
+
+def python_step(params: Network, x: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
+    """The gradient by the weights, neuron by neuron and arrow by arrow."""
+    graph = params.graph
+    order = np.argsort(graph.generation, kind="stable").tolist()
+    weights, biases = np.asarray(params.weights).tolist(), np.asarray(params.biases).tolist()
+    into: dict[int, list[tuple[int, int]]] = {k: [] for k in order}
+    for number, (source, target) in enumerate(graph.arrows.tolist()):
+        into[target].append((number, source))
+    column = {k: i for i, k in enumerate(graph.outputs.tolist())}
+
+    def step():
+        o: dict[int, Any] = {k: x[:, i] for i, k in enumerate(graph.inputs.tolist())}
+        for k in order:
+            if k not in o:
+                psi = sum((weights[number] * o[source] for number, source in into[k]), np.float32(biases[k]))
+                o[k] = psi if k in column else np.tanh(psi)
+        g = {k: np.zeros_like(x[:, 0]) for k in order}
+        gradient = np.zeros(len(weights), np.float32)
+        for k in reversed(order):
+            lam = (o[k] - y[:, column[k]]) / len(x) if k in column else g[k] * (1 - o[k] ** 2)
+            for number, source in into[k]:
+                gradient[number] = lam @ o[source]
+                g[source] = g[source] + weights[number] * lam
+        return gradient
+
+    return step
+
+
+def markdown(rows: list[dict]) -> str:
+    """The table: milliseconds, and ours as a multiple of each peer."""
+    lines = [
+        "| graph | ours, ms | ours / peer (quartiles) | compile, s (jax.grad) | temporary, MB (jax.grad) |",
+        "|" + "---|" * 5,
+    ]
+    for row in rows:
+        peers = "; ".join(f"{way} {r[0]:.2f} ({r[1]:.2f}–{r[2]:.2f})" for way, r in row["ratio"].items())
+        compiled, memory = (f"{row[k]['ours']} ({row[k]['jax.grad']})" for k in ("compile s", "temporary MB"))
+        lines.append(f"| {row['graph']} | {row['ms']['ours']:.2f} | {peers} | {compiled} | {memory} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
