@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from fnn import checks
 from fnn.dropout import Mask
 from fnn.graph.graph import Network
+from fnn.numbers import number
 
 
 def network(params) -> None:
@@ -17,6 +18,10 @@ def network(params) -> None:
     arrows, neurons = params.graph.arrows.shape[:1], (len(params.graph),)
     leaves = {"weights": (params.weights, arrows), "biases": (params.biases, neurons)}
     if params.norm is not None:
+        if not (hasattr(params.norm, "gamma") and hasattr(params.norm, "beta")):
+            raise TypeError(f"params.norm: expected a fnn.BatchNorm or None, got {checks.describe(params.norm)}")
+        checks.one_of("params.norm.gradient", params.norm.gradient, checks.GRADIENTS)
+        number("BatchNorm", "params.norm.eps", params.norm.eps, above=0)
         leaves |= {"norm.gamma": (params.norm.gamma, neurons), "norm.beta": (params.norm.beta, neurons)}
     for name, (leaf, shape) in leaves.items():
         checks.array(f"params.{name}", leaf)

@@ -82,7 +82,7 @@ class Graph(Structure):
         first = np.concatenate([[0], np.cumsum(sizes)])
         pairs = [(i, i + 1) for i in range(len(sizes) - 1)]
         for skip in skips:
-            if len(skip) != 2 or not 0 <= skip[0] < skip[1] < len(sizes):
+            if not isinstance(skip, (tuple, list)) or len(skip) != 2 or not 0 <= skip[0] < skip[1] < len(sizes):
                 raise ValueError(f"skips: expected pairs of layers from 0 to {len(sizes) - 1}, got {skip!r}")
             pairs.append((int(skip[0]), int(skip[1])))
         arrows = [_all_pairs(range(*first[i : i + 2]), range(*first[j : j + 2])) for i, j in pairs]

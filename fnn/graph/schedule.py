@@ -25,6 +25,7 @@ WIDTHS = (1, 2, 4, 8, 16)  # of the groups
 class Block(NamedTuple):
     """The arrows of a step that come from one generation, as a matrix (rows, width).
 
+    Arrows that are missing in it have the weight 0, which a NaN or an infinity passes.
     offset: where the weights are a slice in the order of the matrix (or of its transpose), else None.
     """
 

@@ -34,7 +34,7 @@ class Structure:
         self._warn_of_idle_neurons()
         for array in (self.inputs, self.outputs, self.arrows, self.kind, self.generation):
             array.setflags(write=False)
-        self._hash = hash((self._digest, self.kinds))
+        self._hash = int.from_bytes(self._digest[:8])  # the same in every process
 
     def __len__(self) -> int:
         return len(self.neurons)
@@ -110,7 +110,7 @@ class Structure:
         is_input[self.inputs] = True
         if isinstance(activations, Mapping):
             given: Any = [None if is_input[i] else activations[name] for i, name in enumerate(self.neurons)]
-        elif isinstance(activations, Sequence):
+        elif _is_sequence(activations):
             given = [None if of_input else a for of_input, a in zip(is_input, activations)]
         else:
             _elementwise(activations, "activations")
@@ -120,7 +120,7 @@ class Structure:
         kind = np.zeros(len(self), np.int32)
         for i, activation in enumerate(given):
             if activation is not None or not is_input[i]:
-                if activation not in known:
+                if getattr(activation, "__hash__", None) is None or activation not in known:
                     _elementwise(activation, f"activations[{self.neurons[i]!r}]")
                 kind[i] = known.setdefault(activation, len(known))
         return tuple(known), kind
@@ -163,7 +163,7 @@ class Structure:
             if len(idle):
                 named = ", ".join(repr(self.neurons[i]) for i in idle[:SHOWN])
                 more = f" and {len(idle) - SHOWN} more" if len(idle) > SHOWN else ""
-                warnings.warn(f"arrows: {len(idle)} neurons {what}: {named}{more}", stacklevel=4)
+                warnings.warn(f"arrows: neurons that {what}: {named}{more}", stacklevel=3)
 
 
 def _neurons(name: str, values) -> list:
@@ -177,7 +177,11 @@ def _neurons(name: str, values) -> list:
 
 def _pairs(arrows) -> Any:
     """The arrows as an integer array (M, 2), or as a list of pairs of names."""
-    if isinstance(arrows, np.ndarray) and np.issubdtype(arrows.dtype, np.integer):
+    if not isinstance(arrows, Iterable):
+        raise TypeError(f"arrows: expected pairs (source, target), got {arrows!r}; write [(0, 1), (1, 2)]")
+    if isinstance(arrows, np.ndarray) and arrows.dtype.kind not in "OUS":
+        if not np.issubdtype(arrows.dtype, np.integer):
+            raise TypeError(f"arrows: expected integers, got {checks.describe(arrows)}; write arrows.astype(int)")
         pairs: Any = arrows
     else:
         pairs = [tuple(arrow) if isinstance(arrow, (tuple, list, np.ndarray)) else arrow for arrow in arrows]
@@ -191,13 +195,17 @@ def _pairs(arrows) -> Any:
     return pairs
 
 
+def _is_sequence(activations) -> bool:
+    return isinstance(activations, Sequence) and not isinstance(activations, (str, bytes))
+
+
 def _is_integer(value) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
 
 
 def _names(pairs, activations, inputs: list, outputs: list) -> Sequence[Hashable]:
     """The neurons in the order of their numbers: ``range(N)``, or a tuple of names."""
-    if isinstance(activations, Sequence) and not isinstance(activations, str):
+    if _is_sequence(activations):
         return range(len(activations))
     if isinstance(activations, Mapping):
         names: Iterable = dict.fromkeys([*inputs, *activations])

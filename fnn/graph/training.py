@@ -7,15 +7,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fnn.checks import describe, prng_key
 from fnn.dropout import DropConnect, Dropout, Mask, kept, require_dropout, require_probability
 from fnn.fold import Moments, mean_over
 from fnn.graph import arguments
 from fnn.graph.graph import Network
 from fnn.graph.passes import trace
+from fnn.numbers import whole
 
 
-def probability(dropout: Dropout | DropConnect, params: Network):
-    """The probability to keep: a number, or an array with one per arrow (DropConnect) or per neuron (Dropout)."""
+def probability(dropout: Dropout | DropConnect, params: Network) -> Array:
+    """The probability to keep, one per arrow (DropConnect) or per neuron (Dropout).
+
+    As in layers, a single number leaves the network's own inputs and the arrows out of them whole.
+    """
+    arguments.network(params)
     require_dropout(dropout)
     neurons = isinstance(dropout, Dropout)
     shape = (len(params.graph),) if neurons else params.weights.shape
@@ -24,18 +30,21 @@ def probability(dropout: Dropout | DropConnect, params: Network):
         raise TypeError(f"keep: expected a number or an array {shape}, one per {what}, got {dropout.keep!r:.60}")
     require_probability("keep", dropout.keep, dropout, shape)
     keep = jnp.asarray(dropout.keep, params.weights.dtype)
-    if neurons and keep.ndim == 0:  # as in layers: the network's own input is kept whole
-        keep = jnp.full(shape, keep).at[params.graph.inputs].set(1)
-    return keep
+    of_input = params.graph.generation == 0
+    of_input = of_input if neurons else of_input[params.graph.arrows[:, 0]]
+    return jnp.where(of_input, 1, keep) if keep.ndim == 0 else keep
 
 
 def sample_masks(key: Array, params: Network, dropout: Dropout | DropConnect, batch: int) -> Mask:
     """A ``fnn.Mask`` for the network: of the arrows (S4), r_kl with a p_kl of its own for every arrow; or of units.
 
-    dropout: ``fnn.DropConnect(keep)``, keep a number or an array (M,) in the order of ``graph.arrows``; or
-    ``fnn.Dropout(keep)``, keep a number, for every neuron that is no input, or an array (N,). What is
-    dropped of a neuron is what its receivers see, not the network's output. The same key gives the same mask.
+    dropout: ``fnn.DropConnect(keep)``, keep an array (M,) in the order of ``graph.arrows``, or a number, for every
+    arrow that does not leave an input; or ``fnn.Dropout(keep)``, keep an array (N,), or a number, for every neuron
+    that is no input. What is dropped of a neuron is what its receivers see, not the network's output. The same
+    key gives the same mask.
     """
+    prng_key(key)
+    batch = whole("batch", batch)
     keep, dtype = probability(dropout, params), params.weights.dtype
     if isinstance(dropout, DropConnect):
         return Mask(arrows=kept(key, keep, params.weights.shape, dtype, dropout.inverted))
@@ -61,7 +70,7 @@ def statistics(params: Network, batches: Iterable[Array], dropout: Dropout | Dro
     """
     arguments.network(params)
     params = kept_weights(params, dropout)
-    return mean_over(batches, lambda x: batch_moments(params, x))
+    return mean_over(batches, lambda x: batch_moments(params, arguments.forward(params, x, None)[1]))
 
 
 @jax.jit
@@ -88,6 +97,11 @@ def fold(params: Network, statistics: Moments | None = None, dropout: Dropout | 
         raise ValueError(
             "statistics: params has a batch norm and needs its statistics; "
             "write fold(params, fnn.graph.statistics(params, batches))"
+        )
+    if not isinstance(statistics, Moments) or statistics.mean.shape != params.biases.shape:
+        raise TypeError(
+            f"statistics: expected a mean and a variance ({len(graph)},) per neuron, got {describe(statistics)}; "
+            "write fnn.graph.statistics(params, batches)"
         )
     normed = graph.hidden
     scale = jnp.where(normed, norm.gamma / jnp.sqrt(statistics.variance + norm.eps), 1)
