@@ -3,21 +3,33 @@
 A rule turns gradients g_t into the step that is added to the parameters. η_t is the learning rate at step
 t = 0, 1, …: a number, or a schedule, which is any function of the step count (optax's are).
 
-    rule      step Δ_t                    the optax chain that equals it, always
-    sgd       −η_t g_t                    scale_by_learning_rate(η)
-    momentum  α Δ_{t−1} − η_t g_t         chain(scale_by_learning_rate(η), trace(decay=α))
+    rule      step Δ_t                               the optax chain that equals it, always
+    sgd       −η_t g_t                               scale_by_learning_rate(η)
+    momentum  v_t,  v_t = α v_{t−1} − η_t g_t        chain(scale_by_learning_rate(η), trace(α))
+    nesterov  α v_t − η_t g_t,  v_t as above         chain(scale_by_learning_rate(η), trace(α, nesterov=True))
 
-``max_norm`` goes behind either, in an ``optax.chain``.
+What stands in front of a rule in an ``optax.chain`` changes g, what stands behind it changes Δ:
 
-``optax.sgd(η, momentum=α)`` is chain(trace(α), scale_by_learning_rate(η)): v_t = α v_{t−1} + g_t, Δ_t = −η_t v_t.
-With a constant η it equals ``momentum``, for then Δ_t = −η v_t. With a schedule it does not: there a new rate
-scales the whole velocity at once, here it scales only the gradient that comes in.
+    clip_by_global_norm(c)        in front   g min(1, c/‖g‖)        clip_by_global_norm(c)
+    weight_decay(λ)               in front   g + λθ, coupled        add_decayed_weights(λ)
+    decoupled_weight_decay(η, λ)  behind     Δ − η_t λθ             add_decayed_weights(t ↦ −η_t λ)
+    max_norm(c)                   last       ‖w_k‖ ≤ c              none
 
-Equal calls return one object, ``sgd(0.1) is sgd(0.1)``, so a compiled training loop is found again.
+Which textbook form they are:
+
+- The rate is inside the velocity, as in Polyak 1964, Sutskever et al. 2013, Strabel (S10) and Keras. In PyTorch and
+  ``optax.sgd(η, momentum=α)`` it is outside: chain(trace(α), scale_by_learning_rate(η)), v_t = α v_{t−1} + g_t,
+  Δ_t = −η_t v_t. While η is constant the two are equal. With a schedule they are not: there a new rate scales the
+  whole velocity at once, here it scales only the gradient that comes in.
+- There is no dampening: g enters whole. The average α v + (1 − α) g is ``momentum(η (1 − α), α)`` here.
+- Coupled decay is the gradient of ½ λ‖θ‖² and goes where g goes, into the velocity. Decoupled decay shrinks θ by
+  η_t λ, whatever the rule. Behind ``sgd`` they are one and the same.
+
+Equal calls return one object, ``sgd(0.1) is sgd(learning_rate=0.1)``, so a compiled training loop is found again.
 """
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,34 +37,38 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from fnn.numbers import number
+from fnn import checks
+from fnn.numbers import whole
+from fnn.transforms import (
+    Schedule,
+    State,
+    as_schedule,
+    checked,
+    checked_rate,
+    clip_by_global_norm,
+    decoupled_weight_decay,
+    max_norm,
+    one_object_per_value,
+    rate_at,
+    weight_decay,
+)
 
-Schedule = Callable[[Array], Any]
+__all__ = [
+    "clip_by_global_norm",
+    "decoupled_weight_decay",
+    "descend",
+    "max_norm",
+    "momentum",
+    "nesterov",
+    "Path",
+    "Schedule",
+    "sgd",
+    "State",
+    "weight_decay",
+]
 
 
-class State(NamedTuple):
-    """The step count t, () int32, and the previous step Δ_{t−1} where the rule has one."""
-
-    step: Array
-    velocity: Any = None
-
-
-def _one_object_per_value(rule):
-    cached = lru_cache(maxsize=None)(rule)
-
-    @wraps(rule)
-    def call(*args, **kwargs):
-        args = tuple(float(arg) if type(arg) is int else arg for arg in args)  # 1 and 1.0 are one value
-        try:
-            hash((args, tuple(kwargs.values())))
-        except TypeError:  # a traced rate, as optax.inject_hyperparams gives: nothing to remember
-            return rule(*args, **kwargs)
-        return cached(*args, **kwargs)
-
-    return call
-
-
-@_one_object_per_value
+@one_object_per_value
 def sgd(learning_rate: float | Schedule) -> optax.GradientTransformation:
     """Gradient descent, θ ← θ − η g (equations H3, B3, S3).
 
@@ -63,72 +79,136 @@ def sgd(learning_rate: float | Schedule) -> optax.GradientTransformation:
     >>> step.tolist()
     [-0.5, -1.0]
     """
-    return _descent(_rate("sgd", learning_rate), None)
+    return _descent(as_schedule("sgd", learning_rate))
 
 
-@_one_object_per_value
+@one_object_per_value
 def momentum(learning_rate: float | Schedule, alpha: float = 0.9) -> optax.GradientTransformation:
     """Δ ← αΔ − η g, θ ← θ + Δ; the first step has no Δ yet and is plain (equations S10: 26, 27).
 
     learning_rate: η > 0, or a schedule step → η, inside the velocity; alpha: 0 ≤ α < 1.
     Raises TypeError or ValueError on anything else.
+
+    >>> rule, g = momentum(0.5, alpha=0.5), jnp.array([1.0, 2.0])
+    >>> first, state = rule.update(g, rule.init(g))
+    >>> first.tolist(), rule.update(g, state)[0].tolist()
+    ([-0.5, -1.0], [-0.75, -1.5])
     """
-    if not isinstance(alpha, jax.core.Tracer) and not 0 <= number("momentum", "alpha", alpha) < 1:
-        raise ValueError(f"alpha: expected 0 <= alpha < 1, got {alpha}; write momentum(0.1, alpha=0.9)")
-    return _descent(_rate("momentum", learning_rate), alpha)
+    return _descent(as_schedule("momentum", learning_rate), _alpha("momentum", alpha))
 
 
-@_one_object_per_value
-def max_norm(limit: float) -> optax.GradientTransformation:
-    """Scales the step so that no neuron's incoming weights, a row of W, become longer than ``limit``: ‖w_k‖ ≤ c.
+@one_object_per_value
+def nesterov(learning_rate: float | Schedule, alpha: float = 0.9) -> optax.GradientTransformation:
+    """Nesterov's momentum: v ← αv − η g, θ ← θ + αv − η g, with g at the θ that is held.
 
-    Last in a chain, for it looks at W plus the whole step: ``optax.chain(momentum(0.1), max_norm(3.0))``. Every
-    leaf with two dimensions is taken for a W. limit: c > 0. Source: Srivastava et al. 2014, section 5.1.
+    That θ is the point ϑ + αv to which Sutskever et al. look ahead from their ϑ, so the two are one method.
+    learning_rate: η > 0, or a schedule step → η, inside the velocity; alpha: 0 ≤ α < 1.
+    Raises TypeError or ValueError on anything else. Source: Sutskever et al. 2013, equations 3 and 4.
 
-    >>> rule = max_norm(1.0)
-    >>> W = jnp.array([[0.0, 0.0], [0.6, 0.0]])
-    >>> (W + rule.update(jnp.array([[3.0, 4.0], [0.0, 0.1]]), rule.init(W), W)[0]).round(3).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.6000000238418579, 0.10000000149011612]]
+    >>> rule, g = nesterov(0.5, alpha=0.5), jnp.array([1.0, 2.0])
+    >>> first, state = rule.update(g, rule.init(g))
+    >>> first.tolist(), rule.update(g, state)[0].tolist()
+    ([-0.75, -1.5], [-0.875, -1.75])
     """
-    if not isinstance(limit, jax.core.Tracer):
-        number("max_norm", "limit", limit, above=0)
-
-    def shorten(step, leaf):
-        if leaf.ndim != 2:
-            return step
-        W = leaf + step
-        length = jnp.sqrt(jnp.sum(W * W, axis=1, keepdims=True))
-        return jnp.where(length > limit, W * (limit / jnp.where(length > limit, length, 1)) - leaf, step)
-
-    def update(steps, state, params=None):
-        if params is None:
-            raise ValueError("params: max_norm needs them; write update(gradients, state, params)")
-        return jax.tree.map(shorten, steps, params), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return _descent(as_schedule("nesterov", learning_rate), _alpha("nesterov", alpha), ahead=True)
 
 
-def _descent(rate: Schedule, alpha) -> optax.GradientTransformation:
+def _descent(rate: Schedule, alpha=None, ahead: bool = False) -> optax.GradientTransformation:
     def init(params):
         velocity = None if alpha is None else jax.tree.map(jnp.zeros_like, params)
         return State(jnp.zeros((), jnp.int32), velocity)
 
     def update(gradients, state, params=None):
-        with jax.numpy_dtype_promotion("standard"):  # a schedule may mix dtypes: most of optax's do
-            eta = rate(state.step)
+        eta = rate_at(rate, state.step)
         steps = jax.tree.map(lambda g: -jnp.asarray(eta, g.dtype) * g, gradients)
         if alpha is None:
             return steps, State(state.step + 1)
-        steps = jax.tree.map(lambda v, s: jnp.asarray(alpha, v.dtype) * v + s, state.velocity, steps)
-        return steps, State(state.step + 1, steps)
+
+        def roll(v, step):
+            return jnp.asarray(alpha, v.dtype) * v + step
+
+        velocity = jax.tree.map(roll, state.velocity, steps)
+        steps = jax.tree.map(roll, velocity, steps) if ahead else velocity
+        return steps, State(state.step + 1, velocity)
 
     return optax.GradientTransformation(init, update)
 
 
-def _rate(call: str, learning_rate) -> Schedule:
-    """The learning rate as a function of the step."""
-    if callable(learning_rate):
-        return learning_rate
-    if not isinstance(learning_rate, jax.core.Tracer):  # a traced rate has no value yet
-        number(call, "learning_rate", learning_rate, above=0)
-    return lambda count: learning_rate
+def _alpha(call: str, alpha):
+    checked(call, "alpha", alpha)
+    if not isinstance(alpha, jax.core.Tracer) and not 0 <= alpha < 1:
+        raise ValueError(f"alpha: expected 0 <= alpha < 1, got {alpha}; write {call}(0.1, alpha=0.9)")
+    return alpha
+
+
+# -- any function ----------------------------------------------------------------------------------------------
+
+
+class Path(NamedTuple):
+    """Where a descent went: x_0 … x_steps and f there, each with a leading axis of steps + 1."""
+
+    points: Any
+    values: Array
+
+
+def descend(f: Callable, x0, learning_rate: float | Schedule, steps: int, *, rule: Callable = sgd) -> Path:
+    """Gradient descent on any function, x_{n+1} = x_n − η ∇f(x_n), with the path recorded (equation H3).
+
+    f: x → (value, gradient), the value a scalar and the gradient like x; written by hand, or ``jax.value_and_grad(f)``;
+    for a network ``lambda params: fnn.value_and_backprop(params, x, y)``. x0: any pytree of floating arrays, or a
+    float. learning_rate: η > 0, or a schedule step → η. steps ≥ 1. rule: the learning rate → an update rule, such as
+    ``momentum`` or ``optax.adam``. One compiled loop for each f, rate, rule and number of steps. A path that diverges
+    goes on to inf and NaN and raises nothing. Raises TypeError or ValueError that names the argument.
+
+    >>> descend(lambda x: (x * x, 2 * x), 1.0, 0.25, steps=3)
+    Path(points=Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32),
+         values=Array([1.      , 0.25    , 0.0625  , 0.015625], dtype=float32))
+    """
+    if not callable(f):
+        raise TypeError(f"f: expected a function x -> (value, gradient), got {f!r}; write jax.value_and_grad(f)")
+    if not callable(rule):
+        raise TypeError(
+            f"rule: expected a function of the learning rate, got {rule!r}; write rule=fnn.updates.momentum"
+        )
+    optimizer = rule(checked_rate("descend", learning_rate))
+    return _path(jax.tree.map(_starting_point, x0), f=f, optimizer=optimizer, steps=whole("steps", steps))
+
+
+@partial(jax.jit, static_argnames=("f", "optimizer", "steps"))
+def _path(x0, *, f, optimizer, steps):
+    def step(carry, _):
+        x, state = carry
+        value, gradient = _value_and_gradient(f, x)
+        with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
+            change, state = optax.with_extra_args_support(optimizer).update(gradient, state, x, value=value)
+            return (optax.apply_updates(x, change), state), Path(x, value)
+
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimizer.init(x0)
+    return jax.lax.scan(step, (x0, state), length=steps + 1)[1]  # the last step is not used: its x and f(x) are
+
+
+def _value_and_gradient(f, x):
+    """f(x), if it is a scalar and a gradient like x."""
+    result = f(x)
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = checks.describe(result)
+        raise TypeError(f"f: expected f(x) -> (value, gradient), got {got}; write jax.value_and_grad(f)")
+    value, gradient = jax.tree.map(jnp.asarray, result)
+    if value.shape != ():
+        raise ValueError(f"f: expected a scalar value, got {checks.describe(value)}; write jnp.sum(value)")
+    expected, got = (str(jax.tree.structure(tree)) for tree in (x, gradient))
+    if got != expected:
+        raise ValueError(
+            f"f: expected a gradient that is a {expected} as x0 is, got {got}; write jax.value_and_grad(f)"
+        )
+    return value, jax.tree.map(lambda g, leaf: checks.same_shape(g, leaf, "f(x)[1], the gradient"), gradient, x)
+
+
+def _starting_point(leaf) -> Array:
+    leaf = jnp.asarray(leaf) if isinstance(leaf, float) else leaf
+    if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        got = checks.describe(leaf)
+        raise TypeError(f"x0: expected floating arrays, or a float, got {got}; write x0=jnp.asarray(x0, jnp.float32)")
+    checks.array("x0", leaf)
+    return jnp.asarray(leaf, leaf.dtype)  # a Python float's weak type would not survive the first step
