@@ -27,8 +27,9 @@ from fnn.display import summary
 from fnn.dropout import DropConnect, Dropout, Mask, sample_masks
 from fnn.fold import fold, statistics
 from fnn.initializers import glorot_normal, glorot_uniform, he_normal, lecun_normal, standard_normal
-from fnn.losses import CrossEntropy, Huber, Loss, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from fnn.losses import CrossEntropy, Huber, Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from fnn.network import Dense, LayerTrace, forward, init, trace
+from fnn.regression import least_squares
 
 __all__ = [
     "Activation",
@@ -53,10 +54,12 @@ __all__ = [
     "input_gradient",
     "LayerTrace",
     "LeakyReLU",
+    "least_squares",
     "lecun_normal",
     "Loss",
     "Mask",
     "PiecewiseLinear",
+    "Poisson",
     "ReLU",
     "Rules",
     "sample_masks",
@@ -81,6 +84,7 @@ __all__ = [
     "checkpoint",
     "data",
     "graph",
+    "implicit",
     "train",
     "updates",
     "verify",
@@ -92,6 +96,7 @@ _LATER = (
     "checkpoint",
     "data",
     "graph",
+    "implicit",
     "train",
     "updates",
     "verify",

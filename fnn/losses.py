@@ -11,7 +11,7 @@ outputs**; the mean or the sum over examples is taken elsewhere. With B examples
 may also be integer class labels (B,), which stand for one-hot rows. Integers outside 0 … n−1 would stand for a
 row of zeros: ``fnn.data.Dataset``, ``fit`` and ``verify`` refuse them, compiled code cannot.
 
-Values and gradients are finite for outputs up to ±1e4 in float32.
+Values and gradients are finite for outputs up to ±1e4 in float32; those of ``Poisson``, an exponential, up to 88.
 """
 
 from dataclasses import dataclass
@@ -38,6 +38,7 @@ class Loss:
     """
 
     takes_labels: ClassVar[bool] = False
+    overflows: ClassVar[bool] = False  # at outputs in the thousands: ``verify`` spares such a loss its huge logits
 
     def value(self, a: Array, y: Array) -> Array:
         """The loss of each example, (B,)."""
@@ -135,6 +136,28 @@ class SigmoidCrossEntropy(Loss):
 
     def gradient(self, a, y):
         return lax.logistic(a) - as_targets(y, a)
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    """L = Σ_k e^(a_k) − y_k a_k: a holds the logarithm of the expected count (log link); ∂L/∂a = e^a − y.
+
+    y: counts ≥ 0, of the shape and dtype of a. Meant for an ``Identity`` output. It is −log P(y) without log y!, which
+    does not depend on a. Value and gradient are infinite from a = 89 on in float32, from 710 on in float64.
+
+    >>> Poisson().gradient(jnp.zeros((1, 2)), jnp.array([[0.0, 3.0]])).tolist()
+    [[1.0, -2.0]]
+
+    Source: McCullagh and Nelder, *Generalized Linear Models* (1989), chapter 6.
+    """
+
+    overflows: ClassVar[bool] = True
+
+    def value(self, a, y):
+        return jnp.sum(jnp.exp(a) - y * a, axis=-1)
+
+    def gradient(self, a, y):
+        return jnp.exp(a) - y
 
 
 @dataclass(frozen=True)

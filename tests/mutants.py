@@ -336,6 +336,9 @@ LOSSES = {
         wrong_loss(fnn.SoftmaxCrossEntropy, lambda L, a, y, right: jax.nn.softmax(a)), None, fnn.Identity()),
     "sigmoid: y - p": (
         wrong_loss(fnn.SigmoidCrossEntropy, lambda L, a, y, right: -right(a, y)), "the sign", fnn.Identity()),
+    "poisson: a count for its logarithm": (
+        wrong_loss(fnn.Poisson, lambda L, a, y, right: 1 - y / a), None, fnn.Identity()),
+    "poisson: no count": (wrong_loss(fnn.Poisson, lambda L, a, y, right: jnp.exp(a)), None, fnn.Identity()),
     "cross-entropy: first term only": (wrong_loss(fnn.CrossEntropy, lambda L, a, y, right: -y / a), None, None),
 }  # fmt: skip
 MUTANTS += [Mutant(f"loss {n}", at("output_delta", 3), d, params=network(output=out), loss=loss)

@@ -68,6 +68,7 @@ LOSSES = {
     "SoftmaxCrossEntropy": lambda a, y: (y * (np.log(np.exp(a).sum(axis=-1, keepdims=True)) - a)).sum(axis=-1),
     "SigmoidCrossEntropy": lambda a, y: (np.log(1 + np.exp(a)) - y * a).sum(axis=-1),
     "CrossEntropy": _cross_entropy,
+    "Poisson": lambda a, y: (np.exp(a) - y * a).sum(axis=-1),
 }
 
 

@@ -37,6 +37,7 @@ LOSSES = (
     fnn.SigmoidCrossEntropy(),
     fnn.CrossEntropy(),
     fnn.CrossEntropy(categorical=True),
+    fnn.Poisson(),
 )
 WIDTHS = (5, 4, 6, 3, 4)  # inputs first; a network of depth d has the first d + 1
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}

@@ -15,7 +15,7 @@ SMOOTH = problem(fnn.Tanh(), fnn.SquaredError(), depth=3)
 
 @pytest.mark.parametrize("loss", LOSSES, ids=name)
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=name)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_the_gradient_equals_autodiff_for_every_activation_and_loss(activation, loss, dtype):
     """Depth 1 to 4, single example and batch, mean and sum; not compiled, for thousands of programs take an hour."""
     with jax.enable_x64(dtype == "float64"), jax.disable_jit():
@@ -29,6 +29,12 @@ def test_the_gradient_equals_autodiff_for_every_activation_and_loss(activation, 
 def test_the_compiled_gradient_equals_autodiff_too(activation, dtype):
     with jax.enable_x64(dtype == "float64"):
         assert_agrees(problem(activation, fnn.SquaredError(), 3, output=fnn.Identity(), dtype=dtype))
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=name)
+def test_the_compiled_gradient_equals_autodiff_in_float32_for_every_loss(loss):
+    probabilities = isinstance(loss, fnn.CrossEntropy)
+    assert_agrees(problem(fnn.Tanh(), loss, 2, output=fnn.Sigmoid() if probabilities else fnn.Identity()))
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.takes_labels], ids=name)

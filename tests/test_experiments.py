@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import batchnorm, dropout, mnist
+from experiments import batchnorm, descent, dropout, graph, implicit, mnist
 
 SHORT = ["--examples", "2000", "--epochs", "2"]
 
@@ -76,3 +76,39 @@ def test_batchnorm_records_accuracy_and_percentiles_with_and_without(tmp_path):
     assert all(low < middle < high for run in runs.values() for low, middle, high in run["percentiles"])
     assert runs["with batch norm"]["accuracy"][-1] > runs["without batch norm"]["accuracy"][-1]
     assert (tmp_path / "batchnorm.png").stat().st_size > 10_000
+
+
+def test_descent_draws_what_it_says_of_step_lengths_saddles_minima_and_least_squares(tmp_path, capsys):
+    descent.main(["--steps", "200", "--out", str(tmp_path)])
+    assert "from 4.0 to -0.49" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert abs(figures["x squared"]["goes, η = 0.3"][-1]) < 1e-9 < 1 < abs(figures["x squared"]["climbs, η = 1.04"][-1])
+    inside, outside = figures["saddle"][str(descent.INSIDE[0])][-1], figures["saddle"][str(descent.OUTSIDE)][-1]
+    assert inside == pytest.approx(descent.MINIMUM, abs=1e-3)
+    assert outside[1] < -1e6
+    assert figures["regression"]["momentum"][-1] < 0.01 < figures["regression"]["plain"][-1]
+    assert figures["accuracy"]["as printed"][-1] > 1e6 * figures["accuracy"]["factorisation"][-1]
+    assert (tmp_path / "descent.png").stat().st_size > 10_000
+
+
+def test_implicit_compares_the_rates_of_every_method_on_three_problems(tmp_path, capsys):
+    implicit.main(["--steps", "60", "--mnist-steps", "10", "--test-images", "200", "--rates-per-decade", "1",
+                   "--out", str(tmp_path)])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "Shortened" in said
+    assert said.count("robustness") == 6
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    report = figures["linear regression"]["report"]
+    assert len(report["implicit"]["learns at"]) > len(report["explicit"]["learns at"])
+    assert None not in figures["logistic regression"]["losses"]["implicit"]
+    assert (tmp_path / "implicit.png").stat().st_size > 10_000
+
+
+def test_graphs_are_trained_pruned_and_drawn(tmp_path, capsys):
+    short = ["--examples", "2000", "--epochs", "1", "--arrows", "3000", "--hidden", "20", "--kept", "0.05"]
+    graph.main([*short, "--out", str(tmp_path)])
+    assert "Pruning the layers" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"figures.json", "graph.png"}
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["arrows"] for row in figures["pruned"]] == [794]
+    assert figures["small graph"]["last epoch"] < figures["small graph"]["first epoch"]

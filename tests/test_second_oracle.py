@@ -29,6 +29,7 @@ ANALYTIC_LOSSES = (
     fnn.SquaredError(scale=1.0),
     fnn.SoftmaxCrossEntropy(),
     fnn.SigmoidCrossEntropy(),
+    fnn.Poisson(),
 )
 KINKS = {"PiecewiseLinear": lambda z: np.minimum(np.abs(np.abs(z) - 1.5), np.abs(np.abs(z) - 1)), "default": np.abs}
 

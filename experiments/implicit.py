@@ -1,0 +1,237 @@
+"""Robustness to the learning rate: explicit against implicit SGD, ``python -m experiments.implicit``.
+
+The test loss after a fixed number of steps, for every η over six decades, on three problems: linear regression and
+logistic regression on features of unequal size, and MNIST with a 784-100-10 tanh network. The claim is that implicit
+SGD is robust to a large η. Two measures judge it, and can disagree: a method *learns* at an η where its test loss ends
+below that of the start, and is *good* there where its test loss is within twice the best of all methods and rates.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+import fnn
+from experiments import digits, results
+from experiments.figures import BLUE, GREY, RED
+
+ORANGE = "#d98a1f"
+STYLES = {
+    "explicit": (GREY, "o"),
+    "momentum": (ORANGE, "s"),
+    "implicit": (BLUE, "D"),
+    "implicit, linear output": (RED, "^"),
+}
+WITHIN = 2.0  # times the best test loss: "good"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Test loss against the learning rate, explicit and implicit."""
+
+    steps: int = 500
+    """Mini-batches of the two regressions."""
+    mnist_steps: int = 600
+    """Mini-batches of 100 on MNIST: 600 are one epoch."""
+    test_images: int = 5000
+    rates_per_decade: int = 2
+    """Of the regressions; MNIST has one."""
+    full: bool = False
+    """Six epochs of MNIST, all test images, and two rates for each decade there too."""
+    momentum: float = 0.9
+    seed: int = 0
+    out: Path | None = None
+
+
+class Problem(NamedTuple):
+    """What is learnt: params to start from, mini-batches (steps, B, …), the test set, the loss, and implicit steps."""
+
+    params: fnn.network.Params
+    x: jax.Array
+    y: jax.Array
+    test: tuple[jax.Array, jax.Array]
+    loss: fnn.Loss
+    rates: np.ndarray
+    implicit: dict[str, Callable]
+
+
+def rates(per_decade: int) -> np.ndarray:
+    """10⁻³ to 10³."""
+    return np.logspace(-3, 3, 6 * per_decade + 1)
+
+
+def regression(options: Options, logistic: bool, features: int = 20, batch: int = 10, tests: int = 2000) -> Problem:
+    """Features with standard deviations from 0.1 to 10; targets with noise, or classes drawn by their probability."""
+    random = np.random.default_rng([options.seed, logistic])
+    size = np.logspace(-1, 1, features)
+    theta = random.normal(size=(features, 1)) / size[:, None] / (1 if logistic else features**0.5)
+    x = random.normal(size=(options.steps * batch + tests, features)) * size
+    if logistic:
+        y = (random.uniform(size=(len(x), 1)) < 1 / (1 + np.exp(-x @ theta))).astype("float32")
+    else:
+        y = x @ theta + 0.1 * random.normal(size=(len(x), 1))
+    loss: fnn.Loss = fnn.SigmoidCrossEntropy() if logistic else fnn.SquaredError()
+    step = partial(fnn.implicit.generalized_linear if logistic else fnn.implicit.linear, loss=loss)
+    params = (fnn.Dense(jnp.zeros((1, features)), jnp.zeros(1), fnn.Identity()),)
+    inputs, targets = (jnp.asarray(v[:-tests].reshape(options.steps, batch, -1), "float32") for v in (x, y))
+    last = jnp.asarray(x[-tests:], "float32"), jnp.asarray(y[-tests:], "float32")
+    return Problem(params, inputs, targets, last, loss, rates(options.rates_per_decade), {"implicit": step})
+
+
+def mnist(options: Options, batch: int = 100) -> Problem:
+    train, test = digits.load()
+    random = np.random.default_rng(options.seed)
+    passes = -(-options.mnist_steps * batch // len(train))
+    order = np.concatenate([random.permutation(len(train)) for _ in range(passes)])
+    order = order[: options.mnist_steps * batch].reshape(-1, batch)
+    last = jnp.asarray(test[: options.test_images].floats()), jnp.asarray(test.y[: options.test_images], "int32")
+    loss = fnn.SoftmaxCrossEntropy()
+    step = partial(fnn.implicit.layerwise, loss=loss)
+    return Problem(
+        fnn.init(jax.random.key(options.seed), (784, 100, 10), activation=fnn.Tanh()),
+        jnp.asarray(train.x[order]), jnp.asarray(train.y[order], "int32"), last, loss,
+        rates(2 if options.full else 1),
+        {"implicit": step, "implicit, linear output": partial(step, output="linear")},
+    )  # fmt: skip
+
+
+def sweep(problem: Problem, step: Callable) -> list[float | None]:
+    """The test loss after all mini-batches for every rate, None where it is not finite.
+
+    step(params, velocity, x, y, rate) -> (params, velocity). One compiled scan per rate, one compilation for all.
+    """
+
+    def run(rate):
+        def body(carry, batch):
+            x, y = batch
+            if x.dtype == jnp.uint8:  # as MNIST is stored
+                x = x.astype(jnp.float32) / 255
+            return step(*carry, x, y, rate), None
+
+        start = problem.params, jax.tree.map(jnp.zeros_like, problem.params)
+        (params, _), _ = jax.lax.scan(body, start, (problem.x, problem.y))
+        x, y = problem.test
+        return jnp.mean(problem.loss.value(fnn.forward(params, x), y))
+
+    values = jax.jit(lambda rates: jax.lax.map(run, rates))(jnp.asarray(problem.rates, jnp.float32))
+    return [float(value) if np.isfinite(value) else None for value in np.asarray(values)]
+
+
+def methods(problem: Problem, alpha: float) -> dict[str, Callable]:
+    def descend(alpha, params, velocity, x, y, rate):
+        gradients = fnn.backprop(params, x, y, loss=problem.loss)
+        velocity = jax.tree.map(lambda v, g: alpha * v - rate * g, velocity, gradients)
+        return jax.tree.map(jnp.add, params, velocity), velocity
+
+    def implicit(step, params, velocity, x, y, rate):
+        return step(params, x, y, rate), velocity
+
+    explicit = {"explicit": partial(descend, 0.0), "momentum": partial(descend, alpha)}
+    return explicit | {name: partial(implicit, step) for name, step in problem.implicit.items()}
+
+
+def judge(losses: dict[str, list[float | None]], rates: np.ndarray, before: float) -> dict[str, dict]:
+    """For every method its best test loss, the rate of it, and the rates where it learns and where it is good."""
+    best = min(value for values in losses.values() for value in values if value is not None)
+    report = {}
+    for name, values in losses.items():
+        finite = [(value, rate) for value, rate in zip(values, rates) if value is not None]
+        learns, good = ([float(rate) for value, rate in finite if value <= limit] for limit in (before, WITHIN * best))
+        value, rate = min(finite, default=(None, None))
+        report[name] = {
+            "best": value,
+            "at": None if rate is None else float(rate),
+            "learns at": learns,
+            "good at": good,
+        }
+    return report
+
+
+def table(title: str, losses: dict, rates: np.ndarray, report: dict) -> str:
+    """One row per method; the rates in columns, whole decades only."""
+    whole = [i for i, rate in enumerate(rates) if abs(np.log10(rate) - round(np.log10(rate))) < 1e-6]
+    lines = [
+        f"\n{title}: test loss by η",
+        " " * 25 + "".join(f"{rates[i]:>9.3g}" for i in whole) + "   learns at, good at",
+    ]
+    for name, values in losses.items():
+        cells = "".join(f"{'diverged' if values[i] is None else format(values[i], '.3g'):>9}" for i in whole)
+        lines.append(
+            f"{name:25}{cells}   {len(report[name]['learns at'])}, {len(report[name]['good at'])} of {len(rates)} rates"
+        )
+    return "\n".join(lines)
+
+
+def verdict(report: dict) -> str:
+    """Where the claim holds: is an implicit method, by either measure, so at more rates? And at what price?"""
+    lines = []
+    for measure in ("learns at", "good at"):
+        count = {name: len(of[measure]) for name, of in report.items()}
+        implicit = max((name for name in report if name.startswith("implicit")), key=count.__getitem__)
+        explicit = max(("explicit", "momentum"), key=count.__getitem__)
+        holds = "holds" if count[implicit] > count[explicit] else "does NOT hold"
+        lines.append(
+            f"  robustness {holds}: {implicit} {measure} {count[implicit]} rates, {explicit} at {count[explicit]}"
+        )
+    bests = sorted((of["best"], name, of["at"]) for name, of in report.items() if of["best"] is not None)
+    each = ", ".join(f"{name} {best:.3g} (η = {rate:.3g})" for best, name, rate in bests)
+    return "\n".join([*lines, f"  at its own best rate: {each}"])
+
+
+def draw(path: Path, outcome: dict[str, dict]) -> None:
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    for axes, (title, of) in zip(figure.subplots(1, 3), outcome.items()):
+        known = [value for values in of["losses"].values() for value in values if value is not None]
+        low, high = min(known) / 1.5, of["before"] * 4
+        axes.axhline(of["before"], color="#bbbbbb", linestyle=":", label="before training")
+        for name, values in of["losses"].items():
+            colour, marker = STYLES[name]
+            capped = np.array([high if value is None else min(value, high) for value in values])
+            axes.plot(of["rates"], capped, color=colour, marker=marker, markersize=4, label=name)
+        axes.set(xscale="log", yscale="log", ylim=(low, high * 1.6), xlabel="learning rate η", title=title)
+        axes.axhspan(high / 1.15, high * 1.6, color="#f3e3de", zorder=0)
+        axes.text(1.2e-3, high * 1.3, "worse, or diverged", fontsize=8, color=RED, va="center")
+        axes.spines[["top", "right"]].set_visible(False)
+    first, *_, last = figure.axes
+    first.set_ylabel("test loss")
+    handles, labels = last.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=110)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = tyro.cli(Options, args=arguments)
+    if options.full:
+        options = Options(**{**vars(options), "mnist_steps": 3600, "test_images": 10_000})
+    if not options.full:
+        print(
+            f"Shortened: MNIST for {options.mnist_steps} mini-batches, {options.test_images:,} test images, one seed."
+        )
+    problems = {
+        "linear regression": regression(options, logistic=False),
+        "logistic regression": regression(options, logistic=True),
+        "MNIST, 784-100-10, tanh": mnist(options),
+    }
+    outcome = {}
+    for title, problem in problems.items():
+        losses = {name: sweep(problem, step) for name, step in methods(problem, options.momentum).items()}
+        x, y = problem.test
+        before = float(jnp.mean(problem.loss.value(fnn.forward(problem.params, x), y)))
+        report = judge(losses, problem.rates, before)
+        print(table(title, losses, problem.rates, report))
+        print(verdict(report), flush=True)
+        outcome[title] = {"rates": problem.rates.tolist(), "losses": losses, "before": before, "report": report}
+    out = results.folder(options.out, "implicit")
+    draw(out / "implicit.png", outcome)
+    results.save(out, {"options": {k: str(v) for k, v in vars(options).items()}, **outcome})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""implicit: implicit SGD, θ' = θ − η ∇L(θ'), the gradient taken where the step arrives (S9; derived here).
+
+Equation S9 is a heading without a text. θ' is the minimiser of η L(θ') + ½‖θ' − θ‖², hence "proximal": a large η cannot
+throw it past the minimum of L. For one layer with examples x̃ = (x, 1), bias included, and outputs ψ = θᵀx̃, the gradient
+is a multiple of x̃, so θ' = θ + α x̃, and one number α per output and example is all that is unknown:
+
+    ``linear``              squared error: a linear system, solved for the whole batch
+    ``generalized_linear``  cross-entropies and Poisson: one scalar equation per example
+    ``layerwise``           a network: every unit's own proximal step, ∂L/∂a held fixed (Fagan and Iyengar 2018)
+
+>>> import jax, jax.numpy as jnp, fnn
+>>> params = fnn.init(jax.random.key(0), (3, 1))
+>>> x, y = jnp.array([1.0, 2.0, 3.0]), jnp.array([5.0])
+>>> [round(fnn.forward(fnn.implicit.linear(params, x, y, rate), x).item(), 3) for rate in (1e2, 1e4, 1e6)]
+[4.997, 5.0, 5.0]
+"""
+
+from fnn.implicit.generalized import generalized_linear
+from fnn.implicit.layerwise import layerwise
+from fnn.implicit.linear import linear
+
+__all__ = ["generalized_linear", "layerwise", "linear"]
