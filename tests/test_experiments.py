@@ -26,6 +26,7 @@ def test_mnist_checks_the_gradient_trains_and_leaves_its_results(tmp_path, capsy
     assert f"test accuracy {100 * history[-1]['validation_accuracy']:.2f} %" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_preset_is_nielsens_network_and_several_seeds_give_mean_and_best(tmp_path, capsys):
     mnist.main(["--preset", "nielsen-30", *SHORT, "--seed", "0", "1", "--out", str(tmp_path)])
     said = capsys.readouterr().out
@@ -35,8 +36,7 @@ def test_a_preset_is_nielsens_network_and_several_seeds_give_mean_and_best(tmp_p
     assert json.loads((tmp_path / "seed-1" / "options.json").read_text())["preset"] == "nielsen-30"
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "squared"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("loss", "optimizer"), [("sigmoid", "sgd"), ("squared", "adam")])
 def test_every_loss_and_optimizer_can_be_chosen(loss, optimizer, tmp_path, capsys):
     mnist.main([*SHORT, "--hidden", "16", "8", "--loss", loss, "--optimizer", optimizer, "--out", str(tmp_path)])
     assert "Test accuracy" in capsys.readouterr().out
@@ -58,6 +58,7 @@ def test_unknown_options_are_refused(arguments):
         mnist.main(arguments)
 
 
+@pytest.mark.slow
 def test_dropout_compares_three_networks_and_two_ways_of_inference(tmp_path, capsys):
     dropout.main(["--hidden", "16", "--epochs", "1", "--small", "200", "--small-epochs", "2", "--masks", "20",
                   "--images", "10", "--out", str(tmp_path)])  # fmt: skip
@@ -78,6 +79,7 @@ def test_batchnorm_records_accuracy_and_percentiles_with_and_without(tmp_path):
     assert (tmp_path / "batchnorm.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_descent_draws_what_it_says_of_step_lengths_saddles_minima_and_least_squares(tmp_path, capsys):
     descent.main(["--steps", "200", "--out", str(tmp_path)])
     assert "from 4.0 to -0.49" in capsys.readouterr().out
@@ -91,6 +93,7 @@ def test_descent_draws_what_it_says_of_step_lengths_saddles_minima_and_least_squ
     assert (tmp_path / "descent.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_implicit_compares_the_rates_of_every_method_on_three_problems(tmp_path, capsys):
     implicit.main(["--steps", "60", "--mnist-steps", "10", "--test-images", "200", "--rates-per-decade", "1",
                    "--out", str(tmp_path)])  # fmt: skip
@@ -104,6 +107,7 @@ def test_implicit_compares_the_rates_of_every_method_on_three_problems(tmp_path,
     assert (tmp_path / "implicit.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_graphs_are_trained_pruned_and_drawn(tmp_path, capsys):
     short = ["--examples", "2000", "--epochs", "1", "--arrows", "3000", "--hidden", "20", "--kept", "0.05"]
     graph.main([*short, "--out", str(tmp_path)])

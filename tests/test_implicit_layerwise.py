@@ -106,7 +106,7 @@ def problem(activation, output=None, dtype="float64", batch=6, seed=0):
     return params, jnp.asarray(random.normal(size=(batch, 5)), dtype), jnp.asarray(random.integers(0, 3, batch))
 
 
-@pytest.mark.parametrize("output", ["proximal", "linear"])
+@pytest.mark.parametrize("output", ["proximal", pytest.param("linear", marks=pytest.mark.slow)])
 @every_activation
 def test_as_the_rate_goes_to_0_it_becomes_explicit_sgd_with_an_error_of_second_order(activation, output, x64):
     params, x, y = problem(activation)

@@ -49,7 +49,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("pairs", [PAIRS[start::10] for start in range(0, 10, 3)])
+@pytest.mark.parametrize("pairs", [PAIRS[start::20] for start in (0, 7)])
 def test_both_of_two_mistakes_are_named(pairs):
     """Some of the pairs, for a walk from the top would stop at the first; the slow test takes all."""
     assert_named(pairs)

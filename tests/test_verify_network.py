@@ -31,8 +31,18 @@ def test_every_loss_passes_all_probes(loss):
     assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("gradient", ["full", "fixed"])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("gradient", "dtype"),
+    [
+        ("full", "float64"),
+        ("fixed", "float32"),
+        pytest.param("full", "float32", marks=SLOW),
+        pytest.param("fixed", "float64", marks=SLOW),
+    ],
+)
 def test_batch_norms_pass_all_probes(gradient, dtype):
     params = fnn.init(KEY, (6, 5, 4, 3), activation=fnn.ReLU(), batch_norm=gradient)
     assert verify.network(params, loss=LOSS, dtype=dtype).ok

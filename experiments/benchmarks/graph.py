@@ -6,6 +6,7 @@ arrows (micrograd's way, with a NumPy array per neuron).
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,10 @@ def main(options: Options) -> None:
         versions = {"jax": jax.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
         figures = {"rows": rows, "device": str(jax.devices()[0]), "made with": versions}
         (FOLDER / "graph.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
-        (FOLDER / "graph.md").write_text(f"{table}\n\n`python -m experiments.benchmarks.graph --save`; {versions}\n")
+        made = ", ".join(f"{name} {version}" for name, version in versions.items())
+        (FOLDER / "graph.md").write_text(
+            f"{table}\n\n`python -m experiments.benchmarks.graph --save`, batch 32, {os.cpu_count()} cores; {made}\n"
+        )
 
 
 def measured(name: str, params: Network, rounds: int) -> dict:

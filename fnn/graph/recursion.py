@@ -88,13 +88,10 @@ def backward_pass(
     none = None if norm is None else jnp.zeros_like(lam[:, :1])
 
     def finish(run: Run, part: Callable, sums: Array, old: Lambdas) -> Lambdas:
+        of_each = partial(each, layout, run.kinds, part(index.kind))
         g, z = masked(sums, units if units is None else part(units)), part(states.z)
-        a = (
-            part(states.o)
-            if units is None
-            else each(layout, run.kinds, part(index.kind), lambda activation: activation.value(z))
-        )
-        delta = old.lam + each(layout, run.kinds, part(index.kind), lambda s: rules.hidden_delta(g.T, s, z.T, a.T).T)
+        a = part(states.o) if units is None else of_each(lambda activation: activation.value(z))
+        delta = old.lam + of_each(lambda activation: rules.hidden_delta(g.T, activation, z.T, a.T).T)
         if norm is None:
             return Lambdas(delta, None, None)
         normed = part(index.normed)[:, None]
