@@ -49,7 +49,7 @@ def count(params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def summary(params: Params) -> Table:
+def summary(params: Params | Any) -> Table:
     """The layers, their shapes and their numbers of parameters, as text and as HTML.
 
     >>> import jax, fnn
@@ -60,8 +60,10 @@ def summary(params: Params) -> Table:
     2      4       2        Identity()         -     10
     26 parameters, float32
 
-    Equation B4: a 3-4-2 network has 20 weights and 6 biases.
+    Equation B4: a 3-4-2 network has 20 weights and 6 biases. Of a graph, its generations.
     """
+    if hasattr(params, "table"):  # parameters that show themselves
+        return params.table()
     checks.layers(params)
     rows = tuple(
         (

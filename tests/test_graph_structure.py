@@ -383,3 +383,11 @@ def test_repr_counts_and_shows_no_arrays():
     assert isinstance(network, Network)
     assert repr(network) == f"Network({diamond()!r}, norm=full, float32)"
     assert "None" in repr(jax.tree.map(lambda leaf: None, network))
+
+
+def test_a_summary_lists_the_generations_and_of_a_deep_graph_the_first_and_the_last():
+    params = Graph.layered([2] * 300, fnn.Tanh()).init(jax.random.key(0), batch_norm="full")
+    lines = str(fnn.summary(params)).splitlines()
+    assert len(lines) == 2 + 10 + 1 + 10 + 1
+    assert lines[3].split() == ["1", "2", "4", "Tanh()", "full"]
+    assert lines[-1] == "1,196 weights and 598 biases, 1,192 of batch norms, float32"

@@ -11,10 +11,13 @@ from jax import Array
 from fnn import checks
 from fnn.activations import Activation, Identity, Sigmoid
 from fnn.batchnorm import BatchNorm
+from fnn.display import Table
 from fnn.graph.drawn import drawn_arrows
 from fnn.graph.structure import Structure
 from fnn.network import Params
 from fnn.numbers import floating_dtype, layer_sizes, number
+
+GENERATIONS_SHOWN = 10  # of a summary, at either end
 
 
 class Graph(Structure):
@@ -187,3 +190,30 @@ class Network:
     def ports(self) -> checks.Ports:
         """The dtype, and the numbers of inputs and outputs."""
         return checks.Ports(self.weights.dtype, len(self.graph.inputs), len(self.graph.outputs))
+
+    def table(self) -> Table:
+        """What ``fnn.summary`` shows: the generations, their neurons, and the arrows into them.
+
+        >>> from fnn import ReLU, summary
+        >>> summary(Graph.layered((3, 4, 2), ReLU(), skips=[(0, 2)]).init(jax.random.key(0)))
+        generation  neurons  arrows into  activations  norm
+        ----------  -------  -----------  -----------  ----
+        0           3        0            -            -
+        1           4        12           ReLU()       -
+        2           2        14           Identity()   -
+        26 weights and 6 biases, float32
+        """
+        graph, rows = self.graph, []
+        into = np.bincount(graph.generation[graph.arrows[:, 1]], minlength=graph.generation.max() + 1)
+        for generation, arrows in enumerate(into.tolist()):
+            neurons = np.flatnonzero(graph.generation == generation)
+            kinds = [str(graph.kinds[k]) for k in np.unique(graph.kind[neurons])] if generation else ["-"]
+            normed = self.norm is not None and graph.hidden[neurons].any()
+            norm = self.norm.gradient if self.norm is not None and normed else "-"
+            rows.append((str(generation), f"{len(neurons):,}", f"{arrows:,}", ", ".join(kinds), norm))
+        if len(rows) > 2 * GENERATIONS_SHOWN:
+            rows[GENERATIONS_SHOWN:-GENERATIONS_SHOWN] = [("...",) * 5]
+        norms = f", {2 * int(graph.hidden.sum()):,} of batch norms" if self.norm is not None else ""
+        biases = int((graph.generation > 0).sum())
+        footer = f"{len(graph.arrows):,} weights and {biases:,} biases{norms}, {self.weights.dtype}"
+        return Table(("generation", "neurons", "arrows into", "activations", "norm"), tuple(rows), footer=footer)
