@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import fnn
 
@@ -49,6 +50,11 @@ class Problem(NamedTuple):
     y: jax.Array
     loss: fnn.Loss
     masks: tuple | None = None
+
+
+def some(cases, every: int = 2) -> list:
+    """Parameters for pytest: one case of ``every`` by default, the others in the slow run."""
+    return [pytest.param(case, marks=[pytest.mark.slow] if i % every else []) for i, case in enumerate(cases)]
 
 
 def name(value) -> str:

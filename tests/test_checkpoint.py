@@ -14,7 +14,7 @@ import safetensors.numpy
 
 import fnn
 from fnn import checkpoint
-from problems import ACTIVATIONS, name, problem
+from problems import ACTIVATIONS, name, problem, some
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def test_a_flipped_bit_anywhere_in_the_arrays_is_detected(path):
             checkpoint.load(path)
 
 
-@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("bit", some(range(8), every=4))
 def test_a_flipped_bit_in_the_header_never_gives_another_network(bit, path):
     checkpoint.export(path, normed())
     content = path.read_bytes()

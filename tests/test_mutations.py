@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 import fnn
 from fnn import verify
 from mutants import BIAS, HIDDEN, INPUT, LOSS, MUTANTS, OUTPUT, PLAIN, RULES, WEIGHT, Mutant, at, hidden
-from problems import ACTIVATIONS, LOSSES
+from problems import ACTIVATIONS, LOSSES, some
 
 
 def reported(mutant: Mutant, **options) -> dict:
@@ -85,7 +85,7 @@ def architecture(number: int):
 
 
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("number", range(26))
+@pytest.mark.parametrize("number", some(range(26)))
 def test_a_right_derivation_is_never_accused(number, dtype):
     """26 architectures, 20 draws of parameters and data each, from tame to wild, in either precision."""
     params, loss, random = architecture(number)

@@ -8,6 +8,7 @@ import pytest
 import fnn
 from fnn import verify
 from fnn.graph import Graph
+from problems import some
 
 RULES = fnn.RULES
 LOSS = fnn.SquaredError()
@@ -83,7 +84,7 @@ def wrong_norm(norm, psi, delta_z):
     return norm.gamma * delta_z, gamma, beta
 
 
-@pytest.mark.parametrize("gradient", ["full", pytest.param("fixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("gradient", some(["full", "fixed"]))
 def test_a_mistake_in_the_batch_norm_is_named_at_the_neurons_that_have_one(gradient):
     params = GRAPH.init(jax.random.key(0), batch_norm=gradient)
     assert verify.network(params, loss=LOSS).ok

@@ -8,7 +8,7 @@ import pytest
 import fnn
 from experiments import find_the_mistake
 from fnn import verify
-from problems import ACTIVATIONS, LOSSES, name
+from problems import ACTIVATIONS, LOSSES, name, some
 
 KEY = jax.random.key(0)
 PARAMS = fnn.init(KEY, (6, 5, 4, 3), activation=fnn.Tanh())
@@ -17,7 +17,7 @@ LOSS = fnn.SquaredError()
 FORGETFUL = fnn.RULES._replace(hidden_delta=lambda g, activation, z, a: g)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=name)
+@pytest.mark.parametrize("activation", some(ACTIVATIONS), ids=name)
 def test_every_activation_passes_all_probes(activation):
     report = verify.network(fnn.init(KEY, (6, 5, 3), activation=activation), loss=LOSS)
     assert not report.wrong, str(report)
