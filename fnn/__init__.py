@@ -92,22 +92,12 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LATER = (
-    "checkpoint",
-    "data",
-    "graph",
-    "implicit",
-    "train",
-    "updates",
-    "verify",
-)  # loaded at first use: they need optax and others
-
 
 def __getattr__(name: str):
-    if name in _LATER:
+    if name in __all__:  # a module, loaded at first use: they need optax and others
         return _importlib.import_module(f"fnn.{name}")
     raise AttributeError(f"module 'fnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *__all__})

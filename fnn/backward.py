@@ -116,7 +116,7 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
         gradients.insert(0, replace(layer, W=W, b=b, norm=norm))
 
     a = traces[-1].a
-    value = jnp.sum(checks.same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")) * scale
+    value = jnp.sum(checks.loss_values(loss, a, y)) * scale
     result = Backward(value, tuple(deltas), tuple(gradients), g.reshape(x.shape) * scale)
     return tuple(getattr(result, name) for name in want)  # what is not wanted is not computed
 

@@ -57,6 +57,11 @@ def same_shape(value, like, name: str):
     return value
 
 
+def loss_values(loss, a, y):
+    """The loss of every example, (B,), if it has that shape and the dtype of the outputs a (B, n)."""
+    return same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")
+
+
 def _like(array, *shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, array.dtype)
 

@@ -220,7 +220,7 @@ def _evaluate(params, x, y, classes, *, loss, scale):
         if classes is None
         else jnp.mean(jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes), dtype=jnp.float32)
     )
-    values = checks.same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")
+    values = checks.loss_values(loss, a, y)
     return jnp.mean(values), accuracy
 
 

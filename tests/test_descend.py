@@ -8,26 +8,11 @@ import pytest
 
 import fnn
 from errors import assert_refused, table
+from experiments.descent import cubic, square, wavy
 from fnn.updates import descend, momentum, nesterov, sgd
 from problems import problem
 
 SADDLE, MINIMUM = np.zeros(2), np.array([-9 / 16, 3 / 4])
-
-
-def square(x):
-    """H2: f(x) = x²."""
-    return x * x, 2 * x
-
-
-def cubic(p):
-    """B1: f(x, y) = 2x² + 3xy + y³, with its printed gradient (4x + 3y, 3x + 3y²)."""
-    x, y = p
-    return 2 * x**2 + 3 * x * y + y**3, jnp.stack([4 * x + 3 * y, 3 * x + 3 * y**2])
-
-
-def wavy(x):
-    """A parabola with waves: minima at −4.29, −2.43, −0.49 (the lowest), 1.46 and 3.38."""
-    return x * x / 10 + 0.3 * jnp.sin(3 * x), x / 5 + 0.9 * jnp.cos(3 * x)
 
 
 # -- H1: by the sign of the derivative -------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Orders on a directed graph, with whole generations at a time: topological generations, a cycle, what is reached."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 
@@ -53,14 +51,9 @@ def cycle(arrows: np.ndarray, among: np.ndarray) -> list[int]:
 
 def reachable(neurons: int, arrows: np.ndarray, start: np.ndarray) -> np.ndarray:
     """The neurons to which a path leads from ``start``, these included."""
-    successors, found = _Successors(neurons, arrows), np.zeros(neurons, bool)
-    for frontier in _waves(successors, start, found):
-        found[frontier] = True
-    return np.flatnonzero(found)
-
-
-def _waves(successors: _Successors, frontier: np.ndarray, found: np.ndarray) -> Iterator[np.ndarray]:
+    successors, found, frontier = _Successors(neurons, arrows), np.zeros(neurons, bool), start
     while len(frontier):
-        yield frontier
+        found[frontier] = True
         reached = np.unique(successors.of(frontier))
         frontier = reached[~found[reached]]
+    return np.flatnonzero(found)

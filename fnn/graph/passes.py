@@ -129,13 +129,13 @@ def _run(want, params, x, y, loss, reduction, masks, rules):
 
 @partial(jax.jit, static_argnames="layout")
 def _forward(leaves: Leaves, x, mask: Mask, index: Index, *, layout: Layout):
-    _, (_, a) = states_and_outputs(layout, index, leaves, jnp.atleast_2d(x), mask)
+    *_, a = states_and_outputs(layout, index, with_mask(leaves, mask), jnp.atleast_2d(x), mask.units)
     return a.reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.jit, static_argnames="layout")
 def _trace(leaves: Leaves, x, mask: Mask, index: Index, *, layout: Layout):
-    states, _ = states_and_outputs(layout, index, leaves, jnp.atleast_2d(x), mask)
+    states, *_ = states_and_outputs(layout, index, with_mask(leaves, mask), jnp.atleast_2d(x), mask.units)
     a = states.o
     if mask.units is not None:
         a = each(layout, range(len(layout.kinds)), index.kind, lambda activation: activation.value(states.z))
@@ -143,13 +143,17 @@ def _trace(leaves: Leaves, x, mask: Mask, index: Index, *, layout: Layout):
     return Trace(*(by_neurons(layout, index, rows).T.reshape(*x.shape[:-1], -1) for rows in of_rows))
 
 
-def states_and_outputs(layout: Layout, index: Index, leaves: Leaves, x: Array, mask: Mask):
-    """The states of all neurons, and z and a of the outputs, (B, n_L)."""
-    leaves = leaves._replace(weights=masked(leaves.weights, mask.arrows))
-    states = forward_pass(layout, index, leaves, x.T, None if mask.units is None else mask.units.T)
+def with_mask(leaves: Leaves, mask: Mask) -> Leaves:
+    """The leaves with the mask of the arrows in the weights."""
+    return leaves._replace(weights=masked(leaves.weights, mask.arrows))
+
+
+def states_and_outputs(layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None):
+    """The states of all neurons, and z and a of the outputs, (B, n_L); units: None, or their mask, (B, N) or (1, N)."""
+    states = forward_pass(layout, index, leaves, x.T, None if units is None else units.T)
     z = states.z[index.outputs].T
-    a = states.o[index.outputs].T if mask.units is None else layout.output.value(z)
-    return states, (z, checks.same_shape(a, z, "the outputs' activation.value(z)"))
+    a = states.o[index.outputs].T if units is None else layout.output.value(z)
+    return states, z, checks.same_shape(a, z, "the outputs' activation.value(z)")
 
 
 class Backward(NamedTuple):
@@ -164,20 +168,19 @@ class Backward(NamedTuple):
 @partial(jax.jit, static_argnames=("layout", "loss", "reduction", "rules", "want"))
 def _backward(leaves: Leaves, x, y, mask: Mask, index: Index, *, layout, loss, reduction, rules, want):
     rows = x.shape[:-1]  # (B,), or () for a single example
-    states, (z, a) = states_and_outputs(layout, index, leaves, jnp.atleast_2d(x), mask)
+    leaves = with_mask(leaves, mask)
+    states, z, a = states_and_outputs(layout, index, leaves, jnp.atleast_2d(x), mask.units)
     checks.target(y, a.reshape(*rows, -1), loss)
     y = y if rows else y[None]
     scale = 1 / len(a) if reduction == "mean" else 1
     rules = checks.exact(rules)
 
     direct = rules.output_delta(loss, layout.output, z, a, y).T
-    units, weights = None if mask.units is None else mask.units.T, masked(leaves.weights, mask.arrows)
+    units = None if mask.units is None else mask.units.T
     to_inputs = "deltas" in want or "input_gradient" in want
-    lambdas = backward_pass(
-        layout, index, leaves._replace(weights=weights), states, units, direct, rules, to_inputs=to_inputs
-    )
+    lambdas = backward_pass(layout, index, leaves, states, units, direct, rules, to_inputs=to_inputs)
     gradients = _gradients(layout, index, leaves, states, lambdas, mask, rules)
-    value = jnp.sum(checks.same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")) * scale
+    value = jnp.sum(checks.loss_values(loss, a, y)) * scale
     result = Backward(
         value,
         by_neurons(layout, index, lambdas.lam).T.reshape(*rows, -1),

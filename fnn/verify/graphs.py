@@ -15,7 +15,7 @@ from fnn.batchnorm import standardise
 from fnn.data import for_network
 from fnn.dropout import Mask, masked
 from fnn.graph import arguments
-from fnn.graph.passes import leaves, states_and_outputs
+from fnn.graph.passes import leaves, states_and_outputs, with_mask
 from fnn.graph.plan import plan
 from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_rows, weight_gradients
 from fnn.losses import Loss, as_targets
@@ -47,15 +47,11 @@ def network(params: graph.Network, x, y, loss: Loss, rules: Rules, masks, dtype,
 def _cases(params, x, y, loss, masks) -> list[tuple]:
     """(name, params, x, y, mask) each."""
     arguments.network(params)
-    if (x is None) != (y is None):
-        raise TypeError("x, y: expected both or neither; without data random data are used")
     if x is not None:
         _, _, mask = arguments.forward(params, x, masks)
         x, y = (np.atleast_2d(x), np.asarray(y)[None]) if x.ndim == 1 else (x, y)
         data = for_network((np.asarray(x), np.asarray(y)), params, loss, "x, y")
         return [("the data given", params, data.x, data.y, mask)]
-    if masks is not None:
-        raise TypeError("masks: they go with data; write verify.network(params, x, y, masks=masks, loss=loss)")
     random, given = np.random.default_rng(SEED), params.graph
     x = random.normal(size=(BATCH, len(given.inputs)))
     y = random.uniform(0.05, 0.95, (BATCH, len(given.outputs)))
@@ -168,7 +164,7 @@ def _oracle(parameters, x, y, mask, index, *, layout, loss) -> Values:
 
     def total(parameters, shift, x):
         shifted = parameters._replace(biases=parameters.biases[:, None] + shift)
-        _, (_, a) = states_and_outputs(layout, index, shifted, x, mask)
+        *_, a = states_and_outputs(layout, index, with_mask(shifted, mask), x, mask.units)
         return jnp.sum(loss.value(a, y))
 
     shift = jnp.zeros((layout.neurons, len(x)), x.dtype)
@@ -193,8 +189,8 @@ class _Point(NamedTuple):
 
 
 def _point(parameters, x, y, mask, index, auto: Values, layout) -> _Point:
-    states, (z, a) = states_and_outputs(layout, index, parameters, x, mask)
-    parameters = parameters._replace(weights=masked(parameters.weights, mask.arrows))
+    parameters = with_mask(parameters, mask)
+    states, z, a = states_and_outputs(layout, index, parameters, x, mask.units)
     units = None if mask.units is None else mask.units.T
     return _Point(parameters, units, mask.arrows, states, states.o, z, a, y, by_rows(layout, index, auto.lam))
 

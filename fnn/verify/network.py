@@ -59,6 +59,10 @@ def network(
     """
     checks.loss_like(loss)
     require_rules(rules)
+    if (x is None) != (y is None):
+        raise TypeError("x, y: expected both or neither; without data the probes are used")
+    if x is None and masks is not None:
+        raise TypeError("masks: they go with data; write verify.network(params, x, y, masks=masks, loss=loss)")
     if isinstance(params, Network):
         return graphs.network(params, x, y, loss, rules, masks, dtype, tolerance)
     cases = _cases(params, x, y, loss, masks)
@@ -68,11 +72,7 @@ def network(
 def _cases(params, x, y, loss, masks) -> Callable[[str], tuple[Case, ...]]:
     """The cases as a function of the dtype; the arguments are checked at once."""
     checks.layers(params)
-    if (x is None) != (y is None):
-        raise TypeError("x, y: expected both or neither; without data the probes are used")
     if x is None:
-        if masks is not None:
-            raise TypeError("masks: they go with data; write verify.network(params, x, y, masks=masks, loss=loss)")
         spared = {"huge logits"} if getattr(loss, "overflows", False) else set()
         return lambda dtype: tuple(
             case for case in probes(in_dtype(tuple(params), dtype), SEED) if case.name not in spared
