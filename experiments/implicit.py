@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import tyro
 from matplotlib.figure import Figure
 
@@ -62,6 +63,13 @@ class Problem(NamedTuple):
     implicit: dict[str, Callable]
 
 
+class Method(NamedTuple):
+    """A rule: init(params) -> state, and step(params, state, x, y, rate) -> (params, state)."""
+
+    init: Callable
+    step: Callable
+
+
 def rates(per_decade: int) -> np.ndarray:
     """10⁻³ to 10³."""
     return np.logspace(-3, 3, 6 * per_decade + 1)
@@ -102,20 +110,17 @@ def mnist(options: Options, batch: int = 100) -> Problem:
     )  # fmt: skip
 
 
-def sweep(problem: Problem, step: Callable) -> list[float | None]:
-    """The test loss after all mini-batches for every rate, None where it is not finite.
-
-    step(params, velocity, x, y, rate) -> (params, velocity). One compiled scan per rate, one compilation for all.
-    """
+def sweep(problem: Problem, method: Method) -> list[float | None]:
+    """The test loss after all mini-batches for every rate, None where it is not finite; one compilation for all."""
 
     def run(rate):
         def body(carry, batch):
             x, y = batch
             if x.dtype == jnp.uint8:  # as MNIST is stored
                 x = x.astype(jnp.float32) / 255
-            return step(*carry, x, y, rate), None
+            return method.step(*carry, x, y, rate), None
 
-        start = problem.params, jax.tree.map(jnp.zeros_like, problem.params)
+        start = problem.params, method.init(problem.params)
         (params, _), _ = jax.lax.scan(body, start, (problem.x, problem.y))
         x, y = problem.test
         return jnp.mean(problem.loss.value(fnn.forward(params, x), y))
@@ -124,17 +129,22 @@ def sweep(problem: Problem, step: Callable) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in np.asarray(values)]
 
 
-def methods(problem: Problem, alpha: float) -> dict[str, Callable]:
-    def descend(alpha, params, velocity, x, y, rate):
-        gradients = fnn.backprop(params, x, y, loss=problem.loss)
-        velocity = jax.tree.map(lambda v, g: alpha * v - rate * g, velocity, gradients)
-        return jax.tree.map(jnp.add, params, velocity), velocity
+def methods(problem: Problem, alpha: float) -> dict[str, Method]:
+    def explicit(rule):
+        def step(params, state, x, y, rate):
+            gradients = fnn.backprop(params, x, y, loss=problem.loss)
+            steps, state = rule(rate).update(gradients, state)
+            return optax.apply_updates(params, steps), state
 
-    def implicit(step, params, velocity, x, y, rate):
-        return step(params, x, y, rate), velocity
+        return Method(rule(1.0).init, step)
 
-    explicit = {"explicit": partial(descend, 0.0), "momentum": partial(descend, alpha)}
-    return explicit | {name: partial(implicit, step) for name, step in problem.implicit.items()}
+    def implicit(step):
+        return Method(lambda params: (), lambda params, state, x, y, rate: (step(params, x, y, rate), state))
+
+    rules = {"explicit": fnn.updates.sgd, "momentum": partial(fnn.updates.momentum, alpha=alpha)}
+    return {name: explicit(rule) for name, rule in rules.items()} | {
+        name: implicit(step) for name, step in problem.implicit.items()
+    }
 
 
 def judge(losses: dict[str, list[float | None]], rates: np.ndarray, before: float) -> dict[str, dict]:
@@ -221,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     outcome = {}
     for title, problem in problems.items():
-        losses = {name: sweep(problem, step) for name, step in methods(problem, options.momentum).items()}
+        losses = {name: sweep(problem, method) for name, method in methods(problem, options.momentum).items()}
         x, y = problem.test
         before = float(jnp.mean(problem.loss.value(fnn.forward(problem.params, x), y)))
         report = judge(losses, problem.rates, before)
