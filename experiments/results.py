@@ -1,11 +1,26 @@
-"""What every experiment leaves: a folder with a JSON of its figures."""
+"""What every experiment leaves: a folder with pictures and a JSON of its figures, its claims and what made them."""
 
+import dataclasses
 import json
 import platform
+import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import numpy as np
+
+from experiments import STARTED
+
+
+class Claim(NamedTuple):
+    """One line of the README's table: what is claimed, what this run reached, and the published figure, if any."""
+
+    claim: str
+    here: str
+    published: str = ""
 
 
 def folder(out: Path | None, name: str) -> Path:
@@ -15,8 +30,39 @@ def folder(out: Path | None, name: str) -> Path:
     return chosen
 
 
-def save(out: Path, figures: dict) -> None:
-    """Write figures.json, with the versions that made it."""
-    versions = {"jax": jax.__version__, "python": platform.python_version(), "device": str(jax.devices()[0])}
-    (out / "figures.json").write_text(json.dumps(figures | {"made with": versions}, indent=2) + "\n")
-    print(f"Results in {out}/")
+def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, *, shortened: str = "") -> None:
+    """Write figures.json: the command, claims, run time, options, figures, and the versions that made them.
+
+    name: of the program, experiments.NAME; options: its dataclass; shortened: what the published run has more of.
+    ``python -m experiments.table FOLDER`` keeps it for the README.
+    """
+    record = {
+        "experiment": name,
+        "command": command(name, options),
+        "claims": [claim._asdict() for claim in claims],
+        "seconds": round(time.perf_counter() - STARTED, 1),
+        "shortened": shortened,
+        "options": {key: str(value) for key, value in vars(options).items() if key != "out"},
+        "made with": {"jax": jax.__version__, "python": platform.python_version(), "device": str(jax.devices()[0])},
+        "figures": figures,
+    }
+    (out / "figures.json").write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    print(f"Results in {out}/ after {record['seconds']} s.")
+
+
+def command(name: str, options) -> str:
+    """What to type for these options: those that differ from their defaults."""
+    words = ["python -m", f"experiments.{name}"]
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name != "out" and value != field.default:
+            several = isinstance(value, (tuple, list))
+            words += [f"--{field.name.replace('_', '-')}", *map(str, value if several else [value])]
+    return " ".join(words).replace(" True", "")
+
+
+def spread(values: Sequence[float], digits: int = 2, factor: float = 1, unit: str = "") -> str:
+    """Mean ± standard deviation over the seeds, or the one value."""
+    scaled = factor * np.asarray(values, float)
+    text = f"{scaled.mean():.{digits}f}" + (f" ± {scaled.std(ddof=1):.{digits}f}" if len(scaled) > 1 else "")
+    return text + (f" {unit}" if unit else "")

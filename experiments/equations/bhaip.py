@@ -1,0 +1,1 @@
+"""Bhaip, *Neural networks III: backpropagation* (2021)."""

@@ -1,0 +1,1 @@
+"""Lopez Davila, *Neural networks: the backpropagation algorithm* (2020)."""

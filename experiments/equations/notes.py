@@ -1,0 +1,1 @@
+"""Handwritten notes, *Application: neural networks*."""

@@ -1,0 +1,1 @@
+"""Strabel, *The basics of neural networks* (2023)."""

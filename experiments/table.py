@@ -1,0 +1,74 @@
+"""The README's table of experiments, made from the JSON that each one left: ``python -m experiments.table [RUN …]``.
+
+Each RUN is a folder that an experiment wrote; its figures.json and its picture go to experiments/gallery/ under the
+experiment's name. Then the table between the two comments in README.md is written anew.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+HERE = Path(__file__).parent
+GALLERY, README = HERE / "gallery", HERE.parent / "README.md"
+BEGIN, END = "<!-- made by python -m experiments.table -->\n", "<!-- end -->\n"
+HEADER = "| command | claim | published | here | time |\n|---|---|---|---|---|\n"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keep what some runs left, and make the README's table from all that is kept."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders that experiments wrote."""
+
+
+def keep(run: Path) -> None:
+    """Copy a run's figures.json and pictures into the gallery."""
+    name = json.loads((run / "figures.json").read_text())["experiment"]
+    shutil.copyfile(run / "figures.json", GALLERY / f"{name}.json")
+    for picture in run.glob("*.png"):
+        shutil.copyfile(picture, GALLERY / picture.name)
+
+
+def kept() -> list[dict]:
+    """The records of the gallery, by name; benchmarks last."""
+    records = [json.loads(path.read_text()) for path in GALLERY.glob("*.json")]
+    return sorted(records, key=lambda record: (record["experiment"].startswith("benchmarks"), record["experiment"]))
+
+
+def markdown(records: Sequence[dict]) -> str:
+    """One line per claim; command, picture and run time stand beside the first of an experiment."""
+    lines = []
+    for record in records:
+        picture = GALLERY / f"{record['experiment']}.png"
+        command = f"`{record['command']}`"
+        if picture.exists():
+            command += f" ([picture]({picture.relative_to(HERE.parent).as_posix()}))"
+        for number, claim in enumerate(record["claims"]):
+            seconds = record["seconds"]
+            time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+            first = (command, time) if number == 0 else ("", "")
+            cells = (first[0], claim["claim"], claim["published"], claim["here"], first[1])
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    return HEADER + "".join(lines)
+
+
+def between(readme: str, table: str) -> str:
+    """The README with ``table`` between its two comments."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + table + END + rest.split(END, 1)[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = tyro.cli(Options, args=arguments)
+    for run in options.runs:
+        keep(run)
+    README.write_text(between(README.read_text(), markdown(kept())))
+
+
+if __name__ == "__main__":
+    main()
