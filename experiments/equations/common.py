@@ -1,6 +1,7 @@
 """What the rows run on: small float64 networks with random weights and biases, data, autodiff's answers, a distance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -60,17 +61,21 @@ def problem(
 
 def oracle(p: Problem) -> Oracle:
     """One ``jax.grad`` by the parameters, by zeros that are added to every ψ and a, and by x."""
+    return _oracle(p.params, p.x, p.y, loss=p.loss)
 
+
+@partial(jax.jit, static_argnames="loss")
+def _oracle(params, x, y, *, loss):
     def summed(params, psi, a, x):
         out = jnp.atleast_2d(x)
         for layer, d_psi, d_a in zip(params, psi, a):
             out = layer.activation.value(out @ layer.W.T + layer.b + d_psi) + d_a
-        return jnp.sum(p.loss.value(out, jnp.atleast_2d(p.y)))
+        return jnp.sum(loss.value(out, jnp.atleast_2d(y)))
 
-    zeros = tuple(jnp.zeros((len(jnp.atleast_2d(p.x)), len(layer.b))) for layer in p.params)
-    gradients, psi, a, x = jax.grad(summed, argnums=range(4))(p.params, zeros, zeros, p.x)
-    rows = p.x.shape[:-1]
-    return Oracle(gradients, *(tuple(v.reshape(*rows, -1) for v in part) for part in (psi, a)), x)
+    zeros = tuple(jnp.zeros((len(jnp.atleast_2d(x)), len(layer.b))) for layer in params)
+    gradients, psi, a, of_x = jax.grad(summed, argnums=range(4))(params, zeros, zeros, x)
+    psi, a = (tuple(v.reshape(*x.shape[:-1], -1) for v in part) for part in (psi, a))
+    return Oracle(gradients, psi, a, of_x)
 
 
 def relative(printed, right) -> float:
@@ -80,3 +85,12 @@ def relative(printed, right) -> float:
         return float("inf")
     off = np.sqrt(sum(np.sum((ours - theirs) ** 2) for ours, theirs in pairs))
     return float(off / np.sqrt(sum(np.sum(theirs**2) for _, theirs in pairs)))
+
+
+def attempt(formula: Callable, right) -> float:
+    """``relative`` of what ``formula()`` gives, NumPy's; inf where it has no finite value or its shapes do not fit."""
+    try:
+        printed = formula()
+    except ValueError:  # shapes that do not fit, or an inverse that does not exist
+        return float("inf")
+    return relative(printed, right) if np.isfinite(printed).all() else float("inf")
