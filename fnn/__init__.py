@@ -28,8 +28,9 @@ from fnn.dropout import DropConnect, Dropout, Mask, sample_masks
 from fnn.fold import fold, statistics
 from fnn.initializers import glorot_normal, glorot_uniform, he_normal, lecun_normal, standard_normal
 from fnn.losses import CrossEntropy, Huber, Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from fnn.network import Dense, LayerTrace, forward, init, trace
+from fnn.network import Dense, LayerTrace, Stack, forward, init, trace
 from fnn.regression import least_squares
+from fnn.stacking import stack, unstack
 
 __all__ = [
     "Activation",
@@ -75,11 +76,14 @@ __all__ = [
     "Softplus",
     "Softsign",
     "SquaredError",
+    "Stack",
+    "stack",
     "standard_normal",
     "summary",
     "Tanh",
     "Threshold",
     "trace",
+    "unstack",
     "value_and_backprop",
     "checkpoint",
     "data",

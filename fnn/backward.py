@@ -26,7 +26,7 @@ from fnn.activations import Activation
 from fnn.batchnorm import norm_pullback
 from fnn.dropout import masked
 from fnn.losses import Loss, SquaredError
-from fnn.network import Dense, Masks, Params, trace
+from fnn.network import Dense, Masks, Params, each, forward_pass, like_examples
 
 
 def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Array) -> Array:
@@ -89,35 +89,39 @@ class Backward(NamedTuple):
 
 @partial(jax.jit, static_argnames=("loss", "reduction", "rules", "want"))
 def _backward(params, x, y, masks, *, loss, reduction, rules, want):
-    traces = trace(params, x, masks)
-    checks.target(y, traces[-1].a, loss)
-    rows = x.shape[:-1]  # (B,), or () for a single example
-    if not rows:
-        y, traces = jax.tree.map(lambda t: t[None], (y, traces))
-    scale = 1 / len(traces[0].a_in) if reduction == "mean" else 1
+    a, passed = forward_pass(params, x, masks)
+    checks.target(y, like_examples(a, x), loss)
+    y = y if x.ndim == 2 else y[None]
+    scale = 1 / len(a) if reduction == "mean" else 1
     rules = checks.exact(rules)
 
-    deltas: list[Array] = []
-    gradients: list[Dense] = []
-    g: Any = None  # ∂/∂a of the layer at hand
-    for layer, t, mask in reversed(tuple(zip(params, traces, masks))):
+    def layer_backward(above, layer, mask, here):
+        """From (∂/∂a, a) of a layer to those of the one below; and its δ and gradients."""
+        (g, a), (a_before, t) = above, here  # a scan that kept a_in and a besides a_before would take thrice the memory
         if g is None:
-            delta_z = rules.output_delta(loss, layer.activation, t.z, t.a, y)  # (1)
+            delta_z = rules.output_delta(loss, layer.activation, t.z, a, y)  # (1)
         else:
-            delta_z = rules.hidden_delta(g, layer.activation, t.z, t.a)  # (2b)
+            delta_z = rules.hidden_delta(g, layer.activation, t.z, a)  # (2b)
         delta, norm = delta_z, None
         if layer.norm is not None:
             delta, gamma, beta = rules.norm_pullback(layer.norm, t.psi, delta_z)
             norm = replace(layer.norm, gamma=gamma * scale, beta=beta * scale)
-        W = rules.weight_gradient(delta, t.a_in, mask.arrows) * scale  # (3)
+        W = rules.weight_gradient(delta, masked(a_before, mask.units), mask.arrows) * scale  # (3)
         b = rules.bias_gradient(delta) * scale  # (4)
         g = rules.input_gradient(delta, masked(layer.W, mask.arrows), mask.units)  # (2a)
-        deltas.insert(0, delta.reshape(*rows, -1))
-        gradients.insert(0, replace(layer, W=W, b=b, norm=norm))
+        return (g, a_before), (delta, replace(layer, W=W, b=b, norm=norm))
 
-    a = traces[-1].a
+    deltas: list[Array] = []
+    gradients: list[Dense] = []
+    above: Any = (None, a)
+    for layer, mask, here in reversed(tuple(zip(params, masks, passed))):
+        above, (delta, gradient) = each(layer_backward, above, layer, mask, here, reverse=True)
+        deltas.insert(0, delta)
+        gradients.insert(0, gradient)
+
     value = jnp.sum(checks.loss_values(loss, a, y)) * scale
-    result = Backward(value, tuple(deltas), tuple(gradients), g.reshape(x.shape) * scale)
+    of_x, of_layers = like_examples((above[0] * scale, tuple(deltas)), x)
+    result = Backward(value, of_layers, tuple(gradients), of_x)
     return tuple(getattr(result, name) for name in want)  # what is not wanted is not computed
 
 

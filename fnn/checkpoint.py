@@ -6,7 +6,8 @@ neurons. The file's metadata holds three strings:
 
     format        "fnn 1"
     architecture  JSON: one object per layer, {"activation": {"name": ..., fields}, "norm": null or
-                  {"eps": ..., "gradient": ...}}
+                  {"eps": ..., "gradient": ...}, "stacked": true for a run of layers, whose tensors have a
+                  leading axis of layers}
     sha256        JSON: tensor name → hex digest of its dtype, shape and bytes, and "architecture" → of that string;
                   a tensor's digest is of the text "{dtype} {shape}\\n", for example "float32 (10, 30)\\n", and of
                   its entries row by row, little-endian
@@ -28,7 +29,7 @@ import numpy as np
 from fnn import checks
 from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
-from fnn.network import Dense, Params
+from fnn.network import Dense, Params, Stack
 
 FORMAT = "fnn 1"
 
@@ -99,6 +100,7 @@ def _describe(layer: Dense) -> dict:
     return {
         "activation": {"name": type(activation).__name__, **dataclasses.asdict(activation)},
         "norm": None if norm is None else {"eps": norm.eps, "gradient": norm.gradient},
+        "stacked": layer.stacked,
     }
 
 
@@ -113,7 +115,8 @@ def _build(description: dict, prefix: str, tensors: dict, classes: dict) -> Dens
     if description["norm"] is not None:
         gamma, beta = (jnp.asarray(tensors[f"{prefix}norm.{leaf}"]) for leaf in ("gamma", "beta"))
         norm = BatchNorm(gamma, beta, **description["norm"])
-    return Dense(jnp.asarray(tensors[f"{prefix}W"]), jnp.asarray(tensors[f"{prefix}b"]), classes[name](**fields), norm)
+    layer = Stack if description.get("stacked", False) else Dense
+    return layer(jnp.asarray(tensors[f"{prefix}W"]), jnp.asarray(tensors[f"{prefix}b"]), classes[name](**fields), norm)
 
 
 def _digests(tensors: dict[str, np.ndarray], architecture: str) -> dict[str, str]:

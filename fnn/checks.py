@@ -108,7 +108,7 @@ def prng_key(key, name: str = "key") -> None:
         raise TypeError(f"{name}: expected one PRNG key, got {describe(key)}; write {name}=jax.random.key(0)")
 
 
-def init_arguments(key, sizes, activation, output, initializer, batch_norm, dtype):
+def init_arguments(key, sizes, activation, output, initializer, batch_norm, stack, dtype):
     """The normalised sizes and dtype of ``fnn.init``."""
     prng_key(key)
     sizes = layer_sizes(sizes)
@@ -120,6 +120,7 @@ def init_arguments(key, sizes, activation, output, initializer, batch_norm, dtyp
             "write initializer=fnn.he_normal, or another of fnn.initializers"
         )
     one_of("batch_norm", batch_norm, (None, *GRADIENTS))
+    one_of("stack", stack, (False, True))
     return sizes, floating_dtype(dtype)
 
 
@@ -139,6 +140,11 @@ def is_layer(layer) -> bool:
     return all(hasattr(layer, name) for name in ("W", "b", "activation", "norm"))
 
 
+def stacked(layer) -> bool:
+    """Whether a layer is a run of layers, with a leading axis."""
+    return getattr(layer, "stacked", False)
+
+
 def layers(params) -> None:
     """Raise unless ``params`` is a sequence of layers whose leaves are arrays that jit will not truncate."""
     if not isinstance(params, (tuple, list)) or not params or not all(map(is_layer, params)):
@@ -148,8 +154,12 @@ def layers(params) -> None:
             raise TypeError(f"params[{i}].norm: expected a fnn.BatchNorm or None, got {describe(layer.norm)}")
         for name, leaf in leaves(layer).items():
             array(f"params[{i}].{name}", leaf)
-        if layer.W.ndim != 2:
-            raise ValueError(f"params[{i}].W: expected shape (n_out, n_in), got {layer.W.shape}")
+        if layer.W.ndim != 2 + stacked(layer):
+            shape = "(D, n, n)" if stacked(layer) else "(n_out, n_in)"
+            raise ValueError(f"params[{i}].W: expected shape {shape}, got {layer.W.shape}")
+    for i in {0, len(params) - 1}:
+        if stacked(params[i]):
+            raise ValueError(f"params[{i}]: expected a fnn.Dense first and last, got a stack; write fnn.stack(layers)")
 
 
 def leaves(layer) -> dict:
@@ -206,7 +216,7 @@ def ports(params) -> Ports:
     """The ports of layers, or those that other parameters tell of themselves."""
     if hasattr(params, "ports"):
         return params.ports
-    return Ports(params[0].W.dtype, params[0].W.shape[1], params[-1].W.shape[0])
+    return Ports(params[0].W.dtype, params[0].W.shape[-1], params[-1].W.shape[-2])
 
 
 def floating(name: str, value, params) -> None:
@@ -230,8 +240,8 @@ def network(params, x, masks) -> None:
         raise TypeError(f"params[0].W: expected a floating dtype, got {dtype}; write fnn.init(key, sizes)")
     for i, (layer, of_layer) in enumerate(zip(params, masks)):
         _layer(f"params[{i}]", layer, n_in, dtype, batch)
-        mask_shapes(f"masks[{i}]", of_layer, layer.W.shape[1], layer.W.shape, dtype, batch)
-        n_in = layer.W.shape[0]
+        mask_shapes(f"masks[{i}]", of_layer, n_in, layer.W.shape, dtype, batch)
+        n_in = layer.W.shape[-2]
 
 
 def examples(x, n_in: int) -> int:
@@ -245,14 +255,16 @@ def examples(x, n_in: int) -> int:
 
 def _layer(name, layer, n_in, dtype, batch) -> None:
     activation_like(layer.activation, f"{name}.activation")
-    if layer.W.ndim != 2 or layer.W.shape[1] != n_in:
+    *run, n_out, columns = layer.W.shape  # run: (D,) of a stack
+    if len(run) != stacked(layer) or columns != n_in or (run and n_out != n_in):
+        shape = f"(D, {n_in}, {n_in})" if stacked(layer) else f"(n_out, {n_in})"
         raise ValueError(
-            f"{name}.W: expected shape (n_out, {n_in}), rows for receiving neurons, got {layer.W.shape}; "
+            f"{name}.W: expected shape {shape}, rows for receiving neurons, got {layer.W.shape}; "
             "write fnn.init(key, sizes), or W.T if rows and columns are exchanged"
         )
     for part, leaf in leaves(layer).items():
-        if part != "W" and leaf.shape != layer.W.shape[:1]:
-            raise ValueError(f"{name}.{part}: expected shape {layer.W.shape[:1]}, got {leaf.shape}")
+        if part != "W" and leaf.shape != (*run, n_out):
+            raise ValueError(f"{name}.{part}: expected shape {(*run, n_out)}, got {leaf.shape}")
         if leaf.dtype != dtype:
             raise TypeError(f"{name}.{part}: expected {dtype} as params[0].W has, got {leaf.dtype}")
     if layer.norm is not None:
@@ -263,8 +275,9 @@ def _layer(name, layer, n_in, dtype, batch) -> None:
 
 
 def mask_shapes(name: str, mask: Mask, units: int, arrows: tuple[int, ...], dtype, batch: int) -> None:
-    """Raise unless the mask's units are (batch, units) or (1, units) and its arrows have their shape."""
-    shapes: dict[str, list[tuple[int, ...]]] = {"units": [(batch, units), (1, units)], "arrows": [arrows]}
+    """Raise unless the mask's units are (batch, units) or (1, units) and its arrows like W; (D, …) for a stack."""
+    run = arrows[:-2]
+    shapes = {"units": [(*run, batch, units), (*run, 1, units)], "arrows": [arrows]}
     for part, allowed in shapes.items():
         leaf = getattr(mask, part)
         if leaf is not None and leaf.shape not in allowed:

@@ -1,6 +1,7 @@
 """What people look at: tables, as text in a terminal and as HTML in a notebook, and a progress bar."""
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,19 +66,16 @@ def summary(params: Params | Any) -> Table:
     if hasattr(params, "table"):  # parameters that show themselves
         return params.table()
     checks.layers(params)
-    rows = tuple(
-        (
-            str(number),
-            f"{layer.W.shape[1]:,}",
-            f"{layer.W.shape[0]:,}",
-            str(layer.activation),
-            "-" if layer.norm is None else layer.norm.gradient,
-            f"{count(layer):,}",
-        )
-        for number, layer in enumerate(params, 1)
-    )
+    rows, number = [], 1
+    for layer in params:
+        *run, n_out, n_in = layer.W.shape
+        last = number + math.prod(run) - 1
+        name = f"{number}–{last}" if run else str(number)  # of a stack, its first and last layer
+        norm = "-" if layer.norm is None else layer.norm.gradient
+        rows.append((name, f"{n_in:,}", f"{n_out:,}", str(layer.activation), norm, f"{count(layer):,}"))
+        number = last + 1
     header = ("layer", "inputs", "outputs", "activation", "norm", "parameters")
-    return Table(header, rows, footer=f"{count(params):,} parameters, {params[0].W.dtype}")
+    return Table(header, tuple(rows), footer=f"{count(params):,} parameters, {params[0].W.dtype}")
 
 
 class Bar:

@@ -12,8 +12,10 @@ Two conventions, ``p`` being the probability to **keep**:
 Both have the same mean over r; ``fnn.fold`` makes the network for test time of either.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +29,7 @@ class Mask(NamedTuple):
 
     units:  (B, n_in) or (1, n_in), multiplies the layer's input: r of whole neurons, by example or by batch.
     arrows: (n_out, n_in), multiplies W: r_kl, one for every arrow l → k (equation S4).
+    Both have a leading axis of layers for a ``Stack``.
     """
 
     units: Array | None = None
@@ -48,7 +51,8 @@ class Dropout:
     """Drops whole neurons: each of a layer's inputs is kept with probability ``keep``.
 
     keep: a number in [0, 1], for every hidden neuron (the network's own input is kept whole); or a tuple with one
-    entry per layer, the first for the network's input, each a number, an array (n_in,), or None for all.
+    entry per layer, the first for the network's input, each a number, an array (n_in,), or None for all; an array
+    for a ``Stack`` is (D, n).
     inverted: scale by 1/keep in training, and not by keep at test time; keep must then be above 0.
     per_example: a fresh mask for every example; False: one for the mini-batch.
 
@@ -66,6 +70,12 @@ class Dropout:
     @staticmethod
     def mask(values: Array) -> Mask:
         return Mask(units=values)
+
+    @staticmethod
+    def of_weights(p, W: Array) -> Array:
+        """The probability of every weight's input, broadcast against W."""
+        p = jnp.asarray(p, W.dtype)
+        return p[..., None, :] if p.ndim else p
 
 
 @jax.tree_util.register_dataclass
@@ -89,6 +99,11 @@ class DropConnect:
     def mask(values: Array) -> Mask:
         return Mask(arrows=values)
 
+    @staticmethod
+    def of_weights(p, W: Array) -> Array:
+        """The probability of every weight."""
+        return jnp.asarray(p, W.dtype)
+
 
 def probabilities(dropout: Dropout | DropConnect, params: Sequence) -> tuple:
     """The probability to keep, layer by layer: None, a number, or an array.
@@ -102,7 +117,8 @@ def probabilities(dropout: Dropout | DropConnect, params: Sequence) -> tuple:
     if len(keep) != len(params):
         raise ValueError(f"keep: expected one entry per layer, {len(params)}, got {len(keep)}")
     for i, (p, layer) in enumerate(zip(keep, params)):
-        _, shape = dropout.shapes(layer.W.shape[0], layer.W.shape[1], 1)
+        *run, n_out, n_in = layer.W.shape  # run: (D,) of a stack
+        shape = (*run, *dropout.shapes(n_out, n_in, 1)[1])
         require_probability(f"keep[{i}]" if isinstance(dropout.keep, (tuple, list)) else "keep", p, dropout, shape)
     return tuple(keep)
 
@@ -134,13 +150,19 @@ def sample_masks(key: Array, params: Sequence, dropout: Dropout | DropConnect, b
     params: tuple of ``Dense``; batch: the number of examples. May be called under jit. Raises TypeError or
     ValueError that names the argument.
     """
-    masks = []
-    for i, (layer, p) in enumerate(zip(params, probabilities(dropout, params))):
+    masks, number = [], 0  # of the layer
+    for layer, p in zip(params, probabilities(dropout, params)):
+        *run, n_out, n_in = layer.W.shape
+        shape, _ = dropout.shapes(n_out, n_in, batch)
+        draw = partial(kept, shape=shape, dtype=layer.W.dtype, inverted=dropout.inverted)
         if p is None:
             masks.append(Mask())
-            continue
-        shape, _ = dropout.shapes(layer.W.shape[0], layer.W.shape[1], batch)
-        masks.append(dropout.mask(kept(jax.random.fold_in(key, i), p, shape, layer.W.dtype, dropout.inverted)))
+        elif not run:
+            masks.append(dropout.mask(draw(jax.random.fold_in(key, number), p)))
+        else:  # of a stack, the masks that its layers would have one by one
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, number + jnp.arange(*run))
+            masks.append(dropout.mask(jax.vmap(draw, (0, 0 if jnp.ndim(p) else None))(keys, p)))
+        number += math.prod(run)
     return tuple(masks)
 
 
@@ -158,4 +180,4 @@ def expected_weights(params: Sequence, dropout: Dropout | DropConnect | None) ->
     keeps = probabilities(dropout, params)
     if dropout.inverted:
         return [layer.W for layer in params]
-    return [layer.W if p is None else layer.W * jnp.asarray(p, layer.W.dtype) for layer, p in zip(params, keeps)]
+    return [layer.W if p is None else layer.W * dropout.of_weights(p, layer.W) for layer, p in zip(params, keeps)]

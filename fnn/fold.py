@@ -15,11 +15,11 @@ from jax import Array
 
 from fnn import checks
 from fnn.dropout import DropConnect, Dropout, expected_weights
-from fnn.network import Dense, Params, trace
+from fnn.network import Params, trace
 
 
 class Moments(NamedTuple):
-    """Mean and unbiased variance of a layer's ψ over the population, (n,) each."""
+    """Mean and unbiased variance of a layer's ψ over the population, (n,) each; (D, n) of a ``Stack``."""
 
     mean: Array
     variance: Array
@@ -66,8 +66,8 @@ def batch_moments(params: Params, x: Array) -> tuple[Moments | None, ...]:
         if layer.norm is None:
             moments.append(None)
             continue
-        mean = jnp.mean(t.psi, axis=0)
-        moments.append(Moments(mean, jnp.sum((t.psi - mean) ** 2, axis=0) / (len(x) - 1)))
+        mean = jnp.mean(t.psi, axis=-2, keepdims=True)
+        moments.append(Moments(mean[..., 0, :], jnp.sum((t.psi - mean) ** 2, axis=-2) / (len(x) - 1)))
     return tuple(moments)
 
 
@@ -97,8 +97,8 @@ def fold(
                     "write fold(params, fnn.statistics(params, batches))"
                 )
             scale = layer.norm.gamma / jnp.sqrt(moments.variance + layer.norm.eps)
-            W, b = scale[:, None] * W, scale * (b - moments.mean) + layer.norm.beta
-        layers.append(Dense(W, b, layer.activation))
+            W, b = scale[..., None] * W, scale * (b - moments.mean) + layer.norm.beta
+        layers.append(replace(layer, W=W, b=b, norm=None))
     return tuple(layers)
 
 

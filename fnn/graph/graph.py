@@ -16,6 +16,7 @@ from fnn.graph.drawn import drawn_arrows
 from fnn.graph.structure import Structure
 from fnn.network import Params
 from fnn.numbers import floating_dtype, layer_sizes, number
+from fnn.stacking import unstack
 
 GENERATIONS_SHOWN = 10  # of a summary, at either end
 
@@ -105,7 +106,7 @@ class Graph(Structure):
         >>> bool(jnp.allclose(fnn.graph.forward(network, jnp.ones(3)), fnn.forward(params, jnp.ones(3))))
         True
         """
-        checks.layers(params)
+        params = unstack(params)
         for i, layer in enumerate(params):
             if layer.norm is not None:
                 raise ValueError(

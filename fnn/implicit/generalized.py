@@ -58,7 +58,7 @@ def generalized_linear(params: Params, x: Array, y: Array, learning_rate: float 
 
 @partial(jax.jit, static_argnames="loss")
 def _generalized_linear(params, x, y, eta, *, loss):
-    t, y = rows(trace(params, x), x, y, loss)
+    t, y = rows(params, x, y, loss)
     return (moved(params[0], t[0], output_step(loss, t[0].psi, y, eta, squared_length(t[0].a_in))),)
 
 
@@ -89,7 +89,9 @@ def moved(layer: Dense, t: LayerTrace, alpha: Array) -> Dense:
     return replace(layer, W=layer.W + weight_gradient(alpha, t.a_in) * scale, b=layer.b + bias_gradient(alpha) * scale)
 
 
-def rows(traces: tuple[LayerTrace, ...], x: Array, y: Array, loss: Loss) -> tuple[tuple[LayerTrace, ...], Array]:
+def rows(params: Params, x: Array, y: Array, loss: Loss) -> tuple[tuple[LayerTrace, ...], Array]:
     """The traces and y with examples in rows, after a check of y."""
+    x, y = (x, y) if x.ndim == 2 else (x[None], y[None])
+    traces = trace(params, x)
     checks.target(y, traces[-1].a, loss)
-    return (traces, y) if x.ndim == 2 else jax.tree.map(lambda leaf: leaf[None], (traces, y))
+    return traces, y

@@ -22,7 +22,7 @@ from fnn.implicit.arguments import arguments, target_values
 from fnn.implicit.generalized import LOSSES, moved, output_step, rows, squared_length
 from fnn.implicit.units import HAVE_STEP, unit_step
 from fnn.losses import Loss, SquaredError
-from fnn.network import Dense, Params, trace
+from fnn.network import Dense, Params, each
 from fnn.numbers import whole
 
 OUTPUTS = ("proximal", "linear")
@@ -81,10 +81,10 @@ def layerwise(
 
 @partial(jax.jit, static_argnames=("loss", "output", "steps"))
 def _layerwise(params, x, y, eta, *, loss, output, steps):
-    traces, y = rows(trace(params, x), x, y, loss)
-    new: list[Dense] = []
-    g: Any = None  # ∂L/∂a of the layer at hand
-    for layer, t in reversed(tuple(zip(params, traces))):
+    traces, y = rows(params, x, y, loss)
+
+    def layer_step(g, layer, t):
+        """From ∂L/∂a of a layer to that of the one below, and the layer after its step."""
         s = squared_length(t.a_in)
         if g is None:
             delta = output_delta(loss, layer.activation, t.z, t.a, y)  # (1)
@@ -95,6 +95,12 @@ def _layerwise(params, x, y, eta, *, loss, output, steps):
         else:
             delta = hidden_delta(g, layer.activation, t.z, t.a)  # (2b)
             alpha = unit_step(layer.activation, t.z, g, eta, s, steps)
-        g = layer_input_gradient(delta, layer.W)  # (2a), with the weights from before the step
-        new.insert(0, moved(layer, t, alpha))
+        # (2a), with the weights from before the step
+        return layer_input_gradient(delta, layer.W), moved(layer, t, alpha)
+
+    new: list[Dense] = []
+    g: Any = None
+    for layer, t in reversed(tuple(zip(params, traces))):
+        g, after = each(layer_step, g, layer, t, reverse=True)
+        new.insert(0, after)
     return tuple(new)

@@ -12,6 +12,7 @@ from fnn.data import for_network
 from fnn.graph import Network
 from fnn.losses import Loss
 from fnn.network import Params
+from fnn.stacking import unstack
 from fnn.verify import graphs
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.diagnose import explanations
@@ -39,7 +40,8 @@ def network(
     So a mistake is named where it is made, and not where it is felt: the error "end to end", of the hand-written
     chain, stands beside it. All wrong equations are reported, each with the mistake that it looks like.
 
-    params: tuple of ``Dense``, or the parameters of a graph, where every neuron's λ is an equation; x, y: data,
+    params: tuple of ``Dense`` (a ``Stack`` is taken layer by layer), or a graph's, where every neuron's λ is an
+    equation; x, y: data,
     (B, n_0) and (B, n_L) or labels, or one example; without data, the cases of :func:`probes` are used, and for
     a graph random data, parameters and masks. loss, rules, masks: as in ``fnn.backprop``. dtype: "float64" or
     "float32"; None tries float64, and float32 where a rule, the loss or an activation cannot run in it.
@@ -74,14 +76,13 @@ def _cases(params, x, y, loss, masks) -> Callable[[str], tuple[Case, ...]]:
     checks.layers(params)
     if x is None:
         spared = {"huge logits"} if getattr(loss, "overflows", False) else set()
-        return lambda dtype: tuple(
-            case for case in probes(in_dtype(tuple(params), dtype), SEED) if case.name not in spared
-        )
+        return lambda dtype: tuple(case for case in probes(in_dtype(params, dtype), SEED) if case.name not in spared)
     params, x, masks = checks.network_arguments(params, x, masks)
     x, y = (np.asarray(value) for value in (x, y))
     if x.ndim == 1:
         x, y = x[None], y[None]
     checks.network(params, x, masks)
+    params, masks = unstack(params), unstack(params, masks)  # the equations of every layer
     data = for_network((x, y), params, loss, "x, y")
     return lambda dtype: (Case("the data given", *in_dtype((params, data.x, data.y, masks), dtype)),)
 

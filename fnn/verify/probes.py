@@ -8,6 +8,7 @@ import numpy as np
 from fnn.batchnorm import BatchNorm
 from fnn.dropout import Mask
 from fnn.network import Params
+from fnn.stacking import unstack
 from fnn.verify.equations import Case
 
 BATCH = 7
@@ -32,7 +33,7 @@ def probes(params: Params, seed: int = 0) -> tuple[Case, ...]:
 
     Deterministic for a seed; the dtype is the parameters'.
     """
-    random = np.random.default_rng(seed)
+    params, random = unstack(params), np.random.default_rng(seed)
     dtype = params[0].W.dtype
     normed = any(layer.norm is not None for layer in params)
     rectangular = (*(WIDTHS[i % len(WIDTHS)] for i in range(len(params))), 3)
