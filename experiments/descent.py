@@ -45,12 +45,12 @@ class Options:
 
 
 def square(x):
-    """H2: f(x) = x²."""
+    """H2, B13: f(x) = x², with its derivative 2x."""
     return x * x, 2 * x
 
 
 def cubic(p):
-    """B1: f(x, y) = 2x² + 3xy + y³, with its printed gradient (4x + 3y, 3x + 3y²)."""
+    """B1: f(x, y) = 2x² + 3xy + y³, with its printed gradient (4x + 3y, 3x + 3y²); 0 is a saddle (B10)."""
     x, y = p
     return 2 * x**2 + 3 * x * y + y**3, jnp.stack([4 * x + 3 * y, 3 * x + 3 * y**2])
 
@@ -109,6 +109,36 @@ def run(options: Options) -> dict:
         "regression": regression_by_descent(options),
         "accuracy": accuracy(options),
     }
+
+
+def claims(figures: dict) -> list[results.Claim]:
+    """Least squares, and momentum among many minima."""
+    degree, start = 10, STARTS[0]
+    errors = {name: values[DEGREES.index(degree)] for name, values in figures["accuracy"].items()}
+    ends = " and ".join(f"{figures['waves'][name][str(start)][-1]:.2f}" for name in ("plain", "momentum")).replace(
+        "-", "−"
+    )
+    return [
+        results.Claim(
+            f"least squares of degree {degree} in float64: error by factorisation, and by the printed inverse",
+            f"{errors['factorisation']:.0e} and {errors['as printed']:.2f}",
+        ),
+        results.Claim(
+            f"many minima, the lowest at −0.49: where descent from {start:g} ends, plain and by momentum", ends
+        ),
+    ]
+
+
+def thinned(figures: dict, every: int = 10) -> dict:
+    """For JSON: five digits, and of long paths every tenth point and the last."""
+
+    def path(points: list) -> list:
+        kept = points if len(points) <= 50 else [*points[:-1:every], points[-1]]
+        return [
+            [float(f"{v:.5g}") for v in point] if isinstance(point, list) else float(f"{point:.5g}") for point in kept
+        ]
+
+    return {name: path(value) if isinstance(value, list) else thinned(value, every) for name, value in figures.items()}
 
 
 def finite(points) -> list:
@@ -206,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tell(figures)
         out = results.folder(options.out, "descent")
         draw(out / "descent.png", figures)
-        results.save(out, {"options": {k: str(v) for k, v in vars(options).items()}, **figures})
+        results.save(out, "descent", options, claims(figures), thinned(figures))
 
 
 if __name__ == "__main__":

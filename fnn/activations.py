@@ -63,7 +63,10 @@ class Activation:
 
 @dataclass(frozen=True)
 class Identity(Activation):
-    """a = z: a linear layer, and the output of a network whose loss takes logits."""
+    """a = z: a linear layer, and the output of a network whose loss takes logits.
+
+    A network of nothing else is one affine map (L3).
+    """
 
     def value(self, z):
         return z

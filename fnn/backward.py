@@ -30,27 +30,40 @@ from fnn.network import Dense, Masks, Params, each, forward_pass, like_examples
 
 
 def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Array) -> Array:
-    """(1) δ^L = ∂L/∂a ⊙ σ'(z^L), (B, n_L); fused where the loss knows its output activation (B6, S3)."""
+    """(1) δ^L = ∂L/∂a ⊙ σ'(z^L), (B, n_L); fused where the loss knows its output activation (B6, S3).
+
+    B7, corrected in its sign, is the squared error behind a sigmoid; a softmax takes its whole Jacobian (B12).
+    """
     return loss.delta(activation, z, a, y)
 
 
 def layer_input_gradient(delta: Array, W: Array, mask: Array | None = None) -> Array:
-    """(2a) g = ∂/∂a^{ℓ−1} = δ^ℓ W^ℓ, (B, n_in); W with its arrow mask in it, mask of this layer's input units."""
+    """(2a) g = ∂/∂a^{ℓ−1} = δ^ℓ W^ℓ, (B, n_in); W with its arrow mask in it, mask of this layer's input units.
+
+    The Jacobian ∂z^{ℓ+1}/∂a^ℓ = W^{ℓ+1} in H9, H15, H16 (corrected), L8, B8, B14 and N5.
+    """
     return masked(delta @ W, mask)
 
 
 def hidden_delta(g: Array, activation: Activation, z: Array, a: Array) -> Array:
-    """(2b) ∂/∂z^ℓ = g ⊙ σ'(z^ℓ), (B, n_ℓ) (with 2a: H9, B6, S2, N5)."""
+    """(2b) ∂/∂z^ℓ = g ⊙ σ'(z^ℓ), (B, n_ℓ) (with 2a: H9, B6, S2, N5).
+
+    ∂a^ℓ/∂z^ℓ is a diagonal matrix (H15), and so ⊙ an elementwise product (H13 corrected).
+    """
     return activation.pullback(g, z, a)
 
 
 def weight_gradient(delta: Array, a_in: Array, mask: Array | None = None) -> Array:
-    """(3) Σ_rows δ ⊗ a_in = δᵀ a_in, (n_out, n_in), times the arrow mask (H10 corrected, S4); a_in carries its mask."""
+    """(3) Σ_rows δ ⊗ a_in = δᵀ a_in, (n_out, n_in), times the arrow mask (H10 corrected, S4); a_in carries its mask.
+
+    An outer product per example: ∂ψ_i/∂W_ij = a_j, and 0 for other rows (H14 corrected, B6, B14). An arrow that is
+    masked has gradient 0 (S12).
+    """
     return masked(delta.T @ a_in, mask)
 
 
 def bias_gradient(delta: Array) -> Array:
-    """(4) Σ_rows δ, (n_out,) (H10)."""
+    """(4) Σ_rows δ, (n_out,), for ∂ψ/∂b is the identity (H10; H14 and N8 corrected)."""
     return jnp.sum(delta, axis=0)
 
 
@@ -150,6 +163,9 @@ def backprop(
     integer labels (B,) where the loss takes them; loss: see ``fnn.losses``; reduction: "mean" or "sum" over the
     examples (L7, S3); masks: one ``Mask`` per layer, or None; rules: the equations to use.
 
+    The stacked gradient of L9, by reverse accumulation (L10): each δ once, from the output down (H12), all of them with
+    the W from before any update (H11 corrected). Examples are independent, and so may be computed in parallel (N6).
+
     Compiled once for each combination of shapes, loss, reduction and rules; may be called under a user's own
     jit, vmap or scan. Raises TypeError or ValueError that names the argument.
 
@@ -181,7 +197,8 @@ def deltas(
     """δ^ℓ = ∂(Σ_n L_n)/∂ψ^ℓ for every layer (H8): a tuple of (B, n_ℓ), or (n_ℓ,) for a single example.
 
     The derivative is of the **sum** over the examples, so row n does not shrink as the batch grows. With the
-    layers' inputs (``trace``) all else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Arguments as in :func:`backprop`.
+    layers' inputs (``trace``) all else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic differentiation
+    computes the same numbers and shows none of them (L10). Arguments as in :func:`backprop`.
     """
     return _run(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
 

@@ -55,6 +55,8 @@ def norm_pullback(norm: BatchNorm, psi: Array, delta_z: Array) -> tuple[Array, A
                through μ:  ∂/∂μ = −Σ_j h_j / s,          ∂μ/∂ψ_i = 1/m   (∂ν/∂μ = −2 mean(ψ − μ) = 0)
                together:   ∂/∂ψ_i = (h_i − mean(h) − x̂_i mean(h x̂)) / s                               (S8)
 
+    ψ̂ does not depend on the layer's bias: its gradient is 0 in full, and not with the statistics fixed (S13).
+
     Shapes: psi and delta_z (B, n), results (B, n), (n,), (n,).
     """
     x_hat, s = standardise(norm, psi)

@@ -31,7 +31,8 @@ from fnn.initializers import glorot_normal, standard_normal
 class Dense:
     """One layer, a = σ(W a_in + b): a pytree with leaves W, b and, if any, the batch norm's γ and β.
 
-    W: (n_out, n_in), b: (n_out,), one floating dtype in the whole network; activation: see ``fnn.activations``;
+    W: (n_out, n_in), a row for each receiving neuron (H6 and L1, corrected); b: (n_out,); one floating dtype in the
+    whole network; activation: see ``fnn.activations``;
     norm: None, or a :class:`BatchNorm` between the affine map and the activation.
     Nothing is checked here, for transformations build layers of other things than arrays; ``forward`` checks.
     """
@@ -95,8 +96,8 @@ def init(
     key: ``jax.random.key(seed)``; activation: of every hidden layer; output: of the last one;
     initializer: f(key, (n_out, n_in), dtype) → W, see ``fnn.initializers``; biases start at zero, and
     at N(0, 1) with ``standard_normal``; batch_norm: "full" or "fixed" puts a :class:`BatchNorm` with γ = 1,
-    β = 0 in every hidden layer, whose bias, being of no effect there, stays zero; stack: every run of hidden layers
-    with equal widths as one :class:`Stack`, with the same values; dtype: floating.
+    β = 0 in every hidden layer, whose bias, being of no effect there (S13), stays zero; stack: every run of hidden
+    layers with equal widths as one :class:`Stack`, with the same values; dtype: floating.
 
     Raises TypeError or ValueError that names the argument.
 
@@ -137,7 +138,7 @@ def runs(kinds: Sequence) -> list[list[int]]:
 
 
 def forward(params: Params, x: Array, masks: Masks = None) -> Array:
-    """The network's output a^L: (B, n_L), or (n_L,) for a single example (equations H5, N2).
+    """The network's output a^L: (B, n_L), or (n_L,) for a single example (equations H5, L12, N2).
 
     params: tuple of :class:`Dense`; x: (B, n_0) or (n_0,), in the parameters' dtype; masks: one ``Mask`` per
     layer, or None. Raises TypeError or ValueError that names the argument.
@@ -149,7 +150,7 @@ def forward(params: Params, x: Array, masks: Masks = None) -> Array:
 
 
 def trace(params: Params, x: Array, masks: Masks = None) -> tuple[LayerTrace, ...]:
-    """Everything that the forward pass computes, one :class:`LayerTrace` per layer; arguments as in ``forward``."""
+    """Everything that the forward pass computes (H5), one :class:`LayerTrace` per layer; arguments as ``forward``'s."""
     return _trace(*checks.network_arguments(params, x, masks))
 
 

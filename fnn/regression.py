@@ -17,6 +17,8 @@ from fnn.numbers import number
 def least_squares(A: Array, y: Array, rcond: float | None = None) -> Array:
     """The v that minimises ‖Av − y‖², and among several such v the shortest: v = A⁺y = V Σ⁺ Uᵀ y (H4 corrected).
 
+    What a network without activation functions is fitted to in the end (L13).
+
     A = U Σ Vᵀ is the singular value decomposition; Σ⁺ has 1/σ_i where σ_i > rcond · σ_1, and 0 below, where a
     direction is taken for one that A does not see. A: (m, n), float32 or float64, m, n ≥ 1, of any rank, also wide;
     y: (m,) or (m, k), of A's dtype, each column a problem of its own. rcond: ≥ 0, by default max(m, n) · ε, as

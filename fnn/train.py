@@ -137,13 +137,16 @@ def make_step(
 
 
 def evaluate(params: AnyParams, data, *, loss: Loss) -> Record:
-    """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y)."""
+    """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y).
+
+    The class is the output with the highest activation (L4).
+    """
     params, data = _for_evaluation(params, data, loss)
     return _named(_evaluate(params, *_on_device(data), _classes(data), loss=loss, scale=data.scale), "")
 
 
 def predict(params: AnyParams, data: Dataset) -> np.ndarray:
-    """The network's outputs for every example of ``data``, a Dataset: (N, n_L)."""
+    """The network's outputs for every example of ``data``, a Dataset: (N, n_L); ``.argmax(1)`` is the class (L4)."""
     if not isinstance(data, Dataset):
         raise TypeError(
             f"data: expected a fnn.data.Dataset, got {checks.describe(data)}; or write fnn.forward(params, x)"

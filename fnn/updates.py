@@ -70,7 +70,7 @@ __all__ = [
 
 @one_object_per_value
 def sgd(learning_rate: float | Schedule) -> optax.GradientTransformation:
-    """Gradient descent, θ ← θ − η g (equations H3, B3, S3).
+    """Gradient descent, θ ← θ − η g (equations H3, B3, S3), along the negative gradient (L11 corrected).
 
     learning_rate: η > 0, or a schedule step → η. Raises TypeError or ValueError on anything else.
 
@@ -85,6 +85,8 @@ def sgd(learning_rate: float | Schedule) -> optax.GradientTransformation:
 @one_object_per_value
 def momentum(learning_rate: float | Schedule, alpha: float = 0.9) -> optax.GradientTransformation:
     """Δ ← αΔ − η g, θ ← θ + Δ; the first step has no Δ yet and is plain (equations S10: 26, 27).
+
+    Where g = 0, θ still moves, by αΔ: so do weights that dropout has taken out of a mini-batch (S12).
 
     learning_rate: η > 0, or a schedule step → η, inside the velocity; alpha: 0 ≤ α < 1.
     Raises TypeError or ValueError on anything else.
@@ -153,6 +155,9 @@ class Path(NamedTuple):
 
 def descend(f: Callable, x0, learning_rate: float | Schedule, steps: int, *, rule: Callable = sgd) -> Path:
     """Gradient descent on any function, x_{n+1} = x_n − η ∇f(x_n), with the path recorded (equation H3).
+
+    The printed claims about it are run: the decrease holds for small steps (H1), −∇f is the steepest way down (B2), the
+    length of a step is η‖∇f‖ and not constant (B15), and where it ends may be a saddle (B10).
 
     f: x → (value, gradient), the value a scalar and the gradient like x; written by hand, or ``jax.value_and_grad(f)``;
     for a network ``lambda params: fnn.value_and_backprop(params, x, y)``. x0: any pytree of floating arrays, or a

@@ -1,4 +1,4 @@
-"""Handwritten notes, *Application: neural networks*, with the experiment E6 in row N6."""
+"""Handwritten notes, *Application: neural networks*; the experiment E6 is row N6."""
 
 from functools import cache
 from itertools import combinations

@@ -16,5 +16,5 @@ POINTERS = {
     "E3": Pointer("covariate shift and batch norm, Ioffe and Szegedy 2015 (Strabel)", "experiments.batchnorm"),
     "E4": Pointer("dropout against over-fitting (Strabel)", "experiments.dropout"),
     "E5": Pointer("local minima, and momentum leaving them (Bhaip)", "experiments.descent"),
-    "E6": Pointer("gradients of data points in parallel (the notes)", "experiments.equations.notes"),
+    "E6": Pointer("gradients of data points in parallel (the notes)", "experiments.equations"),
 }  # fmt: skip

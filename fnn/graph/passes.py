@@ -58,6 +58,8 @@ def backprop(
 ) -> Network:
     """The gradients ∂C/∂w of every arrow and ∂C/∂β of every neuron (equations S2, S3): a pytree like ``params``.
 
+    Every λ comes from the weights before any update (S11 corrected).
+
     params, x, masks: as in :func:`forward`; y: (B, n_L) or (n_L,), or labels (B,); loss, reduction: as in
     ``fnn.backprop``. rules: the equations; with any but ``fnn.RULES`` every arrow is computed in a matrix between
     two generations, so that ``input_gradient`` and ``weight_gradient`` see all of them: meant for small graphs.
