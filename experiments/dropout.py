@@ -1,4 +1,4 @@
-"""Dropout and DropConnect on MNIST: ``python -m experiments.dropout``.
+"""Dropout and DropConnect on MNIST (E4, S5): ``python -m experiments.dropout``.
 
 1. Over-fitting: 784-800-800-10 on 1,000 training images, with nothing, dropout, and DropConnect.
 2. The same three on the whole training set.
@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -61,7 +61,7 @@ def kinds(options: Options) -> dict[str, fnn.Dropout | fnn.DropConnect | None]:
 
 
 def train(options: Options, data: Dataset, test: Dataset, dropout, epochs: int):
-    """The trained network and its records, with the training accuracy of the folded network at the end."""
+    """The trained network, test loss and accuracy by epoch, and the folded network's training accuracy at the end."""
     params = fnn.init(
         jax.random.key(options.seed), (784, *options.hidden, 10), activation=fnn.ReLU(), initializer=fnn.he_normal
     )
@@ -73,7 +73,10 @@ def train(options: Options, data: Dataset, test: Dataset, dropout, epochs: int):
         key=jax.random.key(options.seed), validation=test, dropout=dropout,
     )  # fmt: skip
     fitted = evaluate(fnn.fold(params, dropout=dropout), data, loss=LOSS)
-    return params, {"history": history, "training_accuracy": fitted["accuracy"], "training_loss": fitted["loss"]}
+    curves = {
+        f"test {what}": [round(record[f"validation_{what}"], 4) for record in history] for what in ("loss", "accuracy")
+    }
+    return params, curves | {"training accuracy": fitted["accuracy"], "training loss": fitted["loss"]}
 
 
 def compare_inference(options: Options, params, dropout, test: Dataset) -> dict:
@@ -126,13 +129,13 @@ def gaussian_forward(key, params, keep: Sequence[float | None], x):
 def draw(path: Path, small: dict[str, dict], whole: dict[str, dict], options: Options) -> None:
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     few, many = f"{options.small:,} training images", "60,000 training images"
-    panels = (("validation_loss", small, few), ("error", small, few), ("error", whole, many))
+    panels = (("loss", small, few), ("error", small, few), ("error", whole, many))
     for axes, (what, runs, title) in zip(figure.subplots(1, 3), panels):
         for name, run in runs.items():
             if what == "error":
-                values = [100 * (1 - record["validation_accuracy"]) for record in run["history"]]
+                values = [100 * (1 - accuracy) for accuracy in run["test accuracy"]]
             else:
-                values = [record[what] for record in run["history"]]
+                values = run["test loss"]
             label = f"{name}: {values[-1]:.2f}"
             axes.plot(range(1, len(values) + 1), values, color=COLOURS[name], label=label)
         last = [line.get_ydata()[-1] for line in axes.lines]
@@ -143,21 +146,39 @@ def draw(path: Path, small: dict[str, dict], whole: dict[str, dict], options: Op
     figure.savefig(path, dpi=110)
 
 
+def claims(options: Options, small: dict, whole: dict, inference: dict) -> list[results.Claim]:
+    """Over-fitting, the whole training set, and inference by W p."""
+    losses = ", ".join(f"{run['test loss'][-1]:.2f}" for run in small.values())
+    errors = ", ".join(f"{100 * (1 - run['test accuracy'][-1]):.2f}" for run in whole.values())
+    difference = {
+        way: " and ".join(f"{of[way]['mean absolute difference']:.4f}" for of in inference.values())
+        for way in ("W p", "Gaussian")
+    }
+    return [
+        results.Claim(f"over-fitting on {options.small:,} images: test loss with {', '.join(small)}", losses),
+        results.Claim(f"the whole training set, {options.epochs} epochs: test error, the same three", f"{errors} %"),
+        results.Claim(
+            f"W p against the mean over {options.masks:,} masks: mean difference of the class probabilities, "
+            f"{' and '.join(inference)}",
+            f"{difference['W p']}; by Wan et al.'s Gaussian {difference['Gaussian']}",
+        ),
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
     if options.full:
-        options = Options(**{**vars(options), "epochs": 100, "small_epochs": 1000})
-    print(f"Shortened: {options.epochs} epochs on the whole set, where published runs take hundreds.")
+        options = replace(options, epochs=100, small_epochs=1000)
+    shortened = f"{options.epochs} epochs on the whole set, where published runs take hundreds"
+    print(f"Shortened: {shortened}.")
     data, test = digits.load()
     small, whole, inference = {}, {}, {}
     for name, dropout in kinds(options).items():
         _, small[name] = train(options, data[: options.small], test, dropout, options.small_epochs)
         params, whole[name] = train(options, data, test, dropout, options.epochs)
         for size, run in ((options.small, small[name]), (len(data), whole[name])):
-            accuracy = run["history"][-1]["validation_accuracy"]
-            print(
-                f"{name}, {size:,} images: test {100 * accuracy:.2f} %, training {100 * run['training_accuracy']:.2f} %"
-            )
+            accuracy, fitted = 100 * run["test accuracy"][-1], 100 * run["training accuracy"]
+            print(f"{name}, {size:,} images: test {accuracy:.2f} %, training {fitted:.2f} %", flush=True)
         if dropout is not None:
             inference[name] = compare_inference(options, params, dropout, test)
             for way, figures in inference[name].items():
@@ -165,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = results.folder(options.out, "dropout")
     draw(out / "dropout.png", small, whole, options)
     figures = {"small": small, "whole": whole, "inference": inference}
-    results.save(out, {"options": {k: str(v) for k, v in vars(options).items()}, **figures})
+    results.save(out, "dropout", options, claims(options, small, whole, inference), figures, shortened=shortened)
 
 
 if __name__ == "__main__":

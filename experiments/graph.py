@@ -1,4 +1,4 @@
-"""Networks that are graphs: ``python -m experiments.graph``.
+"""Networks that are graphs (S1, S2): ``python -m experiments.graph``.
 
 1. MNIST with layers, with layers and skip connections, and with a sparse random graph.
 2. Pruning: the weakest arrows of the trained layers are taken away, and the graph that is left is trained on. Beside
@@ -6,7 +6,6 @@
 3. A small random graph fitted to f*(x, y) = sin(πx) cos(πy), drawn with the λ's of one example as colours.
 """
 
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -139,13 +138,10 @@ def draw(path: Path, pruned: list[dict], accuracy: dict[str, dict], params: Netw
     arrows = [row["arrows"] for row in pruned]
     lines = (
         ("random arrows", "random arrows, from the start", RED),
-        ("pruned", "layers, the weakest arrows taken away", GREY),
+        ("pruned", "weakest arrows taken away", GREY),
         ("fine-tuned", "and fine-tuned", BLUE),
     )
     for what, label, colour in lines:
-        label = {"pruned": "weakest arrows taken away", "fine-tuned": "and fine-tuned"}.get(
-            what, what + ", from the start"
-        )
         right.plot(arrows, [100 * (1 - row[what]) for row in pruned], ".-", color=colour, label=label)
     for (name, figures), marker in zip(accuracy.items(), "sD^"):
         right.plot(figures["arrows"], 100 * (1 - figures["accuracy"]), marker, color="black", label=name)
@@ -157,9 +153,25 @@ def draw(path: Path, pruned: list[dict], accuracy: dict[str, dict], params: Netw
     figure.savefig(path, dpi=110)
 
 
+def claims(options: Options, accuracy: dict[str, dict], pruned: list[dict]) -> list[results.Claim]:
+    """The three graphs, and what is left of the first after each pruning."""
+    reached = ", ".join(f"{100 * of['accuracy']:.2f}" for of in accuracy.values())
+    layers, arrows = next(iter(accuracy)), ", ".join(f"{row['arrows']:,}" for row in pruned)
+    tuned = ", ".join(f"{100 * row['fine-tuned']:.2f}" for row in pruned)
+    last = pruned[-1]
+    return [
+        results.Claim(
+            f"graphs on MNIST, {options.epochs} epochs: {', '.join(accuracy)}: test accuracy", f"{reached} %"
+        ),
+        results.Claim(
+            f"the {layers} pruned to {arrows} of {accuracy[layers]['arrows']:,} arrows, fine-tuned each time",
+            f"{tuned} %; {last['arrows']:,} random arrows {100 * last['random arrows']:.2f} %",
+        ),
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
-    started = time.perf_counter()
     data, test = digits.load()
     data = data[: options.examples]
     trained, accuracy = {}, {}
@@ -175,8 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = results.folder(options.out, "graph")
     draw(out / "graph.png", pruned, accuracy, small)
     figures = {"accuracy": accuracy, "pruned": pruned, "small graph": losses}
-    seconds = time.perf_counter() - started
-    results.save(out, {"options": {k: str(v) for k, v in vars(options).items()}, **figures, "seconds": seconds})
+    results.save(out, "graph", options, claims(options, accuracy, pruned), figures)
 
 
 if __name__ == "__main__":

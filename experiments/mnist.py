@@ -1,23 +1,18 @@
-"""Train a network on handwritten digits with hand-written gradients: ``python -m experiments.mnist``.
+"""Train a network on handwritten digits with hand-written gradients (E1): ``python -m experiments.mnist``.
 
 It loads MNIST, checks the hand-written gradient against ``jax.grad`` on real digits, trains, and leaves the
 learning curves, a sheet of the mistakes, the history and the parameters in a folder.
 
 The hyper-parameters of the default were chosen with ``--hold-out``: by training on the first 50,000 images and
-looking at the last 10,000 training images; the test set took no part. The Nielsen presets are those of chapter 1
-of his book.
+looking at the last 10,000 training images; the test set took no part. ``experiments.nielsen`` has those of a book.
 """
 
-import argparse
-import dataclasses
-import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -26,9 +21,10 @@ import tyro
 from tqdm import tqdm
 
 import fnn
-from experiments import STARTED, digits
+from experiments import STARTED, digits, results
 from fnn import verify
 from fnn.data import Dataset
+from fnn.network import Params
 from fnn.train import State, evaluate, fit, predict
 
 ACTIVATIONS = {
@@ -49,8 +45,6 @@ LOSSES = {  # the loss, and the output activation it is meant for
 class Options:
     """Train a network on handwritten digits with hand-written gradients."""
 
-    preset: Literal["default", "nielsen-30", "nielsen-100"] = "default"
-    """Where the other defaults come from."""
     hidden: tuple[int, ...] = (512,)
     """Sizes of the hidden layers."""
     epochs: int = 15
@@ -66,36 +60,33 @@ class Options:
     examples: int = 60_000
     """Training images used, from the first."""
     seed: tuple[int, ...] = (0,)
-    """One run for each; of several, the mean and the best are reported."""
+    """One run for each; of several, the mean and the best are reported, and the pictures are of the first."""
     hold_out: bool = False
     """Evaluate on the last 10,000 training images, which are then not trained on: for choosing hyper-parameters."""
-    data: Path = digits.FOLDER
-    """Folder with the four IDX files; Fashion-MNIST's fit too."""
+    data: Path | None = None
+    """Folder with four IDX files, as Fashion-MNIST's; MNIST if not given."""
     out: Path | None = None
     """Folder for the results; runs/mnist-… with the time if not given."""
     load: Path | None = None
     """Evaluate these parameters (a .safetensors file) and train nothing."""
 
 
-NIELSEN = Options(
-    hidden=(30,), epochs=30, batch_size=10, learning_rate=3.0, activation="sigmoid", initializer="standard",
-    loss="squared", optimizer="sgd", schedule="constant", examples=50_000,
-)  # fmt: skip
-PRESETS = {
-    "default": Options(),
-    "nielsen-30": dataclasses.replace(NIELSEN, preset="nielsen-30"),
-    "nielsen-100": dataclasses.replace(NIELSEN, preset="nielsen-100", hidden=(100,)),
-}
+class Run(NamedTuple):
+    """A training run: what it learnt, the record of every epoch, and when it ended, in seconds since the start."""
+
+    params: Params
+    history: list[dict]
+    ended: float
+
+    @property
+    def accuracies(self) -> list[float]:
+        return [record["validation_accuracy"] for record in self.history]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=PRESETS, default="default")
-    preset = first.parse_known_args(arguments)[0].preset
-    options = tyro.cli(Options, args=arguments, default=PRESETS[preset])
-
-    train, test = digits.load(options.data)
-    checked = ", SHA-256 checked" if options.data == digits.FOLDER else ""
+    options = tyro.cli(Options, args=arguments)
+    train, test = digits.load(options.data or digits.FOLDER)
+    checked = "" if options.data else ", SHA-256 checked"
     print(f"Loaded {len(train):,} training and {len(test):,} test images of {train.x.shape[1]} pixels{checked}.\n")
     if options.load is not None:
         return evaluate_file(options.load, test, options.loss)
@@ -103,22 +94,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.hold_out:
         train, test = train[:-10_000], train[-10_000:]
         print("The test set is set aside: below, 'test' is the last 10,000 training images.\n")
-    out = options.out or Path("runs") / f"mnist-{datetime.now():%Y%m%d-%H%M%S}"
-    accuracies = []
-    for seed in options.seed:
-        folder = out if len(options.seed) == 1 else out / f"seed-{seed}"
-        accuracies.append(run(options, seed, train[: options.examples], test, folder))
-    if len(accuracies) > 1:
-        last, best = [a[-1] for a in accuracies], [max(a) for a in accuracies]
-        print(f"\n{len(accuracies)} seeds, test accuracy: last epoch {percent(last)}, best epoch {percent(best)}")
-    return None
-
-
-def run(options: Options, seed: int, train: Dataset, test: Dataset, out: Path) -> list[float]:
-    """One training run; returns the test accuracy after every epoch."""
-    loss, output = LOSSES[options.loss]
-    if not loss.takes_labels:
+    train = train[: options.examples]
+    if not LOSSES[options.loss][0].takes_labels:
         train, test = one_hot(train), one_hot(test)
+    runs = [run(options, seed, train, test) for seed in options.seed]
+    if len(runs) > 1:
+        last, best = percent(each.accuracies[-1] for each in runs), percent(max(each.accuracies) for each in runs)
+        print(f"\n{len(runs)} seeds, test accuracy: last epoch {last}, best epoch {best}")
+    return save(options, runs, test)
+
+
+def run(options: Options, seed: int, train: Dataset, test: Dataset) -> Run:
+    """Check the gradient and train, with a line for every epoch."""
+    loss, output = LOSSES[options.loss]
     params = fnn.init(
         jax.random.key(seed), (train.x.shape[1], *options.hidden, 10), output=output,
         activation=ACTIVATIONS[options.activation], initializer=INITIALIZERS[options.initializer],
@@ -142,15 +130,13 @@ def run(options: Options, seed: int, train: Dataset, test: Dataset, out: Path) -
         params, train, optimizer(options, len(train)), loss=loss, epochs=options.epochs,
         batch_size=options.batch_size, key=jax.random.key(seed), validation=test, callback=report,
     )  # fmt: skip
-    accuracies = [record["validation_accuracy"] for record in history]
+    reached = Run(params, history, time.perf_counter() - STARTED)
     when = f"98 % passed at {passed[0]:.1f} s" if passed else "98 % not passed"
-    print(f"\nTest accuracy {100 * accuracies[-1]:.2f} % (best {100 * max(accuracies):.2f} %), {when}.")
-    save(out, options, seed, params, history, test)
-    print(f"Results in {out}/ after {time.perf_counter() - STARTED:.1f} s.")
-    return accuracies
+    print(f"\nTest accuracy {100 * reached.accuracies[-1]:.2f} % (best {100 * max(reached.accuracies):.2f} %), {when}.")
+    return reached
 
 
-def check_gradient(params: fnn.network.Params, sample: Dataset, loss: fnn.Loss) -> None:
+def check_gradient(params: Params, sample: Dataset, loss: fnn.Loss) -> None:
     """Print the hand-written gradient's agreement with ``jax.grad`` on real digits; stop if it disagrees."""
     print(f"The hand-written gradient against jax.grad on {len(sample)} digits:")
     for dtype in ("float64", "float32"):
@@ -183,23 +169,33 @@ def evaluate_file(path: Path, test: Dataset, loss: str) -> None:
     print(f"{fnn.summary(params)}\n\n{path}: test accuracy {100 * result['accuracy']:.2f} %, loss {result['loss']:.4f}")
 
 
-def save(out: Path, options: Options, seed: int, params, history: list[dict], test: Dataset) -> None:
-    """Parameters, history, options and two pictures."""
+def save(options: Options, runs: Sequence[Run], test: Dataset) -> None:
+    """Parameters of every seed; pictures of the first; the history and what it says in figures.json."""
     from experiments import figures  # matplotlib is slow to import, and not needed before
 
-    out.mkdir(parents=True, exist_ok=True)
-    fnn.checkpoint.export(out / "params.safetensors", params)
-    (out / "history.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
-    described = dataclasses.asdict(options) | {"seed": seed, "jax": jax.__version__}
-    (out / "options.json").write_text(json.dumps(described, indent=2, default=str) + "\n")
-    sizes = "-".join(str(layer.W.shape[1]) for layer in params) + f"-{params[-1].W.shape[0]}"
-    figures.learning_curves(out / "learning_curves.png", history, f"MNIST, {sizes}, {options.activation}, seed {seed}")
+    out = results.folder(options.out, "mnist")
+    for seed, each in zip(options.seed, runs):
+        fnn.checkpoint.export(out / f"seed-{seed}.safetensors", each.params)
+    sizes = "-".join(map(str, (test.x.shape[1], *options.hidden, 10)))
+    name = type(ACTIVATIONS[options.activation]).__name__
     labels = test.y if test.y.ndim == 1 else test.y.argmax(axis=1)
-    figures.mistakes(out / "mistakes.png", test.x, labels, predict(params, test))
+    title = f"MNIST, {sizes}, {name}, seed {options.seed[0]}"
+    figures.learning_curves(out / "mnist.png", runs[0].history, title)
+    figures.mistakes(out / "mnist-mistakes.png", test.x, labels, predict(runs[0].params, test))
+    data = "accuracy on the held-out training images" if options.hold_out else "test accuracy"
+    claim = f"{sizes}, {name}, {options.optimizer}, {options.epochs} epochs: {data} at the last epoch"
+    last = ", ".join(f"{100 * each.accuracies[-1]:.2f}" for each in runs)
+    here = f"{last} %; one run {runs[0].ended:.0f} s, gradient check included"
+    histories = {
+        f"seed {seed}": [{name: round(value, 4) for name, value in record.items()} for record in each.history]
+        for seed, each in zip(options.seed, runs)
+    }
+    results.save(out, "mnist", options, [results.Claim(claim, here)], histories)
 
 
-def percent(values: Sequence[float]) -> str:
-    return f"mean {100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f} %, best {100 * max(values):.2f} %"
+def percent(values: Iterable[float]) -> str:
+    several = list(values)
+    return f"mean {results.spread(several, factor=100, unit='%')}, best {100 * max(several):.2f} %"
 
 
 if __name__ == "__main__":

@@ -2,11 +2,21 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
-from experiments import batchnorm, descent, dropout, graph, implicit, mnist
+import fnn
+from experiments import batchnorm, descent, dropout, graph, implicit, mnist, nielsen
+from experiments.benchmarks import implicit as implicit_benchmark
 
 SHORT = ["--examples", "2000", "--epochs", "2"]
+
+
+def record(folder):
+    return json.loads((folder / "figures.json").read_text())
 
 
 def test_mnist_checks_the_gradient_trains_and_leaves_its_results(tmp_path, capsys):
@@ -17,23 +27,51 @@ def test_mnist_checks_the_gradient_trains_and_leaves_its_results(tmp_path, capsy
     assert said.count("all 4 leaves agree") == 2
     assert "epoch  2" in said
     assert {path.name for path in tmp_path.iterdir()} == {
-        "history.jsonl", "learning_curves.png", "mistakes.png", "options.json", "params.safetensors",
+        "figures.json", "mnist.png", "mnist-mistakes.png", "seed-0.safetensors",
     }  # fmt: skip
-    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in history] == [1, 2]
+    history = record(tmp_path)["figures"]["seed 0"]
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    last = f"{100 * history[-1]['validation_accuracy']:.2f}"
+    assert record(tmp_path)["claims"][0]["here"].startswith(f"{last} %; one run ")
 
-    mnist.main(["--load", str(tmp_path / "params.safetensors")])
-    assert f"test accuracy {100 * history[-1]['validation_accuracy']:.2f} %" in capsys.readouterr().out
+    mnist.main(["--load", str(tmp_path / "seed-0.safetensors")])
+    assert f"test accuracy {last} %" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_preset_is_nielsens_network_and_several_seeds_give_mean_and_best(tmp_path, capsys):
-    mnist.main(["--preset", "nielsen-30", *SHORT, "--seed", "0", "1", "--out", str(tmp_path)])
-    said = capsys.readouterr().out
-    assert "23,860 parameters" in said
-    assert "Training: sgd, 3 constant, batch 10" in said
-    assert "2 seeds, test accuracy: last epoch mean" in said
-    assert json.loads((tmp_path / "seed-1" / "options.json").read_text())["preset"] == "nielsen-30"
+def test_of_several_seeds_mnist_reports_mean_and_best(tmp_path, capsys):
+    mnist.main([*SHORT, "--seed", "0", "1", "--hidden", "16", "--out", str(tmp_path)])
+    assert "2 seeds, test accuracy: last epoch mean" in capsys.readouterr().out
+    assert set(record(tmp_path)["figures"]) == {"seed 0", "seed 1"}
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == {"seed-0", "seed-1"}
+
+
+def test_a_row_of_nielsens_steps_as_his_printed_rule_does():
+    """w ← (1 − ηλ/n) w − η ∂C/∂w, b ← b − η ∂C/∂b."""
+    row, examples = nielsen.ROWS["784-100-10, cross-entropy, η = 0.5, λ = 5"], 50_000
+    params = fnn.init(jax.random.key(0), (4, 3, 2), initializer=fnn.standard_normal)
+    x, y = jax.random.normal(jax.random.key(1), (10, 4)), jnp.arange(10) % 2
+    gradients = fnn.backprop(params, x, y, loss=fnn.SigmoidCrossEntropy())
+    rule = nielsen.optimizer(row, examples)
+    stepped = optax.apply_updates(params, rule.update(gradients, rule.init(params), params)[0])
+    for layer, g, new in zip(params, gradients, stepped):
+        np.testing.assert_allclose(new.W, (1 - 0.5 * 5 / examples) * layer.W - 0.5 * g.W, rtol=1e-6)
+        np.testing.assert_allclose(new.b, layer.b - 0.5 * g.b, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_nielsens_rows_stand_beside_what_he_published(tmp_path):
+    short = ["--examples", "500", "--epochs", "2", "--seeds", "0", "1", "--out", str(tmp_path)]
+    nielsen.main(["--only", "η = 100", "η = 0.5", *short])
+    left = record(tmp_path)
+    assert [claim["published"] for claim in left["claims"]] == ["9.82 %", "97.92 %"]
+    assert left["shortened"] == "2 epochs, 500 training images"
+    far = left["figures"]["784-30-10, η = 100"]
+    assert {len(curve) for curve in far["accuracy"].values()} == {2}
+    assert all(far["missed"].values())
+    assert "; 2 of 2 miss a digit" in left["claims"][0]["here"]
+    assert "2 seeds" in left["claims"][1]["claim"]
+    assert (tmp_path / "nielsen.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(("loss", "optimizer"), [("sigmoid", "sgd"), ("squared", "adam")])
@@ -52,7 +90,7 @@ def test_a_wrong_gradient_stops_before_training(tmp_path, monkeypatch):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--activation", "nonsense"], ["--preset", "nonsense"], ["--epochs", "ten"]])
+@pytest.mark.parametrize("arguments", [["--activation", "nonsense"], ["--loss", "nonsense"], ["--epochs", "ten"]])
 def test_unknown_options_are_refused(arguments):
     with pytest.raises(SystemExit):
         mnist.main(arguments)
@@ -63,7 +101,7 @@ def test_dropout_compares_three_networks_and_two_ways_of_inference(tmp_path, cap
     dropout.main(["--hidden", "16", "--epochs", "1", "--small", "200", "--small-epochs", "2", "--masks", "20",
                   "--images", "10", "--out", str(tmp_path)])  # fmt: skip
     assert "Shortened" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = record(tmp_path)["figures"]
     assert set(figures["small"]) == set(figures["whole"]) == {"nothing", "dropout", "DropConnect"}
     for ways in figures["inference"].values():
         assert ways["Gaussian"]["mean absolute difference"] < ways["W p"]["largest difference"] < 0.5
@@ -72,7 +110,8 @@ def test_dropout_compares_three_networks_and_two_ways_of_inference(tmp_path, cap
 
 def test_batchnorm_records_accuracy_and_percentiles_with_and_without(tmp_path):
     batchnorm.main(["--steps", "200", "--record-every", "100", "--out", str(tmp_path)])
-    runs = json.loads((tmp_path / "figures.json").read_text())["runs"]
+    assert record(tmp_path)["shortened"] == "200 of 50,000 steps"
+    runs = record(tmp_path)["figures"]["runs"]
     assert {tuple(run["step"]) for run in runs.values()} == {(100, 200)}
     assert all(low < middle < high for run in runs.values() for low, middle, high in run["percentiles"])
     assert runs["with batch norm"]["accuracy"][-1] > runs["without batch norm"]["accuracy"][-1]
@@ -83,7 +122,7 @@ def test_batchnorm_records_accuracy_and_percentiles_with_and_without(tmp_path):
 def test_descent_draws_what_it_says_of_step_lengths_saddles_minima_and_least_squares(tmp_path, capsys):
     descent.main(["--steps", "200", "--out", str(tmp_path)])
     assert "from 4.0 to -0.49" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = record(tmp_path)["figures"]
     assert abs(figures["x squared"]["goes, η = 0.3"][-1]) < 1e-9 < 1 < abs(figures["x squared"]["climbs, η = 1.04"][-1])
     inside, outside = figures["saddle"][str(descent.INSIDE[0])][-1], figures["saddle"][str(descent.OUTSIDE)][-1]
     assert inside == pytest.approx(descent.MINIMUM, abs=1e-3)
@@ -100,7 +139,7 @@ def test_implicit_compares_the_rates_of_every_method_on_three_problems(tmp_path,
     said = capsys.readouterr().out
     assert "Shortened" in said
     assert said.count("robustness") == 6
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = record(tmp_path)["figures"]
     report = figures["linear regression"]["report"]
     assert len(report["implicit"]["learns at"]) > len(report["explicit"]["learns at"])
     assert None not in figures["logistic regression"]["losses"]["implicit"]
@@ -113,6 +152,14 @@ def test_graphs_are_trained_pruned_and_drawn(tmp_path, capsys):
     graph.main([*short, "--out", str(tmp_path)])
     assert "Pruning the layers" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"figures.json", "graph.png"}
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = record(tmp_path)["figures"]
     assert [row["arrows"] for row in figures["pruned"]] == [794]
     assert figures["small graph"]["last epoch"] < figures["small graph"]["first epoch"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_implicit_steps_leaves_its_ratios(tmp_path):
+    implicit_benchmark.main(["--rounds", "2", "--out", str(tmp_path)])
+    rows = record(tmp_path)["figures"]
+    assert set(rows) == {"ReLU()", "Tanh()", "Sigmoid(beta=1.0)"}
+    assert all(row["proximal, ratio"][0] > 0 for row in rows.values())

@@ -5,10 +5,9 @@ Ours is ``fnn.graph.backprop``. Its peers: the same network as dense layers (``f
 arrows (micrograd's way, with a NumPy array per neuron).
 """
 
-import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ import scipy.sparse
 import tyro
 
 import fnn
+from experiments import results
 from experiments.benchmarks.timing import interleaved
 from fnn.graph import Graph, Network
 from fnn.graph.passes import _backward, leaves
 from fnn.graph.plan import plan
 
-FOLDER = Path(__file__).parent
 BATCH, LOSS = 32, fnn.SquaredError()
 
 
@@ -36,8 +35,7 @@ class Options:
     only: tuple[str, ...] = ()
     """Parts of the names of the graphs to run; all if empty."""
     rounds: int = 15
-    save: bool = False
-    """Write the table and the figures to experiments/benchmarks/graph.md and graph.json."""
+    out: Path | None = None
 
 
 def graphs() -> dict[str, Callable[[], Network]]:
@@ -62,22 +60,30 @@ def skewed(activation) -> Graph:
     return Graph.layered([3] * 500 + [10_000] + [3] * 500, activation)
 
 
-def main(options: Options) -> None:
-    rows = []
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = tyro.cli(Options, args=arguments)
+    rows, claims = [], []
     for name, make in graphs().items():
         if not options.only or any(part in name for part in options.only):
             rows.append(measured(name, make(), options.rounds))
-            print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
-    table = markdown(rows)
-    print(table)
-    if options.save:
-        versions = {"jax": jax.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
-        figures = {"rows": rows, "device": str(jax.devices()[0]), "made with": versions}
-        (FOLDER / "graph.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
-        made = ", ".join(f"{name} {version}" for name, version in versions.items())
-        (FOLDER / "graph.md").write_text(
-            f"{table}\n\n`python -m experiments.benchmarks.graph --save`, batch 32, {os.cpu_count()} cores; {made}\n"
-        )
+            claims.append(claim(rows[-1]))
+            print(f"{claims[-1].claim}: {claims[-1].here}", flush=True)
+    out = results.folder(options.out, "benchmarks.graph")
+    results.save(
+        out, "benchmarks.graph", options, claims, {"rows": rows, "cores": os.cpu_count(), "scipy": scipy.__version__}
+    )
+
+
+def claim(row: dict) -> results.Claim:
+    """Ours as a multiple of each peer, with quartiles; compile time and temporary memory beside jax.grad's."""
+    peers = ", ".join(f"{way} {r[0]:.2f} ({r[1]:.2f}–{r[2]:.2f})" for way, r in row["ratio"].items())
+    compiled, memory = (
+        f"{row[k]['ours']:.3g} (jax.grad {row[k]['jax.grad']:.3g})" for k in ("compile s", "temporary MB")
+    )
+    return results.Claim(
+        f"a graph's step, {row['graph']}: time as a multiple of each peer's (quartiles), compile time, memory",
+        f"{peers}; {row['ms']['ours']:.3g} ms; compiled in {compiled} s; {memory} MB",
+    )
 
 
 def measured(name: str, params: Network, rounds: int) -> dict:
@@ -104,7 +110,7 @@ def measured(name: str, params: Network, rounds: int) -> dict:
     for step in (*peers.values(), lambda: ways["jax.grad"]().weights):
         assert np.allclose(step(), ours, rtol=1e-3, atol=1e-5 * np.abs(ours).max())
     seconds = interleaved(ways | peers, rounds)
-    row: dict = {"graph": name, "ms": {way: 1e3 * float(np.median(s)) for way, s in seconds.items()}}
+    row: dict = {"graph": name, "ms": {way: round(1e3 * float(np.median(s)), 4) for way, s in seconds.items()}}
     ratios = {way: seconds["ours"] / s for way, s in seconds.items() if way != "ours"}
     row["ratio"] = {way: np.round(np.percentile(r, (50, 25, 75)), 3).tolist() for way, r in ratios.items()}
     layout, tables = plan(graph)
@@ -185,18 +191,5 @@ def python_step(params: Network, x: np.ndarray, y: np.ndarray) -> Callable[[], n
     return step
 
 
-def markdown(rows: list[dict]) -> str:
-    """The table: milliseconds, and ours as a multiple of each peer."""
-    lines = [
-        "| graph | ours, ms | ours / peer (quartiles) | compile, s (jax.grad) | temporary, MB (jax.grad) |",
-        "|" + "---|" * 5,
-    ]
-    for row in rows:
-        peers = "; ".join(f"{way} {r[0]:.2f} ({r[1]:.2f}–{r[2]:.2f})" for way, r in row["ratio"].items())
-        compiled, memory = (f"{row[k]['ours']} ({row[k]['jax.grad']})" for k in ("compile s", "temporary MB"))
-        lines.append(f"| {row['graph']} | {row['ms']['ours']:.2f} | {peers} | {compiled} | {memory} |")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main()

@@ -1,5 +1,6 @@
 """Every equation, table and claim that the five documents print, run as it is printed.
 
-``python -m experiments.equations`` prints the register, and row N6 computes the gradients of data points in parallel (E6). ``register`` says what a row is, ``common`` holds the networks
-that the rows run on; then one module per document, one function per row, named by the row's identifier.
+``python -m experiments.equations`` prints the register; its row N6 computes the gradients of data points in parallel
+(E6). ``register`` says what a row is, ``common`` holds the networks that the rows run on; then one function per row,
+named by the row's identifier, in a module of its document's name.
 """
