@@ -15,8 +15,10 @@ def stack(params: Params) -> Params:
     Like are neighbours with equal square weights, dtype, activation and batch norm; the first and the last layer stay
     as they are. Stacks that are there already are joined with what stands beside them. The leaves are copied.
 
-    A scan compiles in the same time at any depth, and keeps one array (B, n) per layer for the backward pass. An
-    unrolled network compiles in a time that grows with its depth, and computes wide layers faster.
+    When to: a stack compiles in the same time at any depth, where layers one by one take longer with each, and its
+    backward pass keeps one array (B, n) for each layer. On 2 CPU cores with batch 64 it takes 0.6 to 0.8 of the time
+    of layers one by one at width 32, as long at 128, and 1.2 to 1.5 times as long at 512
+    (``python -m experiments.benchmarks.stack``): stack what is narrow, or deeper than some tens of layers.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 4, 4, 2), activation=fnn.Tanh())
