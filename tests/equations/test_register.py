@@ -27,6 +27,7 @@ def named(path: str):
         return getattr(named(parent), name)
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_rows_give_today():
     fresh, kept = render.document(), render.PATH.read_text()
     assert NUMBER.sub("#", fresh) == NUMBER.sub("#", kept), "write python -m experiments.equations --save"
