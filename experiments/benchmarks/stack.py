@@ -6,7 +6,6 @@ differentiated by ``jax.grad``: plainly, with ``jax.checkpoint`` around a layer,
 compiled program asks for beside its arguments and results. *Its products alone* are the floor.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from jax import lax
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import interleaved
+from experiments.benchmarks.timing import compiled, interleaved
 
 ACTIVATIONS: dict[str, tuple[fnn.Activation, Callable]] = {
     "tanh": (fnn.Tanh(), jnp.tanh), "sigmoid": (fnn.Sigmoid(), jax.nn.sigmoid), "ReLU": (fnn.ReLU(), jax.nn.relu),
@@ -113,18 +112,11 @@ def problem(options: Options, depth: int, width: int, name: str, stack: bool = T
 
 def measured(options: Options, ways: dict[str, tuple[Callable, tuple]]) -> dict[str, dict]:
     """Milliseconds, the stack's time as a multiple of each way's, compile seconds and temporary MiB."""
-    programs, rows = {}, {}
-    for way, (function, arguments) in ways.items():
-        taken = []
-        for _ in range(3):
-            jax.clear_caches()
-            started = time.perf_counter()
-            program = jax.jit(function).lower(*arguments).compile()
-            taken.append(time.perf_counter() - started)
-        temporary = program.memory_analysis().temp_size_in_bytes / 2**20
-        programs[way] = partial(program, *arguments)
-        rows[way] = {"compile s": round(float(np.median(taken)), 2), "temporary MiB": round(temporary, 2)}
-    seconds = interleaved(programs, options.rounds)
+    programs = {way: compiled(function, *arguments) for way, (function, arguments) in ways.items()}
+    seconds = interleaved({way: program.run for way, program in programs.items()}, options.rounds)
+    rows: dict[str, dict] = {
+        way: {"compile s": program.seconds, "temporary MiB": program.temporary} for way, program in programs.items()
+    }
     for way, row in rows.items():
         row["ms"] = round(1e3 * float(np.median(seconds[way])), 3)
         row["stack / it"] = np.percentile(seconds["stack"] / seconds[way], (50, 25, 75)).round(3).tolist()
