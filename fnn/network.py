@@ -105,11 +105,12 @@ def init(
     (Dense(W=(30, 784), b=(30,), Sigmoid(beta=1.0), float32), Dense(W=(10, 30), b=(10,), Identity(), float32))
     """
     sizes, dtype = checks.init_arguments(key, sizes, activation, output, initializer, batch_norm, stack, dtype)
-    return _init(key, sizes, activation, output, initializer, batch_norm, stack, dtype)
+    params = _init(key, sizes, activation, output, initializer, batch_norm, dtype)
+    return params if stack else tuple(one for layer in params for one in one_by_one(layer, layer))
 
 
-@partial(jax.jit, static_argnums=range(1, 8))  # one compiled call: drawing layer by layer takes seconds
-def _init(key, sizes, activation, output, initializer, batch_norm, stack, dtype):
+@partial(jax.jit, static_argnums=range(1, 7))  # one compiled call: drawing layer by layer takes seconds
+def _init(key, sizes, activation, output, initializer, batch_norm, dtype):
     def draw(i, n_in, n_out, hidden):
         key_W, key_b = jax.random.split(jax.random.fold_in(key, i))
         W = checks.initial_weights(initializer(key_W, (n_out, n_in), dtype), (n_out, n_in), dtype)
@@ -121,7 +122,7 @@ def _init(key, sizes, activation, output, initializer, batch_norm, stack, dtype)
         return Dense(W, b, activation if hidden else output, norm)
 
     shapes, layers = tuple(zip(sizes, sizes[1:])), []
-    for run in runs([shape if stack and shape[0] == shape[1] else None for shape in shapes]):
+    for run in runs([shape if shape[0] == shape[1] else None for shape in shapes]):
         layer = partial(draw, n_in=shapes[run[0]][0], n_out=shapes[run[0]][1], hidden=run[-1] < len(shapes) - 1)
         if len(run) == 1:
             layers.append(layer(run[0]))
@@ -135,6 +136,14 @@ def runs(kinds: Sequence) -> list[list[int]]:
     ends = (0, len(kinds) - 1)
     keys = [i if i in ends or kind is None else kind for i, kind in enumerate(kinds)]
     return [list(run) for _, run in groupby(range(len(kinds)), keys.__getitem__)]
+
+
+def one_by_one(layer: Dense, entry) -> list:
+    """What belongs to the layers of a :class:`Stack`, one by one; to another layer, its only entry."""
+    if not isinstance(layer, Stack):
+        return [entry]
+    entries = (jax.tree.map(lambda leaf, i=i: leaf[i], entry) for i in range(len(layer.W)))
+    return [Dense(**vars(one)) if isinstance(one, Stack) else one for one in entries]
 
 
 def forward(params: Params, x: Array, masks: Masks = None) -> Array:

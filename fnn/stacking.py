@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn import checks
-from fnn.network import Dense, Params, Stack, runs
+from fnn.network import Dense, Params, Stack, one_by_one, runs
 
 
 def stack(params: Params) -> Params:
@@ -54,15 +54,7 @@ def unstack(params: Params, entries: Any = None) -> tuple:
     entries = params if entries is None else entries
     if len(entries) != len(params):
         raise ValueError(f"entries: expected one for every entry of params, {len(params)}, got {len(entries)}")
-    found: list[Any] = []
-    for layer, entry in zip(params, entries):
-        if not isinstance(layer, Stack):
-            found.append(entry)
-            continue
-        for i in range(len(layer.W)):
-            of_layer = jax.tree.map(lambda leaf, i=i: leaf[i], entry)
-            found.append(Dense(**vars(of_layer)) if isinstance(of_layer, Stack) else of_layer)
-    return tuple(found)
+    return tuple(one for layer, entry in zip(params, entries) for one in one_by_one(layer, entry))
 
 
 def _kind(layer: Dense) -> Any:
