@@ -110,7 +110,8 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
 
     def layer_backward(above, layer, mask, here):
         """From (∂/∂a, a) of a layer to those of the one below; and its δ and gradients."""
-        (g, a), (a_before, t) = above, here  # a scan that kept a_in and a besides a_before would take thrice the memory
+        # a scan keeps what is read of ``here``: a comes from above and a_in from a_before, so that it keeps one array
+        (g, a), (a_before, t) = above, here
         if g is None:
             delta_z = rules.output_delta(loss, layer.activation, t.z, a, y)  # (1)
         else:
