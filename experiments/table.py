@@ -1,12 +1,13 @@
-"""The README's table of experiments, made from the JSON that each one left: ``python -m experiments.table [RUN …]``.
+"""The tables of experiments, made from the JSON that each one left: ``python -m experiments.table [RUN …]``.
 
 Each RUN is a folder that an experiment wrote; its figures.json and its picture go to experiments/gallery/ under the
-experiment's name. Then the table between the two comments in README.md is written anew.
+experiment's name. Then two tables are written anew: in README.md, between two comments, the first claim of every
+experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures.
 """
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ HEADER = "| command | claim | published | here | time |\n|---|---|---|---|---|\n
 
 @dataclass(frozen=True)
 class Options:
-    """Keep what some runs left, and make the README's table from all that is kept."""
+    """Keep what some runs left, and make the tables from all that is kept."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders that experiments wrote."""
@@ -40,7 +41,7 @@ def kept() -> list[dict]:
     return sorted(records, key=lambda record: (record["experiment"].startswith("benchmarks"), record["experiment"]))
 
 
-def markdown(records: Sequence[dict]) -> str:
+def markdown(records: Sequence[dict], claims: Callable[[dict], list[dict]]) -> str:
     """One line per claim; command, picture and run time stand beside the first of an experiment."""
     lines = []
     for record in records:
@@ -48,13 +49,41 @@ def markdown(records: Sequence[dict]) -> str:
         command = f"`{record['command']}`"
         if picture.exists():
             command += f" ([picture]({picture.relative_to(HERE.parent).as_posix()}))"
-        for number, claim in enumerate(record["claims"]):
-            seconds = record["seconds"]
-            time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
-            first = (command, time) if number == 0 else ("", "")
+        for number, claim in enumerate(claims(record)):
+            first = (command, duration(record)) if number == 0 else ("", "")
             cells = (first[0], claim["claim"], claim["published"], claim["here"], first[1])
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return HEADER + "".join(lines)
+
+
+def duration(record: dict) -> str:
+    seconds = record["seconds"]
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def leading(record: dict) -> list[dict]:
+    """An experiment's first claim, and those with a published figure."""
+    first, *others = record["claims"]
+    return [first, *(claim for claim in others if claim["published"])]
+
+
+def page(records: Sequence[dict]) -> str:
+    """The gallery's README: every claim, section by section."""
+    sections = []
+    for record in records:
+        name, machine = record["experiment"], record["made with"]
+        parts = [f"## {name}\n\n`{record['command']}`: {duration(record)}, jax {machine['jax']}."]
+        if record["shortened"]:
+            parts.append(f"Shortened: {record['shortened']}.")
+        rows = (
+            "| " + " | ".join(c[k].replace("|", "\\|") for k in ("claim", "published", "here")) + " |"
+            for c in record["claims"]
+        )
+        parts.append("\n".join(["| claim | published | here |", "|---|---|---|", *rows]))
+        if (GALLERY / f"{name}.png").exists():
+            parts.append(f"![{name}]({name}.png)")
+        sections.append("\n\n".join(parts) + "\n")
+    return "# What the experiments left\n\nMade by `python -m experiments.table`.\n\n" + "\n".join(sections)
 
 
 def between(readme: str, table: str) -> str:
@@ -67,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
     for run in options.runs:
         keep(run)
-    README.write_text(between(README.read_text(), markdown(kept())))
+    README.write_text(between(README.read_text(), markdown(kept(), leading)))
+    (GALLERY / "README.md").write_text(page(kept()))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ PROGRAMS = {
 } - {"table", "find_the_mistake"}  # fmt: skip
 
 
-def test_the_readme_holds_the_table_that_the_records_make():
-    readme = table.README.read_text()
-    assert readme == table.between(readme, table.markdown(table.kept())), "write python -m experiments.table"
+def test_the_readme_and_the_gallery_hold_the_tables_that_the_records_make():
+    readme, gallery = table.README.read_text(), (table.GALLERY / "README.md").read_text()
+    made = table.between(readme, table.markdown(table.kept(), table.leading))
+    assert readme == made, "write python -m experiments.table"
+    assert gallery == table.page(table.kept()), "write python -m experiments.table"
 
 
 def test_every_experiment_has_left_a_record_with_claims():
@@ -35,17 +37,19 @@ def test_keeping_a_run_puts_its_record_and_picture_in_the_gallery(tmp_path, monk
     monkeypatch.setattr(table, "README", readme)
     run = results.folder(tmp_path / "run", "thing")
     (run / "thing.png").write_bytes(b"picture")
-    options = table.Options()
-    results.save(run, "thing", options, [results.Claim("it | holds", "1.00", "0.99"), results.Claim("so", "2")], {})
+    claims = [results.Claim("it | holds", "1.00"), results.Claim("so", "2"), results.Claim("as he says", "3", "4")]
+    results.save(run, "thing", table.Options(), claims, {}, shortened="all")
     table.main([str(run)])
-    assert {path.name for path in gallery.iterdir()} == {"thing.json", "thing.png"}
+    assert {path.name for path in gallery.iterdir()} == {"thing.json", "thing.png", "README.md"}
     lines = readme.read_text().splitlines()
     assert lines[0] == "before"
     assert lines[-1] == "after"
-    assert lines[4].startswith(
-        "| `python -m experiments.thing` ([picture](gallery/thing.png)) | it \\| holds | 0.99 | 1.00 |"
-    )
-    assert lines[5] == "|  | so |  | 2 |  |"
+    first = "| `python -m experiments.thing` ([picture](gallery/thing.png)) | it \\| holds |  | 1.00 |"
+    assert lines[4].startswith(first)
+    assert lines[5] == "|  | as he says | 4 | 3 |  |"
+    page = (gallery / "README.md").read_text()
+    assert "| so |  | 2 |" in page
+    assert "Shortened: all." in page
 
 
 def test_a_command_names_the_options_that_were_changed():
