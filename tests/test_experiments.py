@@ -74,7 +74,9 @@ def test_nielsens_rows_stand_beside_what_he_published(tmp_path):
     assert (tmp_path / "nielsen.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(("loss", "optimizer"), [("sigmoid", "sgd"), ("squared", "adam")])
+@pytest.mark.parametrize(
+    ("loss", "optimizer"), [pytest.param("sigmoid", "sgd", marks=pytest.mark.slow), ("squared", "adam")]
+)
 def test_every_loss_and_optimizer_can_be_chosen(loss, optimizer, tmp_path, capsys):
     mnist.main([*SHORT, "--hidden", "16", "8", "--loss", loss, "--optimizer", optimizer, "--out", str(tmp_path)])
     assert "Test accuracy" in capsys.readouterr().out
