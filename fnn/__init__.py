@@ -89,6 +89,7 @@ __all__ = [
     "data",
     "graph",
     "implicit",
+    "per_example",
     "train",
     "updates",
     "verify",

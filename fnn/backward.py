@@ -26,7 +26,7 @@ from fnn.activations import Activation
 from fnn.batchnorm import norm_pullback
 from fnn.dropout import masked
 from fnn.losses import Loss, SquaredError
-from fnn.network import Dense, Masks, Params, each, forward_pass, like_examples
+from fnn.network import Masks, Params, each, forward_pass, like_examples
 
 
 def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Array) -> Array:
@@ -92,10 +92,11 @@ def require_rules(rules) -> None:
 
 
 class Backward(NamedTuple):
-    """All that one backward pass yields: the loss, the δ's, the gradients, and ∂C/∂x."""
+    """All that one backward pass yields: the loss, the δ's, ∂/∂z (δ where no batch norm is), gradients, and ∂C/∂x."""
 
     loss: Array
     deltas: tuple[Array, ...]
+    deltas_z: tuple[Array, ...]
     gradients: Params
     input_gradient: Array
 
@@ -123,23 +124,23 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
         W = rules.weight_gradient(delta, masked(a_before, mask.units), mask.arrows) * scale  # (3)
         b = rules.bias_gradient(delta) * scale  # (4)
         g = rules.input_gradient(delta, masked(layer.W, mask.arrows), mask.units)  # (2a)
-        return (g, a_before), (delta, replace(layer, W=W, b=b, norm=norm))
+        return (g, a_before), (delta, delta_z, replace(layer, W=W, b=b, norm=norm))
 
-    deltas: list[Array] = []
-    gradients: list[Dense] = []
+    found: list[tuple] = []
     above: Any = (None, a)
     for layer, mask, here in reversed(tuple(zip(params, masks, passed))):
-        above, (delta, gradient) = each(layer_backward, above, layer, mask, here, reverse=True)
-        deltas.insert(0, delta)
-        gradients.insert(0, gradient)
+        above, of_layer = each(layer_backward, above, layer, mask, here, reverse=True)
+        found.insert(0, of_layer)
+    deltas, deltas_z, gradients = zip(*found)
 
     value = jnp.sum(checks.loss_values(loss, a, y)) * scale
-    of_x, of_layers = like_examples((above[0] * scale, tuple(deltas)), x)
-    result = Backward(value, of_layers, tuple(gradients), of_x)
+    of_x, deltas, deltas_z = like_examples((above[0] * scale, deltas, deltas_z), x)
+    result = Backward(value, deltas, deltas_z, gradients, of_x)
     return tuple(getattr(result, name) for name in want)  # what is not wanted is not computed
 
 
-def _run(want, params, x, y, loss, reduction, masks, rules):
+def run(want, params, x, y, loss, reduction, masks, rules):
+    """The fields of :class:`Backward` that are named in ``want``; arguments as in :func:`backprop`."""
     params, x, masks = checks.network_arguments(params, x, masks)
     checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
@@ -175,7 +176,7 @@ def backprop(
     >>> fnn.backprop(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))
     (Dense(W=(4, 3), b=(4,), Sigmoid(beta=1.0), float32), Dense(W=(2, 4), b=(2,), Identity(), float32))
     """
-    return _run(("gradients",), params, x, y, loss, reduction, masks, rules)[0]
+    return run(("gradients",), params, x, y, loss, reduction, masks, rules)[0]
 
 
 def value_and_backprop(
@@ -189,7 +190,7 @@ def value_and_backprop(
     rules: Rules = RULES,
 ) -> tuple[Array, Params]:
     """The loss C, a scalar, and its gradients; arguments as in :func:`backprop`."""
-    return _run(("loss", "gradients"), params, x, y, loss, reduction, masks, rules)
+    return run(("loss", "gradients"), params, x, y, loss, reduction, masks, rules)
 
 
 def deltas(
@@ -201,7 +202,7 @@ def deltas(
     layers' inputs (``trace``) all else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic differentiation
     computes the same numbers and shows none of them (L10). Arguments as in :func:`backprop`.
     """
-    return _run(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
+    return run(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
 
 
 def input_gradient(
@@ -215,4 +216,4 @@ def input_gradient(
     rules: Rules = RULES,
 ) -> Array:
     """∂C/∂x, of x's shape: equation (2a) carried through to the input. Arguments as in :func:`backprop`."""
-    return _run(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]
+    return run(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]

@@ -1,0 +1,137 @@
+"""Per-example quantities beside ``jax.vmap(jax.grad)``: ``python -m experiments.benchmarks.per_example``.
+
+784-512-512-10, ReLU, softmax cross-entropy, batch 128: the norms of the examples' gradients and their clipped mean, as
+multiples of one plain gradient and of the same by vmap; and the tangent kernel of 256 examples of 784-512-512-1 beside
+Jacobians. All interleaved, medians of the rounds' ratios; memory is what the compiled program asks for beside its
+arguments and results.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import fnn
+from experiments import results
+from experiments.benchmarks.timing import compiled, interleaved
+from fnn import per_example
+
+SIZES, LOSS, CLIP = (784, 512, 512), fnn.SoftmaxCrossEntropy(), 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time and temporary memory of norms, clipping and the tangent kernel, ours and by vmap."""
+
+    batch: int = 128
+    examples: int = 256
+    """Of the tangent kernel."""
+    rounds: int = 15
+    out: Path | None = None
+
+
+def loss_of_one(params, x, y):
+    return LOSS.value(fnn.forward(params, x)[None], y[None])[0]
+
+
+def by_vmap(params, x, y):
+    return jax.vmap(jax.grad(loss_of_one), (None, 0, 0))(params, x, y)
+
+
+def lengths(gradients):
+    return jnp.sqrt(sum(jnp.sum(leaf.reshape(len(leaf), -1) ** 2, axis=1) for leaf in jax.tree.leaves(gradients)))
+
+
+def vmap_clipped(params, x, y):
+    gradients = by_vmap(params, x, y)
+    weights = jnp.minimum(1, CLIP / lengths(gradients)) / len(x)
+    return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), gradients)
+
+
+def vmap_kernel(params, x):
+    rows = jax.vmap(jax.grad(lambda params, x: fnn.forward(params, x)[0]), (None, 0))(params, x)
+    flat = jnp.concatenate([leaf.reshape(len(x), -1) for leaf in jax.tree.leaves(rows)], axis=1)
+    return flat @ flat.T
+
+
+GRADIENTS: dict[str, Callable] = {
+    "plain gradient": lambda *data: fnn.backprop(*data, loss=LOSS),
+    "norms": lambda *data: per_example.norms(*data, loss=LOSS),
+    "norms by vmap": lambda *data: lengths(by_vmap(*data)),
+    "clipped": lambda params, x, y: per_example.clipped(params, x, y, CLIP, loss=LOSS),
+    "clipped by vmap": vmap_clipped,
+    "moments": lambda *data: per_example.moments(*data, loss=LOSS),
+    "Gram matrix": lambda *data: per_example.gram(*data, loss=LOSS),
+}
+KERNELS: dict[str, Callable] = {
+    "tangent kernel": lambda params, x: per_example.ntk(params, x, traced=True),
+    "tangent kernel by vmap": vmap_kernel,
+}
+
+
+def measured(ways: dict[str, Callable], arguments: tuple, base: str, rounds: int) -> dict[str, dict]:
+    """Milliseconds, the time as a multiple of the base's, and temporary MiB."""
+    programs = {way: compiled(function, *arguments) for way, function in ways.items()}
+    seconds = interleaved({way: program.run for way, program in programs.items()}, rounds)
+    return {
+        way: {
+            "ms": round(1e3 * float(np.median(seconds[way])), 3),
+            f"/ {base}": np.percentile(seconds[way] / seconds[base], (50, 25, 75)).round(3).tolist(),
+            "temporary MiB": program.temporary,
+        }
+        for way, program in programs.items()
+    }
+
+
+def claims(options: Options, figures: dict) -> list[results.Claim]:
+    rows, kernels = figures["gradients"], figures["kernels"]
+
+    def claim(what: str) -> results.Claim:
+        ours, peer = rows[what], rows[f"{what} by vmap"]
+        return results.Claim(
+            f"{what} of {options.batch} examples' gradients, 784-512-512-10, ReLU: as a multiple of a plain gradient, "
+            "and of the same by vmap",
+            f"{ours['/ plain gradient'][0]:.2f}; 1/{peer['ms'] / ours['ms']:.0f}; temporary memory "
+            f"{ours['temporary MiB']:.2f} and {peer['temporary MiB']:.0f} MiB",
+        )
+
+    ours, peer = kernels.values()
+    return [
+        claim("norms"),
+        claim("clipped"),
+        results.Claim(
+            f"tangent kernel of {options.examples} examples, 784-512-512-1, as a multiple of Jacobians by vmap",
+            f"1/{1 / ours['/ tangent kernel by vmap'][0]:.0f}; temporary memory {ours['temporary MiB']:.1f} and "
+            f"{peer['temporary MiB']:.0f} MiB",
+        ),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options, random = tyro.cli(Options, args=arguments), np.random.default_rng(0)
+
+    def drawn(outputs: int, examples: int):
+        params = fnn.init(jax.random.key(0), (*SIZES, outputs), activation=fnn.ReLU(), initializer=fnn.he_normal)
+        return params, jnp.asarray(random.random((examples, SIZES[0])), jnp.float32)
+
+    params, x = drawn(10, options.batch)
+    labels = jnp.asarray(random.integers(0, 10, options.batch), jnp.int32)
+    figures = {
+        "gradients": measured(GRADIENTS, (params, x, labels), "plain gradient", options.rounds),
+        "kernels": measured(KERNELS, drawn(1, options.examples), "tangent kernel by vmap", options.rounds),
+    }
+    for base, rows in zip(("plain gradient", "tangent kernel by vmap"), figures.values()):
+        print(f"\n{'':24}{'ms':>10}  / {base} (quartiles)   temporary MiB")
+        for way, row in rows.items():
+            ratio = "{:.3f} ({:.3f}–{:.3f})".format(*row[f"/ {base}"])
+            print(f"{way:24}{row['ms']:10.3f}  {ratio:>30}{row['temporary MiB']:12.2f}")
+    out = results.folder(options.out, "benchmarks.per_example")
+    results.save(out, "benchmarks.per_example", options, claims(options, figures), figures)
+
+
+if __name__ == "__main__":
+    main()

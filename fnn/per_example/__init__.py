@@ -1,0 +1,31 @@
+"""What one backward pass says of every example: norms, clipping, variances and inner products of their gradients.
+
+The gradient of one example's loss L_i by a layer's weights is the outer product δ_i a_iᵀ, by its biases δ_i, and with a
+batch norm whose statistics are fixed (S7) δ_z,i x̂_i by γ and δ_z,i by β. ``fnn.deltas`` and ``fnn.trace`` hold these
+factors of all examples, so that what follows needs no array of size batch × parameters:
+
+    ‖g_i‖²        = Σ_ℓ ‖δ_i‖² (‖a_i‖² + 1)            with arrow masks R: Σ_jk δ_ij² R_jk² a_ik² + ‖δ_i‖²
+    Σ_i c_i g_i   : (c ⊙ δ)ᵀ a and Σ_i c_i δ_i         clipped: c_i = min(1, C/‖g_i‖)/B
+    Σ_i g_i ⊙ g_i : (δ ⊙ δ)ᵀ (a ⊙ a) and Σ_i δ_i ⊙ δ_i the second moment of every entry
+    ⟨g_i, g_j⟩    = Σ_ℓ (a_iᵀ a_j + 1) (δ_iᵀ δ_j)      the Gram matrix; the tangent kernel with ∂a^L_o/∂ψ for δ
+
+Everywhere: params, a tuple of ``Dense`` and ``Stack``; x: (B, n_0) in the parameters' dtype; y, loss, masks: as in
+``fnn.backprop``. A batch norm with ``gradient="full"`` ties the examples together, and none has a gradient of its own:
+ValueError. What belongs to a ``Stack`` has an axis of layers, as its trace has. All may be called under jit and vmap.
+"""
+
+from fnn.per_example.gradients import Moments, NoiseScale, Norms, clipped, gradients, moments, noise_scale, norms
+from fnn.per_example.kernels import gram, ntk
+
+__all__ = [
+    "Moments",
+    "NoiseScale",
+    "Norms",
+    "clipped",
+    "gradients",
+    "gram",
+    "moments",
+    "noise_scale",
+    "norms",
+    "ntk",
+]

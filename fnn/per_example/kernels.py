@@ -1,0 +1,110 @@
+"""Inner products of the examples' gradients: the Gram matrix, and the tangent kernel; see ``fnn.per_example``."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn import checks
+from fnn.losses import Loss, SquaredError
+from fnn.network import Masks, Params
+from fnn.per_example.factors import Factors, arguments, factors
+
+
+@dataclass(frozen=True)
+class Projection(Loss):
+    """L = ⟨y, a⟩, ∂L/∂a = y: with a unit vector for y, its δ's are ∂a^L_o/∂ψ of one output."""
+
+    def value(self, a, y):
+        return jnp.sum(a * y, axis=-1)
+
+    def gradient(self, a, y):
+        return y
+
+
+def gram(
+    params: Params,
+    x: Array,
+    y: Array,
+    x2: Array | None = None,
+    y2: Array | None = None,
+    *,
+    loss: Loss = SquaredError(),
+    masks: Masks = None,
+    masks2: Masks = None,
+) -> Array:
+    """All inner products ⟨g_i, g_j⟩ of the examples' gradients: (B, B), or (B, B₂) with those of x2 and y2.
+
+    x2, y2, masks2: like x, y and masks, for the columns. Raises ValueError with arrow masks, for which the formula does
+    not hold. Other arguments and errors: see ``fnn.per_example``.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> x, y = jax.random.normal(jax.random.key(1), (5, 3)), jnp.zeros((5, 2))
+    >>> products = gram(params, x, y)
+    >>> bool(jnp.allclose(jnp.sqrt(jnp.diagonal(products)), fnn.per_example.norms(params, x, y).total))
+    True
+    """
+    if (x2 is None) != (y2 is None):
+        raise TypeError("x2, y2: expected both or neither; without them the columns are those of x and y")
+    rows = arguments(params, x, y, loss, masks, arrows=False)
+    columns = rows if x2 is None else arguments(params, x2, y2, loss, masks2, arrows=False)
+    return _gram(rows, columns, loss=loss)
+
+
+def ntk(params: Params, x: Array, x2: Array | None = None, *, traced: bool = False) -> Array:
+    """The empirical tangent kernel Θ_ij,op = ⟨∂a_o(x_i)/∂θ, ∂a_p(x2_j)/∂θ⟩: (B, B₂, n_L, n_L).
+
+    x2: (B₂, n_0), or None for x. traced: Σ_o Θ_ij,oo in its place, (B, B₂). Other arguments and errors: see
+    ``fnn.per_example``. Source: Jacot, Gabriel and Hongler 2018, *Neural tangent kernel*.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> ntk(params, jnp.ones((5, 3)), jnp.ones((7, 3))).shape
+    (5, 7, 2, 2)
+    """
+    checks.one_of("traced", traced, (False, True))
+    rows, columns = (arguments(params, of, None, Projection(), None) for of in (x, x if x2 is None else x2))
+    return _ntk(rows, columns, traced=traced)
+
+
+def _products(rows: list[Factors], columns: list[Factors], traced: bool) -> Array:
+    """Σ_ℓ (a_iᵀ a_j + 1) δ_i,oᵀ δ_j,p: (B, B₂, O, O), or its sum over o = p, (B, B₂); δ's are (…, O, B, n)."""
+    pairs = "...bc,...obn,...ocn->...bc" if traced else "...bc,...obn,...pcn->...bcop"
+    result: Any = 0
+    for f, f2 in zip(rows, columns):
+        inputs = jnp.einsum("...bk,...ck->...bc", f.a_in, f2.a_in) + 1
+        of_layer = jnp.einsum(pairs, inputs, f.delta, f2.delta)
+        for v, v2 in zip(f.by_norm, f2.by_norm):
+            of_layer += jnp.einsum(pairs, jnp.ones_like(inputs), v, v2)
+        stacked = of_layer.ndim > (2 if traced else 4)
+        result += jnp.sum(of_layer, axis=0) if stacked else of_layer
+    return result
+
+
+def _of_outputs(pull, outputs: Array) -> list[Factors]:
+    """The factors of ``pull(output)`` for every row of ``outputs``, on an axis in front of the examples."""
+    every = jax.vmap(pull, out_axes=-3)(outputs)
+    return [f._replace(a_in=f.a_in[..., 0, :, :]) for f in every]  # the inputs are the same for all
+
+
+@partial(jax.jit, static_argnames="loss")
+def _gram(rows, columns, *, loss):
+    def of(params, x, y, masks):
+        return _of_outputs(lambda _: factors(params, x, y, masks, loss), jnp.zeros(1))
+
+    return _products(of(*rows), of(*columns), traced=True)
+
+
+@partial(jax.jit, static_argnames="traced")
+def _ntk(rows, columns, *, traced):
+    def of(params, x, _, masks):
+        def pull(output):
+            return factors(params, x, jnp.broadcast_to(output, (len(x), len(output))), masks, Projection())
+
+        return _of_outputs(pull, jnp.eye(checks.ports(params).n_out, dtype=x.dtype))
+
+    return _products(of(*rows), of(*columns), traced)
