@@ -41,7 +41,7 @@ class Options:
     depths: tuple[int, ...] = (4, 16, 64, 256)
     """Hidden layers of the networks; the deepest is drawn."""
     cost_depths: tuple[int, ...] = (4, 16, 64, 256, 1024)
-    """Hidden layers of the networks whose cost is measured."""
+    """Hidden layers of the networks whose cost is measured, at least 3: fewer make no stack."""
     width: int = 100
     """Neurons of a hidden layer, and inputs."""
     examples: int = 32
@@ -199,6 +199,8 @@ def run(options: Options, depth: int) -> dict:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
+    if min(options.cost_depths) < 3:
+        raise SystemExit("--cost-depths: expected at least 3 hidden layers, for fewer make no stack")
     depth = max(options.depths)
     with jax.enable_x64(True):
         figures = run(options, depth)

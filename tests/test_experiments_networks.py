@@ -86,10 +86,10 @@ def test_approximation_errs_less_with_wider_networks_and_fits_the_exponent(tmp_p
 
 @pytest.mark.slow
 def test_depth_measures_how_delta_shrinks_and_never_above_the_bound(tmp_path):
-    short = ["--depths", "3", "9", "--cost-depths", "2", "5", "--width", "30", "--seeds", "0", "1"]
+    short = ["--depths", "3", "9", "--cost-depths", "3", "5", "--width", "30", "--seeds", "0", "1"]
     depth.main([*short, "--out", str(tmp_path)])
     figures = left(tmp_path, "depth")["figures"]
-    assert {way: list(cost["ms"]) for way, cost in figures["cost"].items()} == dict.fromkeys(depth.WAYS, ["2", "5"])
+    assert {way: list(cost["ms"]) for way, cost in figures["cost"].items()} == dict.fromkeys(depth.WAYS, ["3", "5"])
     assert max(max(found["nearest"]) for found in figures["bounds"].values()) < 1
     for name, start, expected in (("sigmoid", "U[±1/√n]", 0.144), ("tanh", "U[±1/√n]", 0.577), ("ReLU", "He", 1)):
         assert np.mean(figures[name][start]["9"]["factor"]) == pytest.approx(expected, rel=0.15)
