@@ -133,8 +133,8 @@ def assert_is_the_loop(params, x, y, tolerance=1e-12):
     [
         SMOOTH,
         mixed(2, [TANH, fnn.ReLU(), fnn.Identity()]),
-        Graph.layered((6, 40, 20, 3), TANH, skips=[(0, 2), (1, 3)]),
-        generations([3, 40, 2, 70, 5]),
+        pytest.param(Graph.layered((6, 40, 20, 3), TANH, skips=[(0, 2), (1, 3)]), marks=pytest.mark.slow),
+        pytest.param(generations([3, 40, 2, 70, 5]), marks=pytest.mark.slow),
         Graph([(0, 1)], TANH, [0], [1]),
         Graph([("x", "y")], TANH, ["x"], ["y", "x"]),
         Graph([], TANH, ["a", "b"], ["b", "a"]),

@@ -53,7 +53,11 @@ KINDS = {
     "softmax, 10 classes": (SOFTMAX, 10, classes, softmax_mean),
     "Poisson": (POISSON, 2, counts, poisson_mean),
 }
-every_kind = pytest.mark.parametrize(("loss", "n_out", "targets", "mean"), KINDS.values(), ids=KINDS)
+SLOW = pytest.mark.slow  # every second kind
+every_kind = pytest.mark.parametrize(
+    ("loss", "n_out", "targets", "mean"),
+    [pytest.param(*kind, id=name, marks=[SLOW] if i % 2 else []) for i, (name, kind) in enumerate(KINDS.items())],
+)
 
 
 @every_kind

@@ -78,7 +78,7 @@ def test_the_gradient_equals_autodiff(p, reduction):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_every_derivative_has_the_shape_and_dtype_of_what_it_is_by(dtype):
-    @settings(max_examples=40, **SETTINGS)
+    @settings(max_examples=20, **SETTINGS)
     @given(p=problems(dtype))
     def check(p):
         arguments = (p.params, p.x, p.y)
