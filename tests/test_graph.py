@@ -176,13 +176,13 @@ def assert_is_the_layers(p, tolerance=1e-12):
     assert first == len(params.graph)
 
 
-@pytest.mark.parametrize("activation", ELEMENTWISE[::3], ids=name)  # EVERY_KIND has them all
+@pytest.mark.parametrize("activation", ELEMENTWISE[::6], ids=name)  # EVERY_KIND has them all
 def test_layers_as_a_graph_are_the_same_network(activation, x64):
     with jax.disable_jit():
         assert_is_the_layers(problem(activation, SQUARED, 3, output=fnn.Identity(), dtype="float64"))
 
 
-@pytest.mark.parametrize("loss", some(LOSSES), ids=name)
+@pytest.mark.parametrize("loss", some(LOSSES, every=4), ids=name)
 def test_layers_as_a_graph_have_the_same_loss(loss, x64):
     output = fnn.Sigmoid(2.0) if isinstance(loss, fnn.CrossEntropy) else fnn.Identity()
     batch = None if loss.takes_labels else 7
