@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fnn
-from problems import ACTIVATIONS, LOSSES, Problem, assert_agrees, distance, name, objective, problem
+from problems import ACTIVATIONS, LOSSES, Problem, assert_agrees, distance, name, objective, problem, some
 
 SMOOTH = problem(fnn.Tanh(), fnn.SquaredError(), depth=3)
 
