@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from fnn.data import Dataset, load_mnist
 
 FOLDER = Path(__file__).parent / "data" / "mnist"
@@ -16,3 +18,8 @@ SHA256 = {
 def load(folder: Path = FOLDER) -> tuple[Dataset, Dataset]:
     """Training and test set; the digests are checked for MNIST, not for another data set in ``folder``."""
     return load_mnist(folder, SHA256 if Path(folder) == FOLDER else None)
+
+
+def one_hot(data: Dataset) -> Dataset:
+    """The same images with a row (10,) for every label, for losses that take no labels."""
+    return Dataset(data.x, np.eye(10, dtype=np.float32)[data.y], data.scale)

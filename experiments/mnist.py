@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
-import numpy as np
 import optax
 import tyro
 from tqdm import tqdm
@@ -96,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("The test set is set aside: below, 'test' is the last 10,000 training images.\n")
     train = train[: options.examples]
     if not LOSSES[options.loss][0].takes_labels:
-        train, test = one_hot(train), one_hot(test)
+        train, test = digits.one_hot(train), digits.one_hot(test)
     runs = [run(options, seed, train, test) for seed in options.seed]
     if len(runs) > 1:
         last, best = percent(each.accuracies[-1] for each in runs), percent(max(each.accuracies) for each in runs)
@@ -159,13 +158,9 @@ def optimizer(options: Options, examples: int) -> optax.GradientTransformation:
     return fnn.updates.sgd(rate) if options.optimizer == "sgd" else fnn.updates.momentum(rate, 0.9)
 
 
-def one_hot(data: Dataset) -> Dataset:
-    return Dataset(data.x, np.eye(10, dtype=np.float32)[data.y], data.scale)
-
-
 def evaluate_file(path: Path, test: Dataset, loss: str) -> None:
     params = fnn.checkpoint.load(path)
-    result = evaluate(params, test if LOSSES[loss][0].takes_labels else one_hot(test), loss=LOSSES[loss][0])
+    result = evaluate(params, test if LOSSES[loss][0].takes_labels else digits.one_hot(test), loss=LOSSES[loss][0])
     print(f"{fnn.summary(params)}\n\n{path}: test accuracy {100 * result['accuracy']:.2f} %, loss {result['loss']:.4f}")
 
 

@@ -89,7 +89,7 @@ def run(row: Row, seeds: Sequence[int], train: Dataset, held_out: Dataset, epoch
         1: (fnn.Sigmoid(), fnn.SquaredError(0.5)),
         3: (fnn.Identity(), fnn.SigmoidCrossEntropy()),  # of logits: the sigmoid is in the loss
     }[row.chapter]
-    train, held_out = one_hot(train), one_hot(held_out)
+    train, held_out = digits.one_hot(train), digits.one_hot(held_out)
     rule = optimizer(row, len(train))  # one object for all seeds, so one compiled program
     curves, missed = {}, {}
     for seed in seeds:
@@ -104,10 +104,6 @@ def run(row: Row, seeds: Sequence[int], train: Dataset, held_out: Dataset, epoch
         curves[seed] = [round(record["validation_accuracy"], 4) for record in history]  # of 10,000 images: exact
         missed[seed] = [k for k in range(10) if right[held_out.y[:, k] == 1].mean() < 0.1]
     return {"accuracy": curves, "missed": missed}
-
-
-def one_hot(data: Dataset) -> Dataset:
-    return Dataset(data.x, np.eye(10, dtype=np.float32)[data.y], data.scale)
 
 
 def claim(name: str, row: Row, figures: dict) -> results.Claim:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, wraps
 from inspect import signature
 from typing import Any, NamedTuple
@@ -121,8 +122,8 @@ def decoupled_weight_decay(learning_rate: float | Schedule, decay: float) -> opt
 def max_norm(limit: float) -> optax.GradientTransformation:
     """Scales the step so that no neuron's incoming weights, a row of W, become longer than ``limit``: ‖w_k‖ ≤ c.
 
-    Last in a chain, for it looks at W plus the whole step: ``optax.chain(momentum(0.1), max_norm(3.0))``. Of layers
-    it is W that is held, elsewhere every leaf with two dimensions. limit: c > 0.
+    Last in a chain, for it looks at W plus the whole step: ``optax.chain(momentum(0.1), max_norm(3.0))``. Every
+    leaf with two dimensions is taken for a W; of a ``Stack``, its W. limit: c > 0.
     Source: Srivastava et al. 2014, section 5.1.
 
     >>> rule = max_norm(1.0)
@@ -132,16 +133,20 @@ def max_norm(limit: float) -> optax.GradientTransformation:
     """
     checked("max_norm", "limit", limit, above=0)
 
-    def shorten(path, step, leaf):
-        name = getattr(path[-1], "name", None) if path else None  # of a layer's field: a stack's b has two axes too
-        if leaf.ndim < 2 or (leaf.ndim > 2 or name) and name != "W":
+    def stacked(node):
+        return getattr(node, "stacked", False)
+
+    def shorten(step, leaf):
+        if stacked(leaf):  # its b has two axes, and is no W
+            return replace(step, W=jax.vmap(shorten)(step.W, leaf.W))
+        if leaf.ndim != 2:
             return step
         W = leaf + step
-        length = jnp.sqrt(jnp.sum(W * W, axis=-1, keepdims=True))
+        length = jnp.sqrt(jnp.sum(W * W, axis=1, keepdims=True))
         return jnp.where(length > limit, W * (limit / jnp.where(length > limit, length, 1)) - leaf, step)
 
     def update(steps, state, params=None):
-        return jax.tree_util.tree_map_with_path(shorten, steps, _needed("max_norm", params)), state
+        return jax.tree.map(shorten, steps, _needed("max_norm", params), is_leaf=stacked), state
 
     return optax.GradientTransformation(_no_state, update)
 

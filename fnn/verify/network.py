@@ -40,11 +40,11 @@ def network(
     So a mistake is named where it is made, and not where it is felt: the error "end to end", of the hand-written
     chain, stands beside it. All wrong equations are reported, each with the mistake that it looks like.
 
-    params: tuple of ``Dense`` (a ``Stack`` is taken layer by layer), or a graph's, where every neuron's λ is an
-    equation; x, y: data,
-    (B, n_0) and (B, n_L) or labels, or one example; without data, the cases of :func:`probes` are used, and for
-    a graph random data, parameters and masks. loss, rules, masks: as in ``fnn.backprop``. dtype: "float64" or
-    "float32"; None tries float64, and float32 where a rule, the loss or an activation cannot run in it.
+    params: tuple of ``Dense`` (a ``Stack`` is taken layer by layer), or the parameters of a graph, where every
+    neuron's λ is an equation; x, y: data, (B, n_0) and (B, n_L) or labels, or one example; without data, the cases
+    of :func:`probes` are used, and for a graph random data, parameters and masks. loss, rules, masks: as in
+    ``fnn.backprop``. dtype: "float64" or "float32"; None tries float64, and float32 where a rule, the loss or an
+    activation cannot run in it.
     tolerance: of an error relative to the size of the terms that an equation sums; if not given, 1e-12 in
     float64, 1e-5 in float32, and 1e-4 there with a batch norm.
 
