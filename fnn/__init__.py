@@ -86,6 +86,7 @@ __all__ = [
     "unstack",
     "value_and_backprop",
     "checkpoint",
+    "curvature",
     "data",
     "graph",
     "implicit",

@@ -62,5 +62,42 @@ def norm_pullback(norm: BatchNorm, psi: Array, delta_z: Array) -> tuple[Array, A
     x_hat, s = standardise(norm, psi)
     h = norm.gamma * delta_z
     if norm.gradient == "full":
-        h = h - jnp.mean(h, axis=0) - x_hat * jnp.mean(h * x_hat, axis=0)
+        h = _projected(h, x_hat)
     return h / s, jnp.sum(delta_z * x_hat, axis=0), jnp.sum(delta_z, axis=0)
+
+
+def normalise_tangent(norm: BatchNorm, along: BatchNorm, psi: Array, dpsi: Array) -> Array:
+    """The change of ψ̂ along dψ, and along dγ and dβ in ``along``: dγ x̂ + γ dx̂ + dβ, (B, n)."""
+    x_hat, _ = standardise(norm, psi)
+    return along.gamma * x_hat + norm.gamma * _standardise_tangent(norm, psi, dpsi)[0] + along.beta
+
+
+def norm_pullback_tangent(
+    norm: BatchNorm, along: BatchNorm, psi: Array, dpsi: Array, delta_z: Array, d_delta_z: Array
+) -> tuple[Array, Array, Array]:
+    """The change of :func:`norm_pullback`'s three results along dψ, ``along`` = (dγ, dβ) and d(δ_z).
+
+    With h = γ δ_z, dh = dγ δ_z + γ dδ_z and P(h) = h − mean(h) − x̂ mean(h x̂), full:
+    d(P(h)/s) = (P(dh) − dx̂ mean(h x̂) − x̂ mean(h dx̂))/s − P(h) ds/s²; fixed: dh/s.
+    """
+    x_hat, s = standardise(norm, psi)
+    dx_hat, ds = _standardise_tangent(norm, psi, dpsi)
+    dh = along.gamma * delta_z + norm.gamma * d_delta_z
+    if norm.gradient == "full":
+        h = norm.gamma * delta_z
+        dh = _projected(dh, x_hat) - dx_hat * jnp.mean(h * x_hat, axis=0) - x_hat * jnp.mean(h * dx_hat, axis=0)
+        dh -= _projected(h, x_hat) * (ds / s)
+    return dh / s, jnp.sum(d_delta_z * x_hat + delta_z * dx_hat, axis=0), jnp.sum(d_delta_z, axis=0)
+
+
+def _standardise_tangent(norm: BatchNorm, psi: Array, dpsi: Array) -> tuple[Array, Array]:
+    """dx̂ and ds along dψ: in full the same projection as in the pull-back, for ∂x̂/∂ψ is symmetric."""
+    x_hat, s = standardise(norm, psi)
+    if norm.gradient == "fixed":
+        return dpsi / s, jnp.zeros_like(s)
+    return _projected(dpsi, x_hat) / s, jnp.mean(x_hat * dpsi, axis=0)
+
+
+def _projected(h: Array, x_hat: Array) -> Array:
+    """h − mean(h) − x̂ mean(h x̂)."""
+    return h - jnp.mean(h, axis=0) - x_hat * jnp.mean(h * x_hat, axis=0)

@@ -46,7 +46,7 @@ def loss_like(loss, name: str = "loss") -> None:
 def _made_of(value, name: str, methods: Sequence[str], expected: str, base: Any) -> None:
     made = not isinstance(value, type) and all(hasattr(value, method) for method in methods)
     if not made or getattr(value, "__hash__", None) is None:
-        known = " ".join(sorted(cls.__name__ for cls in base.__subclasses__() if cls.__module__ == base.__module__))
+        known = " ".join(sorted(cls.__name__ for cls in base.__subclasses__() if cls.__module__.startswith("fnn.")))
         raise TypeError(f"{name}: expected {expected}, got {value!r}; there are {known}")
 
 

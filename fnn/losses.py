@@ -6,6 +6,8 @@ outputs**; the mean or the sum over examples is taken elsewhere. With B examples
     value(a, y) -> (B,)                      one number per example
     gradient(a, y) -> ∂L/∂a (B, n)           by hand
     delta(activation, z, a, y) -> (B, n)     equation (1), δ = ∂L/∂a ⊙ σ'(z); fused where that is more accurate
+    hessian(a, y, da) -> ∂²L/∂a² da (B, n)   by hand; with it, and with sample, for ``fnn.curvature`` alone
+    sample(key, a) -> y                      drawn from the distribution that has the loss for −log p, if there is one
 
 ``a`` is the network's output (B, n). ``y`` has the shape and dtype of ``a``; where ``takes_labels`` is true it
 may also be integer class labels (B,), which stand for one-hot rows. Integers outside 0 … n−1 would stand for a
@@ -14,9 +16,11 @@ row of zeros: ``fnn.data.Dataset``, ``fit`` and ``verify`` refuse them, compiled
 Values and gradients are finite for outputs up to ±1e4 in float32; those of ``Poisson``, an exponential, up to 88.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -52,6 +56,23 @@ class Loss:
         """δ^L = ∂L/∂a ⊙ σ'(z^L), equation (1): B6, S3."""
         return activation.pullback(self.gradient(a, y), z, a)
 
+    def hessian(self, a: Array, y: Array, da: Array) -> Array:
+        """∂²L/∂a² da, (B, n)."""
+        raise NotImplementedError(f"{type(self).__name__} must define hessian(self, a, y, da) for fnn.curvature")
+
+    def delta_tangent(self, activation: Activation, z: Array, a: Array, y: Array, dz: Array, da: Array) -> Array:
+        """The change of δ^L along dz and da = σ'(z) ⊙ dz: (∂²L/∂a² da) ⊙ σ'(z) + ∂L/∂a ⊙ σ''(z) ⊙ dz, (B, n)."""
+        bent = activation.pullback_tangent(self.gradient(a, y), z, a, dz)
+        return self.gauss_newton(activation, z, a, y, da) + bent
+
+    def gauss_newton(self, activation: Activation, z: Array, a: Array, y: Array, da: Array) -> Array:
+        """The part of ``delta_tangent`` that is of the loss, (∂²L/∂a² da) ⊙ σ'(z); all of it where δ is fused."""
+        return activation.pullback(self.hessian(a, y, da), z, a)
+
+    def sample(self, key: Array, a: Array) -> Array:
+        """Targets drawn from p(y | a) with −log p(y | a) = L(a, y) + const: as (B, n), or labels (B,)."""
+        raise TypeError(f"{self} is −log p of no distribution that can be drawn from; give y in place of key")
+
 
 @dataclass(frozen=True)
 class SquaredError(Loss):
@@ -73,6 +94,12 @@ class SquaredError(Loss):
 
     def gradient(self, a, y):
         return 2 * self.scale * (a - y)
+
+    def hessian(self, a, y, da):
+        return 2 * self.scale * da
+
+    def sample(self, key, a):
+        return a + jax.random.normal(key, a.shape, a.dtype) / math.sqrt(2 * self.scale)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -102,6 +129,9 @@ class Huber(Loss):
     def gradient(self, a, y):
         return jnp.clip(a - y, -self.threshold, self.threshold)
 
+    def hessian(self, a, y, da):
+        return jnp.where(jnp.abs(a - y) <= self.threshold, da, 0)
+
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
@@ -118,6 +148,13 @@ class SoftmaxCrossEntropy(Loss):
     def gradient(self, a, y):
         y = as_targets(y, a)
         return jnp.exp(_log_softmax(a)) * jnp.sum(y, axis=-1, keepdims=True) - y
+
+    def hessian(self, a, y, da):
+        p = jnp.exp(_log_softmax(a))
+        return p * (da - jnp.sum(p * da, axis=-1, keepdims=True)) * jnp.sum(as_targets(y, a), axis=-1, keepdims=True)
+
+    def sample(self, key, a):
+        return jax.random.categorical(key, a)
 
 
 @dataclass(frozen=True)
@@ -136,6 +173,12 @@ class SigmoidCrossEntropy(Loss):
 
     def gradient(self, a, y):
         return lax.logistic(a) - as_targets(y, a)
+
+    def hessian(self, a, y, da):
+        return lax.logistic(a) * lax.logistic(-a) * da
+
+    def sample(self, key, a):
+        return jax.random.bernoulli(key, lax.logistic(a)).astype(a.dtype)
 
 
 @dataclass(frozen=True)
@@ -158,6 +201,12 @@ class Poisson(Loss):
 
     def gradient(self, a, y):
         return jnp.exp(a) - y
+
+    def hessian(self, a, y, da):
+        return jnp.exp(a) * da
+
+    def sample(self, key, a):
+        return jax.random.poisson(key, jnp.exp(a)).astype(a.dtype)
 
 
 @dataclass(frozen=True)
@@ -196,11 +245,35 @@ class CrossEntropy(Loss):
 
     def delta(self, activation, z, a, y):
         y = as_targets(y, a)
-        if isinstance(activation, Sigmoid) and not self.categorical:
-            return activation.beta * (a - y)
-        if isinstance(activation, Softmax) and self.categorical:
-            return a * jnp.sum(y, axis=-1, keepdims=True) - y
-        return super().delta(activation, z, a, y)
+        if not self._matches(activation):
+            return super().delta(activation, z, a, y)
+        return a * jnp.sum(y, axis=-1, keepdims=True) - y if self.categorical else activation.beta * (a - y)
+
+    def hessian(self, a, y, da):
+        y = as_targets(y, a)
+        bend = y * _reciprocal(a) ** 2
+        if not self.categorical:
+            bend += (1 - y) * _reciprocal(1 - a) ** 2
+        return bend * da
+
+    def delta_tangent(self, activation, z, a, y, dz, da):
+        if not self._matches(activation):
+            return super().delta_tangent(activation, z, a, y, dz, da)
+        return self.gauss_newton(activation, z, a, y, da)
+
+    def gauss_newton(self, activation, z, a, y, da):
+        if not self._matches(activation):
+            return super().gauss_newton(activation, z, a, y, da)
+        return da * jnp.sum(as_targets(y, a), axis=-1, keepdims=True) if self.categorical else activation.beta * da
+
+    def sample(self, key, a):
+        if self.categorical:
+            return jax.random.categorical(key, jnp.log(_at_least_tiny(a)))
+        return jax.random.bernoulli(key, a).astype(a.dtype)
+
+    def _matches(self, activation) -> bool:
+        """Whether δ = ∂L/∂a ⊙ σ'(z) is known in one piece."""
+        return isinstance(activation, Softmax if self.categorical else Sigmoid)
 
 
 def as_targets(y: Array, a: Array) -> Array:

@@ -17,7 +17,7 @@ import tyro
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import compiled, interleaved
+from experiments.benchmarks.timing import measured, table
 from fnn import per_example
 
 SIZES, LOSS, CLIP = (784, 512, 512), fnn.SoftmaxCrossEntropy(), 1.0
@@ -73,20 +73,6 @@ KERNELS: dict[str, Callable] = {
 }
 
 
-def measured(ways: dict[str, Callable], arguments: tuple, base: str, rounds: int) -> dict[str, dict]:
-    """Milliseconds, the time as a multiple of the base's, and temporary MiB."""
-    programs = {way: compiled(function, *arguments) for way, function in ways.items()}
-    seconds = interleaved({way: program.run for way, program in programs.items()}, rounds)
-    return {
-        way: {
-            "ms": round(1e3 * float(np.median(seconds[way])), 3),
-            f"/ {base}": np.percentile(seconds[way] / seconds[base], (50, 25, 75)).round(3).tolist(),
-            "temporary MiB": program.temporary,
-        }
-        for way, program in programs.items()
-    }
-
-
 def claims(options: Options, figures: dict) -> list[results.Claim]:
     rows, kernels = figures["gradients"], figures["kernels"]
 
@@ -120,15 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     params, x = drawn(10, options.batch)
     labels = jnp.asarray(random.integers(0, 10, options.batch), jnp.int32)
-    figures = {
-        "gradients": measured(GRADIENTS, (params, x, labels), "plain gradient", options.rounds),
-        "kernels": measured(KERNELS, drawn(1, options.examples), "tangent kernel by vmap", options.rounds),
-    }
-    for base, rows in zip(("plain gradient", "tangent kernel by vmap"), figures.values()):
-        print(f"\n{'':24}{'ms':>10}  / {base} (quartiles)   temporary MiB")
-        for way, row in rows.items():
-            ratio = "{:.3f} ({:.3f}–{:.3f})".format(*row[f"/ {base}"])
-            print(f"{way:24}{row['ms']:10.3f}  {ratio:>30}{row['temporary MiB']:12.2f}")
+    data, kernel_data = (params, x, labels), drawn(1, options.examples)
+    figures = {}
+    for what, ways, given, base in (
+        ("gradients", GRADIENTS, data, "plain gradient"), ("kernels", KERNELS, kernel_data, "tangent kernel by vmap")
+    ):  # fmt: skip
+        figures[what] = measured({way: (function, given) for way, function in ways.items()}, options.rounds, base)
+        print(f"\n{table(figures[what], base)}")
     out = results.folder(options.out, "benchmarks.per_example")
     results.save(out, "benchmarks.per_example", options, claims(options, figures), figures)
 

@@ -19,7 +19,7 @@ from jax import lax
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import compiled, interleaved
+from experiments.benchmarks.timing import measured
 
 ACTIVATIONS: dict[str, tuple[fnn.Activation, Callable]] = {
     "tanh": (fnn.Tanh(), jnp.tanh), "sigmoid": (fnn.Sigmoid(), jax.nn.sigmoid), "ReLU": (fnn.ReLU(), jax.nn.relu),
@@ -110,16 +110,12 @@ def problem(options: Options, depth: int, width: int, name: str, stack: bool = T
     return params, x, jnp.zeros((options.batch, OUTPUTS))
 
 
-def measured(options: Options, ways: dict[str, tuple[Callable, tuple]]) -> dict[str, dict]:
-    """Milliseconds, the stack's time as a multiple of each way's, compile seconds and temporary MiB."""
-    programs = {way: compiled(function, *arguments) for way, (function, arguments) in ways.items()}
-    seconds = interleaved({way: program.run for way, program in programs.items()}, options.rounds)
-    rows: dict[str, dict] = {
-        way: {"compile s": program.seconds, "temporary MiB": program.temporary} for way, program in programs.items()
-    }
-    for way, row in rows.items():
-        row["ms"] = round(1e3 * float(np.median(seconds[way])), 3)
-        row["stack / it"] = np.percentile(seconds["stack"] / seconds[way], (50, 25, 75)).round(3).tolist()
+def against(options: Options, ways: dict[str, tuple[Callable, tuple]]) -> dict[str, dict]:
+    """Every way, with the stack's time as a multiple of its own."""
+    rows = measured(ways, options.rounds, "stack")
+    for row in rows.values():
+        median, lower, upper = row.pop("/ stack")
+        row["stack / it"] = [round(1 / ratio, 3) for ratio in (median, upper, lower)]
     return rows
 
 
@@ -162,13 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ACTIVATIONS:
         for depth in options.depths if name == "tanh" else (compared(options),):
             given = problem(options, depth, options.width, name)
-            rows = measured(options, {way: (function, given) for way, function in peers(name).items()})
+            rows = against(options, {way: (function, given) for way, function in peers(name).items()})
             figures["peers"][f"{name}, {depth}"] = rows
             tell(f"{depth} × {options.width}, batch {options.batch}, {name}", rows)
     for width in options.widths:
         ways = {"stack": (hand, problem(options, 16, width, "tanh"))}
         ways["layers"] = (hand, problem(options, 16, width, "tanh", stack=False))
-        figures["layers"][str(width)] = measured(options, ways)
+        figures["layers"][str(width)] = against(options, ways)
         tell(f"16 × {width}, batch {options.batch}, tanh, stacked and layer by layer", figures["layers"][str(width)])
     out = results.folder(options.out, "benchmarks.stack")
     results.save(out, "benchmarks.stack", options, claims(options, figures), figures)

@@ -49,3 +49,30 @@ def interleaved(ways: dict[str, Callable], rounds: int, least: float = 0.02) -> 
                 jax.block_until_ready(way())
             seconds[name].append((time.perf_counter() - started) / repeats[name])
     return {name: np.array(values) for name, values in seconds.items()}
+
+
+def measured(ways: dict[str, tuple[Callable, tuple]], rounds: int, base: str) -> dict[str, dict]:
+    """Of every way, a function with its arguments: ms, compile s, temporary MiB, and the quartiles of its ratio to base.
+
+    The ratio is the time as a multiple of the base's, [median, lower, upper quartile] over the rounds.
+    """
+    programs = {way: compiled(function, *arguments) for way, (function, arguments) in ways.items()}
+    seconds = interleaved({way: program.run for way, program in programs.items()}, rounds)
+    return {
+        way: {
+            "ms": round(1e3 * float(np.median(seconds[way])), 3),
+            f"/ {base}": np.percentile(seconds[way] / seconds[base], (50, 25, 75)).round(3).tolist(),
+            "temporary MiB": program.temporary,
+            "compile s": program.seconds,
+        }
+        for way, program in programs.items()
+    }
+
+
+def table(rows: dict[str, dict], base: str) -> str:
+    """The rows as aligned text."""
+    lines = [f"{'':24}{'ms':>10}  {f'/ {base} (quartiles)':>36}   temporary MiB   compile s"]
+    for way, row in rows.items():
+        ratio = "{:.3f} ({:.3f}–{:.3f})".format(*row[f"/ {base}"])
+        lines.append(f"{way:24}{row['ms']:10.3f}  {ratio:>36}{row['temporary MiB']:16.2f}{row['compile s']:12.2f}")
+    return "\n".join(lines)

@@ -78,14 +78,16 @@ def backward_pass(
     *,
     to_inputs: bool = False,
     given: Array | None = None,
+    by_example: bool = False,
 ) -> Lambdas:
     """S2 (4). direct: (n_L, B), ∂L/∂o σ' of the outputs; to_inputs: down to λ = ∂L/∂x of the inputs.
 
-    given: λ's (rows, B) that the sums read in place of those just computed: so each is judged alone.
+    given: λ's (rows, B) that the sums read in place of those just computed: so each is judged alone. by_example: the
+    rule norm_pullback returns ∂/∂γ and ∂/∂β of every example and not their sums, and so they are (rows, B).
     """
     norm, units = _norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
     lam = jnp.zeros_like(states.z).at[index.outputs].set(direct)
-    none = None if norm is None else jnp.zeros_like(lam[:, :1])
+    none = None if norm is None else jnp.zeros_like(lam if by_example else lam[:, :1])
 
     def finish(run: Run, part: Callable, sums: Array, old: Lambdas) -> Lambdas:
         of_each = partial(each, layout, run.kinds, part(index.kind))
@@ -104,6 +106,18 @@ def backward_pass(
         runs, tables = (*runs, *layout.to_inputs), (*tables, *index.to_inputs)
     values = (lambda state: state.lam) if given is None else (lambda state: given)
     return _sweep(runs, tables, leaves.weights, values, Lambdas(lam, none, none), finish, rules)
+
+
+def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array) -> Array:
+    """Σ_{l: l→k} w_kl v_l of every neuron k from values (rows, B) that are all given: S1's sum without its recursion.
+
+    weights: (M,). The result is (rows, B), and 0 for the inputs.
+    """
+
+    def finish(run: Run, part: Callable, sums: Array, old: Array) -> Array:
+        return sums
+
+    return _sweep(layout.forward, index.forward, weights, lambda state: values, jnp.zeros_like(values), finish)
 
 
 def weight_gradients(layout: Layout, index: Index, lam: Array, o: Array, rules: Rules) -> Array:

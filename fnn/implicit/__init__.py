@@ -7,6 +7,7 @@ is a multiple of x̃, so θ' = θ + α x̃, and one number α per output and exa
     ``linear``              squared error: a linear system, solved for the whole batch
     ``generalized_linear``  cross-entropies and Poisson: one scalar equation per example
     ``layerwise``           a network: every unit's own proximal step, ∂L/∂a held fixed (Fagan and Iyengar 2018)
+    ``step``                a smooth network: θ' itself, all layers at once, by Newton–CG; ``NotConverged`` if it cannot
 
 >>> import jax, jax.numpy as jnp, fnn
 >>> params = fnn.init(jax.random.key(0), (3, 1))
@@ -18,5 +19,6 @@ is a multiple of x̃, so θ' = θ + α x̃, and one number α per output and exa
 from fnn.implicit.generalized import generalized_linear
 from fnn.implicit.layerwise import layerwise
 from fnn.implicit.linear import linear
+from fnn.implicit.step import NotConverged, step
 
-__all__ = ["generalized_linear", "layerwise", "linear"]
+__all__ = ["NotConverged", "generalized_linear", "layerwise", "linear", "step"]

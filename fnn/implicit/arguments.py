@@ -22,7 +22,7 @@ def arguments(call: str, params, x, y, learning_rate, loss: Loss):
                 f"params[{i}].norm: expected None, got a batch norm, which ties the examples of a batch together: no "
                 f"example has a step of its own; write fnn.init(key, sizes) without batch_norm for implicit.{call}"
             )
-    return params, x, y, _rate(call, learning_rate, params[0].W.dtype)
+    return params, x, y, rate(call, learning_rate, params[0].W.dtype)
 
 
 def one_linear_layer(call: str, params) -> None:
@@ -57,7 +57,7 @@ def _one_hot(values: np.ndarray) -> bool:
     return bool((((values == 0) | (values == 1)).all(axis=-1) & (values.sum(axis=-1) == 1)).all())
 
 
-def _rate(call: str, learning_rate, dtype) -> Array:
+def rate(call: str, learning_rate, dtype) -> Array:
     if isinstance(learning_rate, jax.core.Tracer):
         if learning_rate.shape != ():
             raise ValueError(f"learning_rate: expected one number, got {checks.describe(learning_rate)}; vmap over it")

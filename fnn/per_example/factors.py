@@ -1,5 +1,6 @@
 """The factors of every example's gradient, layer by layer, and the sums that are made of them."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from jax import Array
 
 from fnn import checks
 from fnn.backward import RULES, run
-from fnn.batchnorm import standardise
+from fnn.batchnorm import BatchNorm, standardise
 from fnn.dropout import Mask
 from fnn.losses import Loss
 from fnn.network import Dense, Params, trace
@@ -38,21 +39,31 @@ def arguments(params, x, y, loss: Loss, masks, arrows: bool = True):
     checks.loss_like(loss)
     if y is not None:
         checks.target_arguments(params, y, loss)
-    if x.ndim != 2:
-        raise ValueError(f"x: expected examples in rows, (B, n_0), got shape {x.shape}; write x[None], and y[None]")
+    require_examples(x)
     for i, layer in enumerate(params):
-        if layer.norm is not None and layer.norm.gradient != "fixed":
-            raise ValueError(
-                f"params[{i}].norm: with gradient={layer.norm.gradient!r} the loss of each example depends on all of "
-                "them, and none has a gradient of its own; write fnn.init(..., batch_norm='fixed'), or fnn.fold it"
-            )
+        require_fixed(f"params[{i}].norm", layer.norm, "fnn.init(..., batch_norm='fixed'), or fnn.fold it")
     for i, mask in enumerate(masks):
         if not arrows and mask.arrows is not None:
             raise ValueError(
-                f"masks[{i}].arrows: expected None, for an inner product of masked gradients is no product of inner "
-                "products; write per_example.gradients(...), and multiply those"
+                f"masks[{i}].arrows: expected None, for with arrow masks every neuron has inputs of its own, and "
+                "no product of a layer's inputs holds for all of them; write per_example.gradients(...), and multiply those"
             )
     return params, x, y, masks
+
+
+def require_examples(x: Array) -> None:
+    """Raise ValueError for a single example."""
+    if x.ndim != 2:
+        raise ValueError(f"x: expected examples in rows, (B, n_0), got shape {x.shape}; write x[None], and y[None]")
+
+
+def require_fixed(name: str, norm: BatchNorm | None, call: str) -> None:
+    """Raise ValueError where a batch norm's statistics are differentiated; call: what to write."""
+    if norm is not None and norm.gradient != "fixed":
+        raise ValueError(
+            f"{name}: with gradient={norm.gradient!r} the loss of each example depends on all of "
+            f"them, and none has a gradient of its own; write {call}"
+        )
 
 
 def factors(params: Params, x: Array, y: Array, masks, loss: Loss) -> list[Factors]:
@@ -82,7 +93,13 @@ def squared_norms(f: Factors, mask: Mask) -> Array:
     return sum(map(squared, f.by_norm), by_affine)
 
 
-def total(of_layers: list[Array]) -> Array:
+def squared_lengths(params: Params, of_layers: list[Factors], masks) -> tuple[Array, tuple[Array, ...]]:
+    """‖g_i‖² by all parameters, (B,), and by each entry of ``params``."""
+    lengths = tuple(map(squared_norms, of_layers, masks))
+    return total(lengths), lengths
+
+
+def total(of_layers: Iterable[Array]) -> Array:
     """The sum over all layers of what is (B,), or (D, B) for a stack."""
     start: Any = 0
     return sum((jnp.sum(v.reshape(-1, v.shape[-1]), axis=0) for v in of_layers), start)

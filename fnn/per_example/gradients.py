@@ -1,6 +1,6 @@
 """Norms, clipping, moments and noise of the examples' gradients; see ``fnn.per_example``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -9,24 +9,31 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn import checks
+from fnn.dropout import Mask
+from fnn.graph import Network
+from fnn.kinds import AnyParams
 from fnn.losses import Loss, SquaredError
 from fnn.network import Masks, Params
 from fnn.numbers import number, whole
-from fnn.per_example.factors import arguments, factors, outer_products, squared_norms, total, weighted_sums
+from fnn.per_example import factors, graphs
 
 
 class Norms(NamedTuple):
-    """‖g_i‖ of every example: by all parameters, (B,), and by each entry of ``params``, (B,), or (D, B) of a stack."""
+    """‖g_i‖ of every example: by all parameters, (B,), and by each entry of ``params``, (B,), or (D, B) of a stack.
+
+    On a graph ``layers`` is one array (B, N): by what belongs to each neuron, in the order of ``graph.neurons``, which
+    are its bias, the weights of the arrows into it, and γ and β; 0 for an input.
+    """
 
     total: Array
-    layers: tuple[Array, ...]
+    layers: tuple[Array, ...] | Array
 
 
 class Moments(NamedTuple):
     """Mean and (biased) variance of the examples' gradients, entry by entry: pytrees like ``params``."""
 
-    mean: Params
-    variance: Params
+    mean: Params | Network
+    variance: Params | Network
 
 
 class NoiseScale(NamedTuple):
@@ -37,7 +44,33 @@ class NoiseScale(NamedTuple):
     squared_norm: Array
 
 
-def norms(params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks = None) -> Norms:
+class Kind(NamedTuple):
+    """What layers and graphs compute each in their own way; ``factors`` and ``graphs`` hold it."""
+
+    arguments: Callable  # (params, x, y, loss, masks) -> params, x, y, masks as the others take them
+    factors: Callable  # (params, x, y, masks, loss), a pytree of arrays (…, B, n)
+    squared_lengths: Callable  # (params, factors, masks) -> ‖g_i‖², in all and by layer
+    weighted_sums: Callable  # (params, factors, masks, weights, power=1)
+    outer_products: Callable  # (params, factors, masks)
+
+
+LAYERS = Kind(
+    factors.arguments, factors.factors, factors.squared_lengths, factors.weighted_sums, factors.outer_products
+)
+GRAPH = Kind(graphs.arguments, graphs.factors, graphs.squared_lengths, graphs.weighted_sums, graphs.outer_products)
+
+
+def _kind(params: Params | Network) -> Kind:
+    return GRAPH if isinstance(params, Network) else LAYERS
+
+
+def _arguments(params, x, y, loss: Loss, masks):
+    return _kind(params).arguments(params, x, y, loss, masks)
+
+
+def norms(
+    params: Params | Network, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks | Mask = None
+) -> Norms:
     """The length of every example's gradient, from δ and a alone: ‖g_i‖² = Σ_ℓ ‖δ_i‖² (‖a_i‖² + 1).
 
     Arguments and errors: see ``fnn.per_example``.
@@ -51,50 +84,54 @@ def norms(params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), ma
     >>> bool(jnp.allclose(norms(params, x, y).total[0], length))
     True
     """
-    return _norms(*arguments(params, x, y, loss, masks), loss=loss)
+    return _norms(*_arguments(params, x, y, loss, masks), loss=loss)
 
 
 def gradients(
-    params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks = None, chunk: int | None = None
-) -> Params | Iterator[Params]:
+    params: AnyParams,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    masks: Masks | Mask = None,
+    chunk: int | None = None,
+) -> AnyParams | Iterator[AnyParams]:
     """Every example's gradient in full: a pytree like ``params`` whose leaves have an axis of examples in front.
 
     chunk: None, or a number of examples, for an iterator over the batch that holds so many at a time; the last may hold
-    fewer. Other arguments and errors: see ``fnn.per_example``.
+    fewer. The statistics of a batch norm are the whole batch's. Other arguments and errors: see ``fnn.per_example``.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
     >>> gradients(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))[0].W.shape
     (5, 4, 3)
     """
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = _arguments(params, x, y, loss, masks)
+    size = len(x) if chunk is None else whole("chunk", chunk)
+    found = _factors(params, x, y, masks, loss=loss)
     if chunk is None:
-        return _gradients(params, x, y, masks, loss=loss)
-    size = whole("chunk", chunk)
-    return (
-        _gradients(params, x[i : i + size], y[i : i + size], _rows(masks, slice(i, i + size)), loss=loss)
-        for i in range(0, len(x), size)
-    )
+        return _outer_products(params, found, masks)
+    return (_outer_products(params, _rows(found, slice(i, i + size)), masks) for i in range(0, len(x), size))
 
 
 def clipped(
-    params: Params,
+    params: AnyParams,
     x: Array,
     y: Array,
     clip: float | Array,
     *,
     loss: Loss = SquaredError(),
-    masks: Masks = None,
+    masks: Masks | Mask = None,
     noise: float = 0.0,
     key: Array | None = None,
-) -> Params:
+) -> AnyParams:
     """The mean of the examples' gradients, each shortened to length ``clip`` where it is longer: a pytree like params.
 
     clip: C > 0. noise: σ ≥ 0; where it is above 0, N(0, (σC/B)²) from ``key`` is added to every entry, which is the
     step of differentially private SGD. Other arguments and errors: see ``fnn.per_example``.
     Source: Abadi et al. 2016, *Deep learning with differential privacy*, algorithm 1.
     """
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = _arguments(params, x, y, loss, masks)
     if not isinstance(clip, jax.core.Tracer):
         clip = number("per_example.clipped", "clip", clip, above=0)
     noise = number("per_example.clipped", "noise", noise, least=0)
@@ -107,61 +144,64 @@ def clipped(
     return _noisy(mean, key, jnp.asarray(noise * clip / len(x), x.dtype))
 
 
-def moments(params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks = None) -> Moments:
+def moments(
+    params: Params | Network, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks | Mask = None
+) -> Moments:
     """The mean and the variance over the batch of every entry of the gradient, by (δ ⊙ δ)ᵀ (a ⊙ a).
 
     Arguments and errors: see ``fnn.per_example``.
     """
-    return _moments(*arguments(params, x, y, loss, masks), loss=loss)
+    return _moments(*_arguments(params, x, y, loss, masks), loss=loss)
 
 
-def noise_scale(params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks = None) -> NoiseScale:
+def noise_scale(
+    params: Params | Network, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks | Mask = None
+) -> NoiseScale:
     """The simple gradient noise scale: the batch at which a mean gradient's noise is as long as the gradient.
 
     Unbiased estimates: tr Σ = B/(B − 1) (mean ‖g_i‖² − ‖ḡ‖²), and ‖G‖² = ‖ḡ‖² − tr Σ/B, which can come out negative
     where the batch is too small to tell. B ≥ 2. Other arguments and errors: see ``fnn.per_example``.
     Source: McCandlish, Kaplan, Amodei et al. 2018, *An empirical model of large-batch training*, appendix A.
     """
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = _arguments(params, x, y, loss, masks)
     if len(x) < 2:
         raise ValueError("x: expected at least 2 examples, for one has no variance, got 1")
     return _noise_scale(params, x, y, masks, loss=loss)
-
-
-def _rows(masks, rows: slice) -> tuple:
-    """The masks of some of the examples; one that is for all of them stays."""
-
-    def of_rows(units):
-        return units if units is None or units.shape[-2] == 1 else units[..., rows, :]
-
-    return tuple(mask._replace(units=of_rows(mask.units)) for mask in masks)
 
 
 def _equal_weights(x: Array) -> Array:
     return jnp.full(len(x), 1 / len(x), x.dtype)
 
 
-def _squared_lengths(of_layers, masks) -> list[Array]:
-    return list(map(squared_norms, of_layers, masks))
-
-
 @partial(jax.jit, static_argnames="loss")
 def _norms(params, x, y, masks, *, loss):
-    lengths = _squared_lengths(factors(params, x, y, masks, loss), masks)
-    return Norms(jnp.sqrt(total(lengths)), tuple(map(jnp.sqrt, lengths)))
+    of = _kind(params)
+    in_all, by_layer = of.squared_lengths(params, of.factors(params, x, y, masks, loss), masks)
+    return Norms(jnp.sqrt(in_all), jax.tree.map(jnp.sqrt, by_layer))
 
 
 @partial(jax.jit, static_argnames="loss")
-def _gradients(params, x, y, masks, *, loss):
-    return outer_products(params, factors(params, x, y, masks, loss), masks)
+def _factors(params, x, y, masks, *, loss):
+    return _kind(params).factors(params, x, y, masks, loss)
+
+
+def _rows(found, rows: slice):
+    """The factors of some of the examples."""
+    return jax.tree.map(lambda leaf: leaf[..., rows, :], found)
+
+
+@jax.jit
+def _outer_products(params, found, masks):
+    return _kind(params).outer_products(params, found, masks)
 
 
 @partial(jax.jit, static_argnames="loss")
 def _clipped(params, x, y, masks, clip, *, loss):
-    of_layers = factors(params, x, y, masks, loss)
-    length = jnp.sqrt(total(_squared_lengths(of_layers, masks)))
+    of = _kind(params)
+    found = of.factors(params, x, y, masks, loss)
+    length = jnp.sqrt(of.squared_lengths(params, found, masks)[0])
     shortened = jnp.where(length > clip, clip / jnp.where(length > clip, length, 1), 1)
-    return weighted_sums(params, of_layers, masks, shortened / len(x))
+    return of.weighted_sums(params, found, masks, shortened / len(x))
 
 
 @jax.jit
@@ -173,17 +213,19 @@ def _noisy(mean, key, scale):
 
 @partial(jax.jit, static_argnames="loss")
 def _moments(params, x, y, masks, *, loss):
-    of_layers = factors(params, x, y, masks, loss)
-    mean, second = (weighted_sums(params, of_layers, masks, _equal_weights(x), power) for power in (1, 2))
+    of, weights = _kind(params), _equal_weights(x)
+    found = of.factors(params, x, y, masks, loss)
+    mean, second = (of.weighted_sums(params, found, masks, weights, power) for power in (1, 2))
     # rounding can put a difference of nearly equal numbers below 0
     return Moments(mean, jax.tree.map(lambda s, m: jnp.maximum(s - m * m, 0), second, mean))
 
 
 @partial(jax.jit, static_argnames="loss")
 def _noise_scale(params, x, y, masks, *, loss):
-    B, of_layers = len(x), factors(params, x, y, masks, loss)
-    mean = weighted_sums(params, of_layers, masks, _equal_weights(x))
+    of, B = _kind(params), len(x)
+    found = of.factors(params, x, y, masks, loss)
+    mean = of.weighted_sums(params, found, masks, _equal_weights(x))
     of_mean = sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(mean))
-    variance = (jnp.mean(total(_squared_lengths(of_layers, masks))) - of_mean) * (B / (B - 1))
+    variance = (jnp.mean(of.squared_lengths(params, found, masks)[0]) - of_mean) * (B / (B - 1))
     squared_norm = of_mean - variance / B
     return NoiseScale(variance / squared_norm, variance, squared_norm)

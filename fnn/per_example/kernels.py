@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn import checks
+from fnn.graph import Network
 from fnn.losses import Loss, SquaredError
 from fnn.network import Masks, Params
 from fnn.per_example.factors import Factors, arguments, factors
@@ -39,7 +40,7 @@ def gram(
     """All inner products ⟨g_i, g_j⟩ of the examples' gradients: (B, B), or (B, B₂) with those of x2 and y2.
 
     x2, y2, masks2: like x, y and masks, for the columns. Raises ValueError with arrow masks, for which the formula does
-    not hold. Other arguments and errors: see ``fnn.per_example``.
+    not hold, and TypeError for a graph. Other arguments and errors: see ``fnn.per_example``.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
@@ -48,6 +49,7 @@ def gram(
     >>> bool(jnp.allclose(jnp.sqrt(jnp.diagonal(products)), fnn.per_example.norms(params, x, y).total))
     True
     """
+    _refuse_graphs(params, "gram", "per_example.gradients(params, x, y)")
     if (x2 is None) != (y2 is None):
         raise TypeError("x2, y2: expected both or neither; without them the columns are those of x and y")
     rows = arguments(params, x, y, loss, masks, arrows=False)
@@ -58,17 +60,32 @@ def gram(
 def ntk(params: Params, x: Array, x2: Array | None = None, *, traced: bool = False) -> Array:
     """The empirical tangent kernel Θ_ij,op = ⟨∂a_o(x_i)/∂θ, ∂a_p(x2_j)/∂θ⟩: (B, B₂, n_L, n_L).
 
-    x2: (B₂, n_0), or None for x. traced: Σ_o Θ_ij,oo in its place, (B, B₂). Other arguments and errors: see
-    ``fnn.per_example``. Source: Jacot, Gabriel and Hongler 2018, *Neural tangent kernel*.
+    x2: (B₂, n_0), or None for x. traced: Σ_o Θ_ij,oo in its place, (B, B₂). Raises TypeError for a graph. Other
+    arguments and errors: see ``fnn.per_example``. Source: Jacot, Gabriel and Hongler 2018, *Neural tangent kernel*.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
     >>> ntk(params, jnp.ones((5, 3)), jnp.ones((7, 3))).shape
     (5, 7, 2, 2)
     """
+    _refuse_graphs(
+        params,
+        "ntk",
+        "per_example.gradients(params, x, y, loss=per_example.kernels.Projection()) for each "
+        "row of the identity as every y",
+    )
     checks.one_of("traced", traced, (False, True))
     rows, columns = (arguments(params, of, None, Projection(), None) for of in (x, x if x2 is None else x2))
     return _ntk(rows, columns, traced=traced)
+
+
+def _refuse_graphs(params, name: str, call: str) -> None:
+    """Raise TypeError for a graph: two neurons need not have the same inputs, and so no sum over its arrows factors."""
+    if isinstance(params, Network):
+        raise TypeError(
+            f"params: {name} takes layers, got a fnn.graph.Network, where every neuron has inputs of its own, so that "
+            f"inner products cost as much as with the gradients in full; write {call}, and multiply those"
+        )
 
 
 def _products(rows: list[Factors], columns: list[Factors], traced: bool) -> Array:

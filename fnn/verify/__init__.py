@@ -1,5 +1,6 @@
 """verify: hand-written derivatives against automatic differentiation, naming the wrong equation."""
 
+from fnn.verify.curvature import curvature
 from fnn.verify.custom import custom_vjp
 from fnn.verify.gradients import gradient
 from fnn.verify.network import network
@@ -12,10 +13,12 @@ __all__ = [
     "Finding",
     "Report",
     "Stage",
+    "assert_curvature",
     "assert_custom_vjp",
     "assert_gradient",
     "assert_network",
     "assert_stages",
+    "curvature",
     "custom_vjp",
     "gradient",
     "network",
@@ -46,3 +49,9 @@ def assert_custom_vjp(f, *args, **options) -> None:
     """``custom_vjp(...).check()`` for a test."""
     __tracebackhide__ = True
     custom_vjp(f, *args, **options).check()
+
+
+def assert_curvature(params, x=None, y=None, **options) -> None:
+    """``curvature(...).check()`` for a test."""
+    __tracebackhide__ = True
+    curvature(params, x, y, **options).check()

@@ -20,7 +20,7 @@ def explanations(equation: Equation, tolerance: float) -> list[str]:
         error = equation.hand.error
         return [f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
     hand, oracle = np.asarray(equation.hand), np.asarray(equation.oracle)
-    found = [name for name, value in _specific(equation) if _explains(hand, value, tolerance)]
+    found = [name for name, value in _specific(equation) if explains(hand, value, tolerance)]
     return found + generic(hand, oracle, tolerance, _named_factors(equation.at))
 
 
@@ -28,19 +28,19 @@ def generic(hand: np.ndarray, oracle: np.ndarray, tolerance: float, factors: Seq
     """Mistakes that need no knowledge of the equation: sign, factor, transposition, zero, one entry, one example."""
     found = []
     if hand.shape != oracle.shape:
-        if hand.shape == oracle.T.shape and _explains(hand, oracle.T, tolerance):
+        if hand.shape == oracle.T.shape and explains(hand, oracle.T, tolerance):
             return ["the transpose"]
         return [f"shape {hand.shape}, expected {oracle.shape}"]
     if not np.isfinite(hand).all():
         return ["it is not finite"]
     if not hand.any():
         return ["it is zero"]
-    if oracle.ndim == 2 and oracle.shape[0] == oracle.shape[1] and _explains(hand, oracle.T, tolerance):
+    if oracle.ndim == 2 and oracle.shape[0] == oracle.shape[1] and explains(hand, oracle.T, tolerance):
         found.append("the transpose")
     differs = np.abs(hand - oracle) > 1e3 * tolerance * max(np.abs(oracle).max(), np.abs(hand).max())
     square = float(np.sum(oracle * oracle))
     c = float(np.sum(hand * oracle)) / square if square else 0.0
-    if c and _explains(hand, c * oracle, tolerance):
+    if c and explains(hand, c * oracle, tolerance):
         found += _factors(c, list(factors))
     if differs.sum() == 1 and hand.size > 1:
         found.append("a single entry is wrong")
@@ -49,7 +49,7 @@ def generic(hand: np.ndarray, oracle: np.ndarray, tolerance: float, factors: Seq
     return found
 
 
-def _explains(hand, value, tolerance: float) -> bool:
+def explains(hand, value, tolerance: float) -> bool:
     value = np.asarray(value)
     if value.shape != hand.shape or not np.isfinite(value).all():
         return False

@@ -67,11 +67,11 @@ def network(
         raise TypeError("masks: they go with data; write verify.network(params, x, y, masks=masks, loss=loss)")
     if isinstance(params, Network):
         return graphs.network(params, x, y, loss, rules, masks, dtype, tolerance)
-    cases = _cases(params, x, y, loss, masks)
+    cases = data_or_probes(params, x, y, loss, masks)
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance, dtype is None))
 
 
-def _cases(params, x, y, loss, masks) -> Callable[[str], tuple[Case, ...]]:
+def data_or_probes(params, x, y, loss, masks) -> Callable[[str], tuple[Case, ...]]:
     """The cases as a function of the dtype; the arguments are checked at once."""
     checks.layers(params)
     if x is None:

@@ -1,0 +1,37 @@
+"""Curvature from the δ's: products with the Hessian, and the matrices that stand in for it.
+
+    hvp                    H v, by Pearlmutter's R-operator: the change of every line of back-propagation along v
+    gauss_newton_vp        G v, with G = Σ_n Jᵀ (∂²L/∂a²) J
+    gauss_newton_diagonal  diag G, exactly: Σ_n (Σ_op H_op J_o ⊙ J_p)
+    fisher_diagonal        E[g ⊙ g] over the examples, with the targets given or drawn from the network's own p(y | x)
+    kfac_factors           per layer A = E[ā āᵀ] and G = E[δ δᵀ], whose Kronecker product stands for the Fisher matrix
+    hessian_trace          tr H by Hutchinson's random ±1 directions, with the standard error
+
+Everywhere: params, a tuple of ``Dense`` and ``Stack``; x: (B, n_0) in the parameters' dtype; y, loss, masks: as in
+``fnn.backprop``; reduction: "mean" or "sum" over the examples. Results are pytrees like ``params``, or have one entry
+for each of theirs; what belongs to a ``Stack`` has an axis of layers. All may be called under jit and vmap. An
+activation or a loss of one's own needs ``second_derivative`` and ``hessian``. Where an activation has a kink, σ'' is
+that of the two sides.
+
+What looks at each example's own gradient (the diagonals, the factors) refuses a batch norm with ``gradient="full"``.
+Raises TypeError or ValueError that names the argument.
+"""
+
+from fnn.curvature.factors import KroneckerFactors, fisher_diagonal, gauss_newton_diagonal, kfac_factors
+from fnn.curvature.products import gauss_newton_vp, hvp
+from fnn.curvature.tangents import TANGENTS, TangentRules
+from fnn.curvature.trace import Estimate, HessianTrace, hessian_trace
+
+__all__ = [
+    "TANGENTS",
+    "Estimate",
+    "HessianTrace",
+    "KroneckerFactors",
+    "TangentRules",
+    "fisher_diagonal",
+    "gauss_newton_diagonal",
+    "gauss_newton_vp",
+    "hessian_trace",
+    "hvp",
+    "kfac_factors",
+]

@@ -1,0 +1,150 @@
+"""Diagonals and Kronecker factors, from the factors of every example's gradient; see ``fnn.curvature``."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn import checks
+from fnn.curvature.products import Seed
+from fnn.losses import Loss, SquaredError
+from fnn.network import Masks, Params, forward_pass
+from fnn.per_example.factors import Factors, arguments, factors, weighted_sums
+
+
+class KroneckerFactors(NamedTuple):
+    """A = E[ā āᵀ], (n_in + 1, n_in + 1), with ā = (a_in, 1) for the bias; G = E[δ δᵀ], (n_out, n_out).
+
+    Of a stack each has an axis of layers in front.
+    """
+
+    A: Array
+    G: Array
+
+
+def fisher_diagonal(
+    params: Params,
+    x: Array,
+    y: Array | None = None,
+    *,
+    loss: Loss = SquaredError(),
+    masks: Masks = None,
+    key: Array | None = None,
+) -> Params:
+    """E[g ⊙ g] over the examples, the diagonal of the Fisher matrix: a pytree like ``params``, by (δ ⊙ δ)ᵀ (a ⊙ a).
+
+    y: the targets, for the empirical Fisher matrix; or in their place key: a target for each example is drawn from the
+    network's own p(y | x), whose −log is the loss, for an unbiased estimate of the Fisher matrix itself. Other
+    arguments and errors: see ``fnn.curvature``.
+    Source: Kunstner, Balles and Hennig 2019, *Limitations of the empirical Fisher approximation*, for the difference.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> fisher_diagonal(params, jnp.ones((5, 3)), loss=fnn.SoftmaxCrossEntropy(), key=jax.random.key(1))[0].W.shape
+    (4, 3)
+    """
+    return _fisher_diagonal(*_targets(params, x, y, loss, masks, key), loss=loss)
+
+
+def gauss_newton_diagonal(
+    params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), reduction: str = "mean", masks: Masks = None
+) -> Params:
+    """The diagonal of the Gauss–Newton matrix of :func:`gauss_newton_vp`, exactly: a pytree like ``params``.
+
+    One backward pass for each output, together: for large outputs take ``fisher_diagonal`` with a key, whose
+    expectation is the same for losses on logits. Arguments and errors: see ``fnn.curvature``.
+    """
+    params, x, y, masks = arguments(params, x, y, loss, masks)
+    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    return _gauss_newton_diagonal(params, x, y, masks, loss=loss, reduction=reduction)
+
+
+def kfac_factors(
+    params: Params,
+    x: Array,
+    y: Array | None = None,
+    *,
+    loss: Loss = SquaredError(),
+    masks: Masks = None,
+    key: Array | None = None,
+) -> tuple[KroneckerFactors, ...]:
+    """The Kronecker factors of every layer's Fisher matrix, bias included: one entry for each of ``params``.
+
+    For the rows of [W b] one after the other the layer's block is E[(δ δᵀ) ⊗ (ā āᵀ)], which K-FAC takes for G ⊗ A.
+    y, key: the targets, or a key to draw them, as in :func:`fisher_diagonal`. γ and β of a batch norm are left out.
+    Raises ValueError with arrow masks, under which a layer's inputs are others for every neuron. Other arguments and
+    errors: see ``fnn.curvature``.
+    Source: Martens and Grosse 2015, *Optimizing neural networks with Kronecker-factored approximate curvature*.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> [(A.shape, G.shape) for A, G in kfac_factors(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))]
+    [((4, 4), (4, 4)), ((5, 5), (2, 2))]
+    """
+    return _kfac_factors(*_targets(params, x, y, loss, masks, key, arrows=False), loss=loss)
+
+
+def _targets(params, x, y, loss: Loss, masks, key, arrows: bool = True):
+    """The arguments of a Fisher matrix, with targets drawn where a key is given."""
+    if (y is None) == (key is None):
+        raise TypeError("y, key: expected one of them; write y=y for the empirical Fisher matrix, or key=key to draw y")
+    params, x, y, masks = arguments(params, x, y, loss, masks, arrows)
+    if y is None:
+        checks.prng_key(key)
+        y = _drawn(params, x, masks, key, loss=loss)
+    return params, x, y, masks
+
+
+@partial(jax.jit, static_argnames="loss")
+def _drawn(params, x, masks, key, *, loss):
+    return loss.sample(key, forward_pass(params, x, masks)[0])
+
+
+def _mean(x: Array) -> Array:
+    return jnp.full(len(x), 1 / len(x), x.dtype)
+
+
+@partial(jax.jit, static_argnames="loss")
+def _fisher_diagonal(params, x, y, masks, *, loss):
+    return weighted_sums(params, factors(params, x, y, masks, loss), masks, _mean(x), power=2)
+
+
+@partial(jax.jit, static_argnames=("loss", "reduction"))
+def _gauss_newton_diagonal(params, x, y, masks, *, loss, reduction):
+    a, passed = forward_pass(params, x, masks)
+    checks.target(y, a, loss)
+    activation, z = params[-1].activation, passed[-1][1].z
+    outputs = jnp.eye(a.shape[1], dtype=a.dtype)
+
+    def at_output(unit):  # a column of ∂²L/∂z² but for σ'', of every example
+        dz = jnp.broadcast_to(unit, z.shape)
+        return loss.gauss_newton(activation, z, a, y, activation.pushforward(dz, z, a))
+
+    def pull(unit):  # the factors of ∂z^L_o/∂θ
+        return factors(params, x, jnp.broadcast_to(unit, z.shape), masks, Seed())
+
+    H, J = jax.vmap(at_output)(outputs), jax.vmap(pull)(outputs)  # the outputs in front
+
+    def product(v: Array) -> Array:
+        """Σ_op H_op v_o ⊙ v_p of each example."""
+        return jnp.einsum("obp,o...bj,p...bj->...bj", H, v, v)
+
+    weights = _mean(x) if reduction == "mean" else jnp.ones(len(x), x.dtype)
+    squares = [Factors(f.a_in[0] ** 2, product(f.delta), *map(product, f.by_norm)) for f in J]
+    arrows = tuple(m._replace(arrows=None if m.arrows is None else m.arrows**2) for m in masks)
+    return weighted_sums(params, squares, arrows, weights)
+
+
+@partial(jax.jit, static_argnames="loss")
+def _kfac_factors(params, x, y, masks, *, loss):
+    def moment(v: Array) -> Array:
+        return jnp.einsum("...bj,...bk->...jk", v, v) / len(x)
+
+    def with_one(a: Array) -> Array:
+        return jnp.concatenate([a, jnp.ones_like(a[..., :1])], axis=-1)
+
+    return tuple(
+        KroneckerFactors(moment(with_one(f.a_in)), moment(f.delta)) for f in factors(params, x, y, masks, loss)
+    )

@@ -1,0 +1,141 @@
+"""The implicit step of a whole network, by Newton–CG on its proximal problem.
+
+    F(θ') = η C(θ') + ½‖θ' − θ‖²        ∇F = θ' − θ + η ∇C(θ')        ∇²F = I + ηH
+
+∇C is back-propagation's and Hv the R-operator's (``curvature.hvp``): one of each for a step, and one Hv for every
+direction of the conjugate gradients. θ' is where ∇F = 0 and descent from θ arrives: F(θ') ≤ F(θ), so C(θ') ≤ C(θ).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from fnn import checks
+from fnn.backward import value_and_backprop
+from fnn.curvature import hvp
+from fnn.implicit.arguments import rate
+from fnn.implicit.newton import length, minimise
+from fnn.losses import Loss
+from fnn.network import Masks, Params
+from fnn.numbers import number, whole
+
+ROUNDINGS = 32  # of η∇C, as multiples of ε η: of 672 small networks with η up to 1e4, 671 need fewer in float32
+
+
+class NotConverged(RuntimeError):
+    """No θ' was found with ‖θ' − θ + η∇C(θ')‖ ≤ allowed: what was reached, ``residual``, and what was ``allowed``."""
+
+    def __init__(self, message: str, residual: float, allowed: float):
+        super().__init__(message)
+        self.residual, self.allowed = residual, allowed
+
+
+def step(
+    params: Params,
+    x: Array,
+    y: Array,
+    learning_rate: float | Array,
+    *,
+    loss: Loss,
+    reduction: str = "mean",
+    masks: Masks = None,
+    tolerance: float | None = None,
+    steps: int = 1000,
+) -> Params:
+    """One implicit step of a whole network: θ' = θ − η ∇C(θ'), all layers at once (S9).
+
+    params: tuple of ``Dense`` and ``Stack`` whose activations have a continuous σ'; x: (B, n_0) or (n_0,), in the
+    parameters' dtype; y, loss: as in ``fnn.backprop``; learning_rate: η > 0; reduction: C is the "mean" or the "sum" of
+    the examples' losses; masks: one ``Mask`` per layer, or None. Returns new parameters.
+
+    ‖θ' − θ + η∇C(θ')‖ ≤ tolerance · (1 + ‖θ‖). tolerance: > 0, or None for 1e-10 or, where that is more, what rounding
+    allows: 32 ε (1 + η), with Bη for a sum. In float32 that is 4e-6 (1 + η); in float64 it is 1e-10 up to η = 1e4.
+    steps: Newton steps at most, ≥ 1. Up to η = 1 a dozen are enough, each with some five products Hv; at η = 1e4 it can
+    be hundreds of steps and thousands of products, for the proximal problem is then nearly that of training to the end.
+    Batch norms bend on the scale of √eps: with several of them it may not converge from η = 100 on.
+
+    θ' is the only minimiser if η < 1/|λ|, λ the lowest eigenvalue of H anywhere; beyond, one that descent from θ finds,
+    where η C(θ') + ½‖θ' − θ‖² is no higher than at θ, nor than where the explicit step arrives. A ``Stack`` and layers
+    one by one, being summed in another order, may then find different ones.
+
+    Raises TypeError or ValueError that names the argument: for a ``ReLU`` too, and whatever else has a kink, where ∇C
+    jumps: the minimiser lies on kinks, where no gradient is 0; and for a batch norm with ``gradient="fixed"``, which
+    is no function's gradient. Raises :class:`NotConverged` where it does not converge, and no network comes back;
+    under jit or vmap, which cannot raise, the parameters are NaN then.
+
+    Source: Toulis and Airoldi, *Asymptotic and finite-sample properties of estimators based on stochastic gradients*
+    (2017); the method is in ``fnn.implicit.newton``.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2), activation=fnn.Tanh())
+    >>> x, y = jax.random.normal(jax.random.key(1), (5, 3)), jnp.array([0, 1, 1, 0, 1])
+    >>> cost = lambda params: fnn.SoftmaxCrossEntropy().value(fnn.forward(params, x), y).mean()
+    >>> new = step(params, x, y, 100.0, loss=fnn.SoftmaxCrossEntropy())
+    >>> bool(cost(new) < 0.1 * cost(params))
+    True
+    """
+    params, x, masks = checks.network_arguments(params, x, masks)
+    checks.loss_like(loss)
+    checks.target_arguments(params, y, loss)
+    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    _smooth(params)
+    eta, steps = rate("step", learning_rate, params[0].W.dtype), whole("steps", steps)
+    scale = eta * len(x) if reduction == "sum" and x.ndim == 2 else eta
+    if tolerance is None:
+        relative = jnp.maximum(1e-10, ROUNDINGS * float(jnp.finfo(eta.dtype).eps) * (1 + scale))
+    else:
+        relative = jnp.asarray(number("implicit.step", "tolerance", tolerance, above=0), eta.dtype)
+    with jax.default_matmul_precision("highest"):  # an accelerator's own default would be all of the residual
+        new, residual, allowed = _step(
+            params, x, y, masks, eta, scale, relative, jnp.int32(steps), loss=loss, reduction=reduction
+        )
+    if not isinstance(residual, jax.core.Tracer) and not residual <= allowed:
+        _fail(float(residual), float(allowed), float(eta), steps)
+    return new
+
+
+@partial(jax.jit, static_argnames=("loss", "reduction"))
+def _step(params, x, y, masks, eta, scale, relative, steps, *, loss, reduction):
+    theta, unravel = ravel_pytree(params)
+    options = {"loss": loss, "reduction": reduction, "masks": masks}
+
+    def evaluate(u):
+        cost, gradients = value_and_backprop(unravel(u), x, y, **options)
+        away = u - theta
+        return eta * cost + 0.5 * jnp.sum(away * away), away + eta * ravel_pytree(gradients)[0]
+
+    def product(u, v):
+        return v + eta * ravel_pytree(hvp(unravel(u), x, y, unravel(v), **options))[0]
+
+    allowed = relative * (1 + length(theta))
+    found = minimise(evaluate, product, theta, goal=allowed, scale=scale, steps=steps)
+    residual = length(found.gradient)
+    return unravel(jnp.where(residual <= allowed, found.u, jnp.nan)), residual, allowed
+
+
+def _smooth(params) -> None:
+    """Raise ValueError for a layer whose part of ∇C jumps, or is not the gradient of a function."""
+    for i, layer in enumerate(params):
+        if not getattr(layer.activation, "smooth", True):
+            raise ValueError(
+                f"params[{i}].activation: expected one with a continuous σ', got {layer.activation!r}, at whose kinks "
+                "∇C jumps: the minimiser sits there, and no residual goes to 0; write fnn.init(key, sizes, "
+                "activation=fnn.Softplus()), or implicit.layerwise(...) for a ReLU"
+            )
+        if layer.norm is not None and layer.norm.gradient != "full":
+            raise ValueError(
+                f"params[{i}].norm: with gradient={layer.norm.gradient!r} back-propagation gives the gradient of no "
+                "function of the batch, and nothing is minimal at θ'; write fnn.init(..., batch_norm='full')"
+            )
+
+
+def _fail(residual: float, allowed: float, eta: float, steps: int) -> None:
+    raise NotConverged(
+        f"implicit.step: expected ‖θ' − θ + η∇C(θ')‖ <= {allowed:.1e}, got {residual:.1e} after at most {steps} Newton "
+        f"steps; write a smaller learning_rate, such as {eta / 10:g}, or more steps, such as steps={10 * steps}",
+        residual,
+        allowed,
+    )

@@ -1,0 +1,120 @@
+"""The factors of every example's gradient on a graph, λ and o of every neuron, and the sums that are made of them.
+
+By the arrow l → k with mask R_kl the gradient of example i is λ_ik R_kl o_il, and by the bias of k it is λ_ik:
+
+    ‖g_i‖² by what belongs to k = λ_ik² (Σ_{l: l→k} R_kl² o_il² + 1)      the sum is that of S1 with R² for w, o² for o
+    Σ_i c_i g_i                 : Σ_i (c_i λ_ik) o_il R_kl                 S2 (2) with c ⊙ λ for λ
+    Σ_i g_i ⊙ g_i               : Σ_i λ_ik² o_il² R_kl²                    S2 (2) with the squares
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from fnn import checks
+from fnn.backward import RULES
+from fnn.batchnorm import norm_pullback, standardise
+from fnn.dropout import Mask, masked
+from fnn.graph import arguments as graph_arguments
+from fnn.graph.graph import Network
+from fnn.graph.passes import leaves, states_and_outputs, with_mask
+from fnn.graph.plan import Index, plan
+from fnn.graph.recursion import backward_pass, by_neurons, sums_over_arrows, weight_gradients
+from fnn.losses import Loss
+from fnn.per_example.factors import require_examples, require_fixed
+
+
+class Planned(NamedTuple):
+    """A graph's mask, the tables of its plan, and its arrows (M, 2): arrays that compiled functions are given."""
+
+    mask: Mask
+    tables: Index
+    arrows: Any
+
+
+class Factors(NamedTuple):
+    """λ, 0 for inputs, and o with the mask of the units in it; of a batch norm, the gradients by γ and by β, or None.
+
+    All (B, rows), rows as in ``fnn.graph.plan``.
+    """
+
+    lam: Array
+    o: Array
+    by_gamma: Array | None
+    by_beta: Array | None
+
+    @property
+    def by_norm(self) -> list[Array]:
+        return [v for v in (self.by_gamma, self.by_beta) if v is not None]
+
+
+def arguments(params: Network, x, y, loss: Loss, masks) -> tuple[Network, Array, Array, Planned]:
+    """(params, x, y, masks) as the compiled functions take them."""
+    _, x, mask = graph_arguments.forward(params, x, masks)
+    checks.loss_like(loss)
+    checks.target_arguments(params, y, loss)
+    require_examples(x)
+    require_fixed("params.norm", params.norm, "graph.init(key, batch_norm='fixed'), or fnn.graph.fold it")
+    return params, x, y, Planned(mask, plan(params.graph).tables, params.graph.arrows)
+
+
+def factors(params: Network, x: Array, y: Array, masks: Planned, loss: Loss) -> Factors:
+    """The factors of every neuron's parameters, from one forward and one backward pass."""
+    layout, (mask, index, _) = plan(params.graph).layout, masks
+    parameters, units = with_mask(leaves(params), mask), None if mask.units is None else mask.units.T
+    states, z, a = states_and_outputs(layout, index, parameters, x, mask.units)
+    checks.target(y, a, loss)
+    rules = checks.exact(RULES)
+    direct = rules.output_delta(loss, layout.output, z, a, y).T
+    rules = rules._replace(norm_pullback=_norm_pullback)
+    found = backward_pass(layout, index, parameters, states, units, direct, rules, by_example=True)
+    lam = found.lam.at[index.inputs].set(0)  # an input that is also an output has a derivative, and no parameters
+    return Factors(lam.T, states.o.T, *(None if v is None else v.T for v in (found.gamma, found.beta)))
+
+
+def _norm_pullback(norm, psi: Array, delta_z: Array) -> tuple[Array, Array, Array]:
+    """As ``fnn.batchnorm.norm_pullback``, with ∂/∂γ and ∂/∂β of every example in place of their sums."""
+    x_hat, _ = standardise(norm, psi)
+    of_psi, *_ = norm_pullback(norm, psi, delta_z)
+    return of_psi, delta_z * x_hat, delta_z
+
+
+def squared_lengths(params: Network, f: Factors, masks: Planned) -> tuple[Array, Array]:
+    """‖g_i‖² by all parameters, (B,), and by those of every neuron, (B, N)."""
+    layout, (mask, index, _) = plan(params.graph).layout, masks
+    squares = jnp.ones_like(params.weights) if mask.arrows is None else mask.arrows**2
+    of_inputs = sums_over_arrows(layout, index, squares, f.o.T**2)
+    by_row = sum((v.T**2 for v in f.by_norm), f.lam.T**2 * (of_inputs + 1))
+    return jnp.sum(by_row, axis=0), by_neurons(layout, index, by_row).T
+
+
+def weighted_sums(params: Network, f: Factors, masks: Planned, weights: Array, power: int = 1) -> Network:
+    """Σ_i w_i g_i, or with power 2 the sum of the squares of its entries: a pytree like ``params``; weights: (B,)."""
+    layout, (mask, index, _), norm = plan(params.graph).layout, masks, params.norm
+
+    def weighted(values: Array) -> Array:
+        return weights * values.T**power  # (rows, B)
+
+    def by_neuron(values: Array) -> Array:
+        return by_neurons(layout, index, jnp.sum(weighted(values), axis=1))
+
+    by_arrow = weight_gradients(layout, index, weighted(f.lam), f.o.T**power, RULES)
+    if mask.arrows is not None:
+        by_arrow *= mask.arrows**power
+    if norm is not None:
+        gamma, beta = map(by_neuron, f.by_norm)
+        norm = replace(norm, gamma=gamma, beta=beta)
+    return replace(params, weights=by_arrow, biases=by_neuron(f.lam), norm=norm)
+
+
+def outer_products(params: Network, f: Factors, masks: Planned) -> Network:
+    """Every g_i in full: a pytree like ``params``, the examples in front."""
+    layout, (mask, index, arrows), norm = plan(params.graph).layout, masks, params.norm
+    source, target = index.row[arrows].T
+    by_arrow = masked(f.lam[:, target] * f.o[:, source], mask.arrows)
+    biases, *by_norm = (by_neurons(layout, index, v.T).T for v in (f.lam, *f.by_norm))
+    if norm is not None:
+        norm = replace(norm, gamma=by_norm[0], beta=by_norm[1])
+    return replace(params, weights=by_arrow, biases=biases, norm=norm)
