@@ -5,11 +5,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import fnn
 from experiments.benchmarks.stack import hand, peers
-from experiments.benchmarks.timing import compiled, interleaved
+from experiments.benchmarks.timing import measured
 
 MOST_UNROLLED = 256  # hidden layers: more, one by one, take minutes to compile
 WAYS = ("stack", "layer by layer", "scan + jax.grad")
@@ -25,13 +24,10 @@ def costs(depths: Sequence[int], width: int, batch: int = 64, rounds: int = 5) -
         ways = {"stack": (hand, stacked), "scan + jax.grad": (peers("tanh")["scan + jax.grad"], stacked)}
         if depth <= MOST_UNROLLED:
             ways["layer by layer"] = (hand, fnn.unstack(stacked))
-        programs = {way: compiled(function, params, x, y) for way, (function, params) in ways.items()}
-        for way, program in programs.items():
-            figures[way]["compile s"][str(depth)] = program.seconds
-            figures[way]["temporary MiB"][str(depth)] = program.temporary
-        times = interleaved({way: program.run for way, program in programs.items()}, rounds)
-        for way, seconds in times.items():
-            figures[way]["ms"][str(depth)] = float(f"{1e3 * np.median(seconds):.3g}")
+        rows = measured({way: (function, (params, x, y)) for way, (function, params) in ways.items()}, rounds, "stack")
+        for way, row in rows.items():
+            for what, of_way in figures[way].items():
+                of_way[str(depth)] = row[what]
     return figures
 
 

@@ -247,7 +247,7 @@ def claims(options: Options, runs: dict[str, dict]) -> list[results.Claim]:
             f"{results.spread(critical, 0)}; {' and '.join(results.spread(p, 0) for p in predicted.values())}: "
             + " and ".join(f"{np.mean(p) / np.mean(critical):.2g}" for p in predicted.values())
             + " times what was measured",
-            "they agree within an order of magnitude (McCandlish et al. 2018)",
+            "it predicts the largest useful batch size (McCandlish et al. 2018)",
         )
     ]
     for batch in options.measured:

@@ -36,6 +36,7 @@ def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, 
     name: of the program, experiments.NAME; options: its dataclass; shortened: what the published run has more of.
     ``python -m experiments.table FOLDER`` keeps it for the README.
     """
+    device = jax.devices()[0]
     record = {
         "experiment": name,
         "command": command(name, options),
@@ -43,7 +44,13 @@ def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, 
         "seconds": round(time.perf_counter() - STARTED, 1),
         "shortened": shortened,
         "options": {key: str(value) for key, value in vars(options).items() if key != "out"},
-        "made with": {"jax": jax.__version__, "python": platform.python_version(), "device": str(jax.devices()[0])},
+        "made with": {
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+            "device": str(device),
+            "platform": device.platform,
+            "kind": device.device_kind,
+        },
         "figures": figures,
     }
     (out / "figures.json").write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

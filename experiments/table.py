@@ -52,8 +52,13 @@ def markdown(records: Sequence[dict], claims: Callable[[dict], list[dict]]) -> s
         for number, claim in enumerate(claims(record)):
             first = (command, duration(record)) if number == 0 else ("", "")
             cells = (first[0], claim["claim"], claim["published"], claim["here"], first[1])
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+            lines.append(markdown_row(cells) + "\n")
     return HEADER + "".join(lines)
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def duration(record: dict) -> str:
@@ -75,10 +80,7 @@ def page(records: Sequence[dict]) -> str:
         parts = [f"## {name}\n\n`{record['command']}`: {duration(record)}, jax {machine['jax']}."]
         if record["shortened"]:
             parts.append(f"Shortened: {record['shortened']}.")
-        rows = (
-            "| " + " | ".join(c[k].replace("|", "\\|") for k in ("claim", "published", "here")) + " |"
-            for c in record["claims"]
-        )
+        rows = (markdown_row([claim[k] for k in ("claim", "published", "here")]) for claim in record["claims"])
         parts.append("\n".join(["| claim | published | here |", "|---|---|---|", *rows]))
         if (GALLERY / f"{name}.png").exists():
             parts.append(f"![{name}]({name}.png)")

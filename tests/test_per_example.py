@@ -112,6 +112,20 @@ def test_clipping_agrees_with_optax(x64):
     assert_close(per_example.clipped(params, x, y, 0.5, **options), expected, 1e-7)  # its noise is float32
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax_privacy calls what optax has renamed
+def test_clipping_agrees_with_a_privacy_library(x64):
+    clipped_grad = pytest.importorskip("jax_privacy").clipped_grad
+    params, x, y, options = given("plain")
+
+    def cost(params, x, y):
+        return options["loss"].value(fnn.forward(params, x), y).sum()
+
+    theirs = clipped_grad(cost, l2_clip_norm=0.5, batch_argnums=(1, 2), normalize_by=float(B))
+    with jax.numpy_dtype_promotion("standard"), jax.debug_key_reuse(False):
+        expected = theirs(params, x, y)
+    assert_close(per_example.clipped(params, x, y, 0.5, **options), expected)
+
+
 def test_noise_has_the_stated_deviation_and_comes_from_the_key_alone():
     params, x, y, options = given("plain", "float32")
     quiet = per_example.clipped(params, x, y, 0.5, **options)

@@ -1,7 +1,5 @@
 """Per-example quantities of graphs equal those of autodiff's per-example gradients, and those of the same layers."""
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,57 +8,11 @@ import pytest
 import fnn
 from delta_cases import flat
 from delta_cases import given as layers_given
+from delta_graph_cases import CASES, INPUT_IS_OUTPUT, SKIPS, B, given, oracle
 from fnn import per_example
-from fnn.graph import Graph, forward, sample_masks
+from fnn.graph import Graph
 from problems import some
-from test_graph import SOFTMAX, SQUARED, TANH, assert_close, data, mixed, network
-
-B = 7
-KINDS = [TANH, fnn.Softplus(), fnn.Sigmoid()]
-INPUT_IS_OUTPUT = Graph([("a", "h"), ("b", "h"), ("h", "y"), ("a", "y"), ("h", "k")], TANH, ["a", "b"], ["y", "a", "k"])
-
-
-def shuffled(graph: Graph, activations) -> Graph:
-    """The same arrows in any order, and neurons of several activations."""
-    chosen = [activations[i % len(activations)] for i in range(len(graph))]
-    return Graph(np.random.default_rng(0).permutation(graph.arrows), chosen, graph.inputs, graph.outputs)
-
-
-MIXED, MATRICES = mixed(1, KINDS, 24, 60), Graph.layered((16, 17, 3), TANH)
-SKIPS = Graph.layered((16, 17, 4, 3), TANH, skips=[(0, 2), (1, 3)])  # a matrix, and arrows one by one
-UNITS, ARROWS = fnn.Dropout(0.7), fnn.DropConnect(0.7, inverted=True)
-CASES = {  # graph, batch norm, dropouts, loss
-    "all": (shuffled(SKIPS, KINDS), "fixed", (UNITS, ARROWS), SOFTMAX),
-    "named": (MIXED, None, (), SQUARED),
-    "skips": (SKIPS, None, (), SQUARED),
-    "matrices": (MATRICES, None, (), SQUARED),
-    "an input is an output": (INPUT_IS_OUTPUT, None, (), SQUARED),
-    "matrices with arrow masks": (MATRICES, None, (ARROWS,), SOFTMAX),
-    "unit masks of the batch": (MIXED, None, (fnn.Dropout(0.5, per_example=False),), SQUARED),
-    "fixed batch norm": (MIXED, "fixed", (), SQUARED),
-    "deep": (Graph.random(jax.random.key(0), 40, 90, generations=20, activation=TANH), None, (UNITS,), SQUARED),
-    "no arrow": (Graph([], TANH, ["a", "b"], ["b", "a"]), None, (), SQUARED),
-}
-
-
-def given(name: str, dtype="float64"):
-    """params, x, y, and the keywords loss and masks; in float32 the same numbers, rounded."""
-    graph, batch_norm, dropouts, loss = CASES[name]
-    with jax.enable_x64(True):
-        params, (x, y), parts = network(graph, batch_norm=batch_norm), data(graph, B), {}
-        for i, dropout in enumerate(dropouts):
-            drawn = sample_masks(jax.random.key(i), params, dropout, B)
-            parts |= {part: leaf for part, leaf in drawn._asdict().items() if leaf is not None}
-        masks = fnn.Mask(**parts) if parts else None
-        params, x, y, masks = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x, y, masks))
-    return params, x, y, {"loss": loss, "masks": masks}
-
-
-@cache
-def oracle(name: str):
-    """Autodiff's gradient of every example, with the examples in front: in float64."""
-    params, x, y, options = given(name)
-    return jax.jit(jax.jacrev(lambda params: options["loss"].value(forward(params, x, options["masks"]), y)))(params)
+from test_graph import TANH, assert_close, data, network
 
 
 @pytest.mark.parametrize("name", some(CASES, every=10))

@@ -20,7 +20,7 @@ import tyro
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import interleaved
+from experiments.benchmarks.timing import Row, interleaved, timed
 from fnn.graph import Graph, Network
 from fnn.graph.passes import _backward, leaves
 from fnn.graph.plan import plan
@@ -84,6 +84,18 @@ def claim(row: dict) -> results.Claim:
         f"a graph's step, {row['graph']}: time as a multiple of each peer's (quartiles), compile time, memory",
         f"{peers}; {row['ms']['ours']:.3g} ms; compiled in {compiled} s; {memory} MB",
     )
+
+
+def rows(figures: dict) -> list[Row]:
+    made = []
+    for row in figures["rows"]:
+        what, ms = f"a graph's step, {row['graph']}", row["ms"]
+        made += [timed(what, peer, ratio, ms["ours"], ms[peer]) for peer, ratio in row["ratio"].items()]
+        for measure, key in (("temporary memory", "temporary MB"), ("compile time", "compile s")):
+            (ours, theirs), unit = (row[key][way] for way in ("ours", "jax.grad")), key.split()[-1]
+            ratio = ours / theirs if theirs > 0 else None
+            made.append(Row(what, measure, "jax.grad", ratio, None, f"{ours:.3g} {unit}", f"{theirs:.3g} {unit}"))
+    return made
 
 
 def measured(name: str, params: Network, rounds: int) -> dict:

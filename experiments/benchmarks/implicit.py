@@ -14,7 +14,7 @@ import tyro
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import interleaved
+from experiments.benchmarks.timing import Row, interleaved, timed
 
 SIZES, BATCH, RATE, LOSS = (784, 100, 10), 100, 0.1, fnn.SoftmaxCrossEntropy()
 ACTIVATIONS = fnn.ReLU(), fnn.Tanh(), fnn.Sigmoid()
@@ -58,6 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
     out = results.folder(options.out, "benchmarks.implicit")
     results.save(out, "benchmarks.implicit", options, [claim(rows)], rows)
+
+
+def rows(figures: dict) -> list[Row]:
+    made = []
+    for activation, row in figures.items():
+        explicit = row["explicit, ms"]
+        for way in OUTPUTS:
+            what = f"layer-wise implicit step, {activation.split('(')[0]}, {way} last layer"
+            ratio = row[f"{way}, ratio"]
+            made.append(timed(what, "explicit step", ratio, explicit * ratio[0], explicit))
+    return made
 
 
 def claim(rows: dict[str, dict]) -> results.Claim:

@@ -1,13 +1,15 @@
-"""Per-example quantities beside ``jax.vmap(jax.grad)``: ``python -m experiments.benchmarks.per_example``.
+"""Per-example quantities beside their peers: ``python -m experiments.benchmarks.per_example``.
 
 784-512-512-10, ReLU, softmax cross-entropy, batch 128: the norms of the examples' gradients and their clipped mean, as
-multiples of one plain gradient and of the same by vmap; and the tangent kernel of 256 examples of 784-512-512-1 beside
-Jacobians. All interleaved, medians of the rounds' ratios; memory is what the compiled program asks for beside its
-arguments and results.
+multiples of one plain gradient, and of the same by ``jax.vmap(jax.grad)``, by torch.func and by JAX Privacy where they
+are installed; and the tangent kernel of 256 examples of 784-512-512-1 beside Jacobians. All interleaved, medians of the
+rounds' ratios; memory is what the compiled program asks for beside its arguments and results.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -17,7 +19,7 @@ import tyro
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import measured, table
+from experiments.benchmarks.timing import Row, against, measured, table
 from fnn import per_example
 
 SIZES, LOSS, CLIP = (784, 512, 512), fnn.SoftmaxCrossEntropy(), 1.0
@@ -50,6 +52,47 @@ def vmap_clipped(params, x, y):
     gradients = by_vmap(params, x, y)
     weights = jnp.minimum(1, CLIP / lengths(gradients)) / len(x)
     return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), gradients)
+
+
+def privacy_clipped(params, x, y):
+    """The mean of the clipped gradients, without noise, by JAX Privacy."""
+    import jax_privacy
+
+    clipped = jax_privacy.clipped_grad(
+        loss_of_one, l2_clip_norm=CLIP, batch_argnums=(1, 2), keep_batch_dim=False, normalize_by=len(x)
+    )
+    return clipped(params, x, y)
+
+
+def by_torch(params, x, y) -> dict[str, Callable]:
+    """Norms and clipped mean by ``torch.func``, on the device that JAX uses; nothing where PyTorch has none of it."""
+    if find_spec("torch") is None:
+        return {}
+    import torch
+
+    if jax.default_backend() != "cpu" and not torch.cuda.is_available():
+        return {}
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    weights = [torch.tensor(np.asarray(leaf), device=device) for layer in params for leaf in (layer.W, layer.b)]
+    images, labels = (torch.tensor(np.asarray(each), device=device) for each in (x, y))
+
+    def loss(weights, x, y):
+        for W, b in zip(weights[:-2:2], weights[1:-2:2]):
+            x = torch.relu(torch.nn.functional.linear(x, W, b))
+        return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, *weights[-2:]), y.long())
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))
+
+    def norms(clipped: bool):
+        gradients = each(weights, images, labels)
+        lengths = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        factors = torch.clamp(CLIP / lengths, max=1) / len(images)
+        result = [torch.tensordot(factors, g, 1) for g in gradients] if clipped else lengths
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    return {"norms by torch.func": partial(norms, False), "clipped by torch.func": partial(norms, True)}
 
 
 def vmap_kernel(params, x):
@@ -97,6 +140,17 @@ def claims(options: Options, figures: dict) -> list[results.Claim]:
     ]
 
 
+def rows(figures: dict) -> list[Row]:
+    gradients, kernels = figures["gradients"], figures["kernels"]
+    own = {name: [f"{name} by vmap", f"{name} by torch.func"] for name in ("norms", "clipped")}
+    own["clipped"].append("clipped by JAX Privacy")
+    made = []
+    for name in ("norms", "clipped", "moments", "Gram matrix"):
+        for peer in ["plain gradient", *own.get(name, [])]:
+            made += against(f"{name} of per-example gradients", peer, gradients[name], gradients.get(peer))
+    return made + against("tangent kernel", "tangent kernel by vmap", *kernels.values())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options, random = tyro.cli(Options, args=arguments), np.random.default_rng(0)
 
@@ -108,10 +162,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     labels = jnp.asarray(random.integers(0, 10, options.batch), jnp.int32)
     data, kernel_data = (params, x, labels), drawn(1, options.examples)
     figures = {}
-    for what, ways, given, base in (
-        ("gradients", GRADIENTS, data, "plain gradient"), ("kernels", KERNELS, kernel_data, "tangent kernel by vmap")
-    ):  # fmt: skip
-        figures[what] = measured({way: (function, given) for way, function in ways.items()}, options.rounds, base)
+    gradients = GRADIENTS | ({"clipped by JAX Privacy": privacy_clipped} if find_spec("jax_privacy") else {})
+    for what, ways, given, base, others in (
+        ("gradients", gradients, data, "plain gradient", by_torch(*data)),
+        ("kernels", KERNELS, kernel_data, "tangent kernel by vmap", {}),
+    ):
+        given_ways = {way: (function, given) for way, function in ways.items()}
+        figures[what] = measured(given_ways, options.rounds, base, others)
         print(f"\n{table(figures[what], base)}")
     out = results.folder(options.out, "benchmarks.per_example")
     results.save(out, "benchmarks.per_example", options, claims(options, figures), figures)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 from jax import lax
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import measured
+from experiments.benchmarks.timing import Row, measured
+from experiments.benchmarks.timing import against as compared_with
 
 ACTIVATIONS: dict[str, tuple[fnn.Activation, Callable]] = {
     "tanh": (fnn.Tanh(), jnp.tanh), "sigmoid": (fnn.Sigmoid(), jax.nn.sigmoid), "ReLU": (fnn.ReLU(), jax.nn.relu),
@@ -150,6 +150,18 @@ def claims(options: Options, figures: dict) -> list[results.Claim]:
     widths = ", ".join(f"{w}: {rows['layers']['stack / it'][0]:.2f}" for w, rows in figures["layers"].items())
     made.append(results.Claim("time of a stack of 16 as a multiple of 16 layers one by one, by width", widths))
     return made
+
+
+def rows(figures: dict) -> list[Row]:
+    networks = {f"a gradient of a stack, {name}": ways for name, ways in figures["peers"].items()}
+    networks |= {f"a gradient of a stack, 16 × {width}": ways for width, ways in figures["layers"].items()}
+    return [
+        row
+        for network, ways in networks.items()
+        for peer in ways
+        if peer != "stack"
+        for row in compared_with(network, peer, ways["stack"], ways[peer])
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,12 +1,14 @@
 """Interleaved timing of several ways to do one thing, and what compiling one takes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+jax.config.update("jax_enable_compilation_cache", False)  # what is compiled here is compiled from nothing
 
 
 class Program(NamedTuple):
@@ -15,6 +17,22 @@ class Program(NamedTuple):
     run: Callable
     seconds: float
     temporary: float
+
+
+class Row(NamedTuple):
+    """One line of the suite's table: ours against a peer's, lower is better.
+
+    ratio: ours as a multiple of the peer's, None where that was not measured; spread: its quartiles over the rounds.
+    """
+
+    workload: str
+    measure: str
+    peer: str
+    ratio: float | None
+    spread: tuple[float, float] | None
+    ours: str
+    theirs: str
+    note: str = ""
 
 
 def compiled(function: Callable, *arguments) -> Program:
@@ -51,22 +69,51 @@ def interleaved(ways: dict[str, Callable], rounds: int, least: float = 0.02) -> 
     return {name: np.array(values) for name, values in seconds.items()}
 
 
-def measured(ways: dict[str, tuple[Callable, tuple]], rounds: int, base: str) -> dict[str, dict]:
-    """Of every way, a function with its arguments: ms, compile s, temporary MiB, and the quartiles of its ratio to base.
+def measured(
+    ways: dict[str, tuple[Callable, tuple]], rounds: int, base: str, others: dict[str, Callable] | None = None
+) -> dict[str, dict]:
+    """Of every way, a function with its arguments: ms, compile s, temporary MiB, and its ratio to the base's time.
 
-    The ratio is the time as a multiple of the base's, [median, lower, upper quartile] over the rounds.
+    The ratio is the time as a multiple of the base's, [median, lower, upper quartile] over the rounds; others: ways
+    without arguments that are not JAX's to compile, of which there is the time alone.
     """
     programs = {way: compiled(function, *arguments) for way, (function, arguments) in ways.items()}
-    seconds = interleaved({way: program.run for way, program in programs.items()}, rounds)
-    return {
-        way: {
-            "ms": round(1e3 * float(np.median(seconds[way])), 3),
-            f"/ {base}": np.percentile(seconds[way] / seconds[base], (50, 25, 75)).round(3).tolist(),
-            "temporary MiB": program.temporary,
-            "compile s": program.seconds,
+    seconds = interleaved({way: program.run for way, program in programs.items()} | (others or {}), rounds)
+    rows: dict[str, dict] = {}
+    for way, taken in seconds.items():
+        rows[way] = {
+            "ms": round(1e3 * float(np.median(taken)), 3),
+            f"/ {base}": np.percentile(taken / seconds[base], (50, 25, 75)).round(3).tolist(),
+            "rounds, ms": " ".join(f"{1e3 * each:.4g}" for each in taken),
         }
-        for way, program in programs.items()
-    }
+        if way in programs:
+            rows[way] |= {"temporary MiB": programs[way].temporary, "compile s": programs[way].seconds}
+    return rows
+
+
+def against(workload: str, peer: str, ours: dict, theirs: dict | None) -> list[Row]:
+    """The suite's rows of two ways of ``measured``: time, temporary memory and compile time where both have them.
+
+    theirs: None if the peer is not installed.
+    """
+    if theirs is None:
+        return [Row(workload, "time", peer, None, None, f"{ours['ms']:.3g} ms", "", "not installed")]
+    one, other = (np.array(way["rounds, ms"].split(), float) for way in (ours, theirs))
+    rows = [timed(workload, peer, np.percentile(one / other, (50, 25, 75)), ours["ms"], theirs["ms"])]
+    for measure, key, unit in (
+        ("temporary memory", "temporary MiB", "MiB"), ("compile time", "compile s", "s")
+    ):  # fmt: skip
+        if key in ours and key in theirs:
+            mine, its = ours[key], theirs[key]
+            ratio = mine / its if its > 0 else None
+            rows.append(Row(workload, measure, peer, ratio, None, f"{mine:.3g} {unit}", f"{its:.3g} {unit}"))
+    return rows
+
+
+def timed(workload: str, peer: str, ratio: Sequence[float] | np.ndarray, ours: float, theirs: float) -> Row:
+    """A row of times; ratio: [median, lower, upper quartile]; ours, theirs: ms."""
+    median, lower, upper = map(float, ratio)
+    return Row(workload, "time", peer, median, (lower, upper), f"{ours:.3g} ms", f"{theirs:.3g} ms")
 
 
 def table(rows: dict[str, dict], base: str) -> str:
@@ -74,5 +121,6 @@ def table(rows: dict[str, dict], base: str) -> str:
     lines = [f"{'':24}{'ms':>10}  {f'/ {base} (quartiles)':>36}   temporary MiB   compile s"]
     for way, row in rows.items():
         ratio = "{:.3f} ({:.3f}–{:.3f})".format(*row[f"/ {base}"])
-        lines.append(f"{way:24}{row['ms']:10.3f}  {ratio:>36}{row['temporary MiB']:16.2f}{row['compile s']:12.2f}")
+        line = f"{way:24}{row['ms']:10.3f}  {ratio:>36}"
+        lines.append(line + (f"{row['temporary MiB']:16.2f}{row['compile s']:12.2f}" if "compile s" in row else ""))
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from pathlib import Path
 from experiments.equations import bhaip, forms, hedges, lopez_davila, notes, strabel, strabel_batchnorm, strabel_descent
 from experiments.equations.pointers import POINTERS
 from experiments.equations.register import ROWS, Finding, Row
+from experiments.table import markdown_row
 from fnn.display import Table
 
 PATH = Path(__file__).parents[1] / "equations.md"
@@ -73,7 +74,7 @@ def html(only=()) -> str:
 def lines(made: Table) -> str:
     """A table as Markdown."""
     cells = (made.header, ("---",) * len(made.header), *made.rows)
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells)
+    return "\n".join(map(markdown_row, cells))
 
 
 def markdown(only=()) -> str:

@@ -7,11 +7,15 @@
     kfac_factors           per layer A = E[ā āᵀ] and G = E[δ δᵀ], whose Kronecker product stands for the Fisher matrix
     hessian_trace          tr H by Hutchinson's random ±1 directions, with the standard error
 
-Everywhere: params, a tuple of ``Dense`` and ``Stack``; x: (B, n_0) in the parameters' dtype; y, loss, masks: as in
-``fnn.backprop``; reduction: "mean" or "sum" over the examples. Results are pytrees like ``params``, or have one entry
-for each of theirs; what belongs to a ``Stack`` has an axis of layers. All may be called under jit and vmap. An
-activation or a loss of one's own needs ``second_derivative`` and ``hessian``. Where an activation has a kink, σ'' is
-that of the two sides.
+Everywhere: params, a tuple of ``Dense`` and ``Stack``, or a ``fnn.graph.Network``; x: (B, n_0) in the parameters'
+dtype; y, loss, masks: as in ``fnn.backprop`` or ``fnn.graph.backprop``; reduction: "mean" or "sum" over the examples.
+Results are pytrees like ``params``, or have one entry for each of theirs; what belongs to a ``Stack`` has an axis of
+layers. All may be called under jit and vmap. An activation or a loss of one's own needs ``second_derivative`` and
+``hessian``. Where an activation has a kink, σ'' is that of the two sides.
+
+On a graph every line of the R-operator is one of each neuron, with sums over its arrows for the products with W and V;
+``hessian_trace`` has an estimate for every neuron. Only ``kfac_factors`` takes no graph: A = E[ā āᵀ] belongs to neurons
+that share their inputs, and there every neuron has inputs of its own. It raises TypeError.
 
 What looks at each example's own gradient (the diagonals, the factors) refuses a batch norm with ``gradient="full"``.
 Raises TypeError or ValueError that names the argument.

@@ -1,5 +1,6 @@
 """Diagonals and Kronecker factors, from the factors of every example's gradient; see ``fnn.curvature``."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -7,8 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
+from fnn import checks, kinds, per_example
+from fnn.curvature import graphs
 from fnn.curvature.products import Seed
+from fnn.dropout import Mask
+from fnn.graph import Network
+from fnn.kinds import AnyParams
 from fnn.losses import Loss, SquaredError
 from fnn.network import Masks, Params, forward_pass
 from fnn.per_example.factors import Factors, arguments, factors, weighted_sums
@@ -25,14 +30,14 @@ class KroneckerFactors(NamedTuple):
 
 
 def fisher_diagonal(
-    params: Params,
+    params: AnyParams,
     x: Array,
     y: Array | None = None,
     *,
     loss: Loss = SquaredError(),
-    masks: Masks = None,
+    masks: Masks | Mask = None,
     key: Array | None = None,
-) -> Params:
+) -> AnyParams:
     """E[g ⊙ g] over the examples, the diagonal of the Fisher matrix: a pytree like ``params``, by (δ ⊙ δ)ᵀ (a ⊙ a).
 
     y: the targets, for the empirical Fisher matrix; or in their place key: a target for each example is drawn from the
@@ -45,18 +50,25 @@ def fisher_diagonal(
     >>> fisher_diagonal(params, jnp.ones((5, 3)), loss=fnn.SoftmaxCrossEntropy(), key=jax.random.key(1))[0].W.shape
     (4, 3)
     """
-    return _fisher_diagonal(*_targets(params, x, y, loss, masks, key), loss=loss)
+    y = _target(params, x, y, loss, masks, key)
+    return _fisher_diagonal(*_kind(params).arguments(params, x, y, loss, masks), loss=loss)
 
 
 def gauss_newton_diagonal(
-    params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), reduction: str = "mean", masks: Masks = None
-) -> Params:
+    params: AnyParams,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    reduction: str = "mean",
+    masks: Masks | Mask = None,
+) -> AnyParams:
     """The diagonal of the Gauss–Newton matrix of :func:`gauss_newton_vp`, exactly: a pytree like ``params``.
 
     One backward pass for each output, together: for large outputs take ``fisher_diagonal`` with a key, whose
     expectation is the same for losses on logits. Arguments and errors: see ``fnn.curvature``.
     """
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = _kind(params).arguments(params, x, y, loss, masks)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     return _gauss_newton_diagonal(params, x, y, masks, loss=loss, reduction=reduction)
 
@@ -74,8 +86,8 @@ def kfac_factors(
 
     For the rows of [W b] one after the other the layer's block is E[(δ δᵀ) ⊗ (ā āᵀ)], which K-FAC takes for G ⊗ A.
     y, key: the targets, or a key to draw them, as in :func:`fisher_diagonal`. γ and β of a batch norm are left out.
-    Raises ValueError with arrow masks, under which a layer's inputs are others for every neuron. Other arguments and
-    errors: see ``fnn.curvature``.
+    Raises ValueError with arrow masks, under which a layer's inputs are others for every neuron, and TypeError for a
+    graph, where they always are. Other arguments and errors: see ``fnn.curvature``.
     Source: Martens and Grosse 2015, *Optimizing neural networks with Kronecker-factored approximate curvature*.
 
     >>> import fnn
@@ -83,23 +95,63 @@ def kfac_factors(
     >>> [(A.shape, G.shape) for A, G in kfac_factors(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))]
     [((4, 4), (4, 4)), ((5, 5), (2, 2))]
     """
-    return _kfac_factors(*_targets(params, x, y, loss, masks, key, arrows=False), loss=loss)
+    if isinstance(params, Network):
+        raise TypeError(
+            "params: kfac_factors takes layers, got a fnn.graph.Network, where every neuron has inputs of its own, so "
+            "that no matrix A is shared; write fisher_diagonal(params, x, y)"
+        )
+    y = _target(params, x, y, loss, masks, key)
+    return _kfac_factors(*arguments(params, x, y, loss, masks, arrows=False), loss=loss)
 
 
-def _targets(params, x, y, loss: Loss, masks, key, arrows: bool = True):
-    """The arguments of a Fisher matrix, with targets drawn where a key is given."""
+class Kind(NamedTuple):
+    """What layers and graphs compute each in their own way, as in ``fnn.per_example.gradients``."""
+
+    arguments: Callable  # (params, x, y, loss, masks) -> params, x, y, masks as the others take them
+    outputs: Callable  # (params, x, masks) -> their activation, z and a
+    factors: Callable  # (params, x, y, masks, loss)
+    squares: Callable  # (factors for every output, product, masks) -> factors and masks of the Gauss–Newton diagonal
+    weighted_sums: Callable  # (params, factors, masks, weights, power=1)
+
+
+def _kind(params: Params | Network) -> Kind:
+    return GRAPH if isinstance(params, Network) else LAYERS
+
+
+def _outputs(params: Params, x: Array, masks):
+    a, passed = forward_pass(params, x, masks)
+    return params[-1].activation, passed[-1][1].z, a
+
+
+def _squares(J: list[Factors], product: Callable[[Array], Array], masks):
+    arrows = tuple(m._replace(arrows=None if m.arrows is None else m.arrows**2) for m in masks)
+    return [Factors(f.a_in[0] ** 2, product(f.delta), *map(product, f.by_norm)) for f in J], arrows
+
+
+LAYERS = Kind(arguments, _outputs, factors, _squares, weighted_sums)
+GRAPH = Kind(
+    per_example.graphs.arguments,
+    graphs.outputs,
+    per_example.graphs.factors,
+    graphs.squares,
+    per_example.graphs.weighted_sums,
+)
+
+
+def _target(params, x, y, loss: Loss, masks, key) -> Array:
+    """The targets of a Fisher matrix: those given, or drawn where a key is."""
     if (y is None) == (key is None):
         raise TypeError("y, key: expected one of them; write y=y for the empirical Fisher matrix, or key=key to draw y")
-    params, x, y, masks = arguments(params, x, y, loss, masks, arrows)
-    if y is None:
-        checks.prng_key(key)
-        y = _drawn(params, x, masks, key, loss=loss)
-    return params, x, y, masks
+    if y is not None:
+        return y
+    checks.loss_like(loss)
+    checks.prng_key(key)
+    return _drawn(key, kinds.kind(params).forward(params, x, masks), loss=loss)
 
 
 @partial(jax.jit, static_argnames="loss")
-def _drawn(params, x, masks, key, *, loss):
-    return loss.sample(key, forward_pass(params, x, masks)[0])
+def _drawn(key, a, *, loss):
+    return loss.sample(key, a)
 
 
 def _mean(x: Array) -> Array:
@@ -108,14 +160,15 @@ def _mean(x: Array) -> Array:
 
 @partial(jax.jit, static_argnames="loss")
 def _fisher_diagonal(params, x, y, masks, *, loss):
-    return weighted_sums(params, factors(params, x, y, masks, loss), masks, _mean(x), power=2)
+    of = _kind(params)
+    return of.weighted_sums(params, of.factors(params, x, y, masks, loss), masks, _mean(x), power=2)
 
 
 @partial(jax.jit, static_argnames=("loss", "reduction"))
 def _gauss_newton_diagonal(params, x, y, masks, *, loss, reduction):
-    a, passed = forward_pass(params, x, masks)
+    of = _kind(params)
+    activation, z, a = of.outputs(params, x, masks)
     checks.target(y, a, loss)
-    activation, z = params[-1].activation, passed[-1][1].z
     outputs = jnp.eye(a.shape[1], dtype=a.dtype)
 
     def at_output(unit):  # a column of ∂²L/∂z² but for σ'', of every example
@@ -123,7 +176,7 @@ def _gauss_newton_diagonal(params, x, y, masks, *, loss, reduction):
         return loss.gauss_newton(activation, z, a, y, activation.pushforward(dz, z, a))
 
     def pull(unit):  # the factors of ∂z^L_o/∂θ
-        return factors(params, x, jnp.broadcast_to(unit, z.shape), masks, Seed())
+        return of.factors(params, x, jnp.broadcast_to(unit, z.shape), masks, Seed())
 
     H, J = jax.vmap(at_output)(outputs), jax.vmap(pull)(outputs)  # the outputs in front
 
@@ -132,15 +185,15 @@ def _gauss_newton_diagonal(params, x, y, masks, *, loss, reduction):
         return jnp.einsum("obp,o...bj,p...bj->...bj", H, v, v)
 
     weights = _mean(x) if reduction == "mean" else jnp.ones(len(x), x.dtype)
-    squares = [Factors(f.a_in[0] ** 2, product(f.delta), *map(product, f.by_norm)) for f in J]
-    arrows = tuple(m._replace(arrows=None if m.arrows is None else m.arrows**2) for m in masks)
-    return weighted_sums(params, squares, arrows, weights)
+    squares, arrows = of.squares(J, product, masks)
+    return of.weighted_sums(params, squares, arrows, weights)
 
 
 @partial(jax.jit, static_argnames="loss")
 def _kfac_factors(params, x, y, masks, *, loss):
     def moment(v: Array) -> Array:
-        return jnp.einsum("...bj,...bk->...jk", v, v) / len(x)
+        v = v * len(x) ** -0.5  # before the product, which is larger
+        return jnp.einsum("...bj,...bk->...jk", v, v)
 
     def with_one(a: Array) -> Array:
         return jnp.concatenate([a, jnp.ones_like(a[..., :1])], axis=-1)

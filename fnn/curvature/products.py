@@ -10,8 +10,11 @@ from jax import Array
 
 from fnn import checks
 from fnn.backward import RULES, run
+from fnn.curvature import graphs
 from fnn.curvature.tangents import TANGENTS, TangentRules
-from fnn.dropout import masked
+from fnn.dropout import Mask, masked
+from fnn.graph import Network
+from fnn.kinds import AnyParams
 from fnn.losses import Loss, SquaredError
 from fnn.network import Masks, Params, each, layer_forward
 
@@ -28,20 +31,20 @@ class Seed(Loss):
 
 
 def hvp(
-    params: Params,
+    params: AnyParams,
     x: Array,
     y: Array,
-    v: Params,
+    v: AnyParams,
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
-    masks: Masks = None,
+    masks: Masks | Mask = None,
     rules: TangentRules = TANGENTS,
-) -> Params:
+) -> AnyParams:
     """The Hessian of C times v, by the R-operator: a pytree like ``params``, at the cost of two gradients.
 
-    v: a pytree like ``params``. rules: the lines of the R-operator, see ``curvature.tangents``. Other arguments and
-    errors: see ``fnn.curvature``.
+    v: a pytree like ``params``. rules: the lines of the R-operator, see ``curvature.tangents``; on a graph psi,
+    input_gradient and weight_gradient must be those of ``TANGENTS``. Other arguments and errors: see ``fnn.curvature``.
     Source: Pearlmutter 1994, *Fast exact multiplication by the Hessian*.
 
     >>> import fnn
@@ -52,19 +55,19 @@ def hvp(
     params, x, y, v, masks = arguments(params, x, y, v, loss, reduction, masks)
     if not isinstance(rules, TangentRules):
         raise TypeError(f"rules: expected curvature.TangentRules, got {rules!r}; write TANGENTS._replace(...)")
-    return _hvp(params, x, y, v, masks, loss=loss, reduction=reduction, rules=rules)
+    return hessian_product(params, x, y, v, masks, loss=loss, reduction=reduction, rules=rules)
 
 
 def gauss_newton_vp(
-    params: Params,
+    params: AnyParams,
     x: Array,
     y: Array,
-    v: Params,
+    v: AnyParams,
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
-    masks: Masks = None,
-) -> Params:
+    masks: Masks | Mask = None,
+) -> AnyParams:
     """The generalised Gauss–Newton matrix Σ_n Jᵀ (∂²L/∂a²) J times v: a pytree like ``params``.
 
     J is the Jacobian of a^L; behind ``CrossEntropy`` with the output activation that it matches, of z^L. The matrix is
@@ -78,7 +81,8 @@ def gauss_newton_vp(
 
 def arguments(params, x, y, v, loss: Loss, reduction: str, masks):
     """(params, x, y, v, masks) as the compiled functions take them."""
-    params, x, masks = checks.network_arguments(params, x, masks)
+    require = graphs.arguments if isinstance(params, Network) else checks.network_arguments
+    params, x, masks = require(params, x, masks)
     checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
@@ -121,7 +125,9 @@ def forward_tangents(params: Params, v: Params, x: Array, masks, rules: TangentR
 
 
 @partial(jax.jit, static_argnames=("loss", "reduction", "rules"))
-def _hvp(params, x, y, v, masks, *, loss, reduction, rules):
+def hessian_product(params, x, y, v, masks, *, loss, reduction, rules):
+    if isinstance(params, Network):
+        return graphs.hvp(params, x, y, v, masks, loss, reduction, rules)
     (a, da), passed = forward_tangents(params, v, x, masks, rules)
     checks.target(y, a.reshape(*x.shape[:-1], -1), loss)
     y = y if x.ndim == 2 else y[None]
@@ -160,6 +166,8 @@ def _hvp(params, x, y, v, masks, *, loss, reduction, rules):
 
 @partial(jax.jit, static_argnames=("loss", "reduction"))
 def _gauss_newton_vp(params, x, y, v, masks, *, loss, reduction):
+    if isinstance(params, Network):
+        return graphs.gauss_newton_vp(params, x, y, v, masks, loss, reduction)
     (a, da), passed = forward_tangents(params, v, x, masks, TANGENTS)
     checks.target(y, a.reshape(*x.shape[:-1], -1), loss)
     y = y if x.ndim == 2 else y[None]

@@ -1,35 +1,43 @@
 """The trace of the Hessian, estimated; see ``fnn.curvature``."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from fnn import checks
-from fnn.curvature.products import arguments, hvp
+from fnn.curvature import graphs
+from fnn.curvature.products import arguments, hessian_product
+from fnn.curvature.tangents import TANGENTS
+from fnn.dropout import Mask
+from fnn.graph import Network
 from fnn.losses import Loss, SquaredError
-from fnn.network import Masks, Params
+from fnn.network import Dense, Masks, Params
 from fnn.numbers import whole
 
 
 class Estimate(NamedTuple):
-    """A mean over random directions, and its standard error; scalars, or (D,) of a stack."""
+    """A mean over random directions, and its standard error; scalars, (D,) of a stack, (N,) of a graph's neurons."""
 
     value: Array
     standard_error: Array
 
 
 class HessianTrace(NamedTuple):
-    """The trace of the whole Hessian, and of each entry's own block on its diagonal."""
+    """The trace of the whole Hessian, and of each entry's own block on its diagonal.
+
+    On a graph ``layers`` is one estimate, (N,), by neuron in the order of ``graph.neurons``: its bias, the weights of
+    the arrows into it, γ and β; 0 for an input.
+    """
 
     total: Estimate
-    layers: tuple[Estimate, ...]
+    layers: tuple[Estimate, ...] | Estimate
 
 
 def hessian_trace(
-    params: Params,
+    params: Params | Network,
     x: Array,
     y: Array,
     key: Array,
@@ -37,7 +45,7 @@ def hessian_trace(
     samples: int = 100,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
-    masks: Masks = None,
+    masks: Masks | Mask = None,
 ) -> HessianTrace:
     """tr H of the loss by Hutchinson: the mean of vᵀ H v over random v of ±1, without bias, and its standard error.
 
@@ -57,22 +65,24 @@ def _hessian_trace(params, x, y, masks, key, *, samples, loss, reduction):
     leaves, structure = jax.tree.flatten(params)
 
     def products(i):
-        """vᵀ (H v) over each layer's own parameters, for one random v."""
+        """vᵀ (H v) over each layer or neuron's own parameters, for one random v."""
         keys = jax.random.split(jax.random.fold_in(key, i), len(leaves))
         drawn = [jax.random.rademacher(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves)]
         v = jax.tree.unflatten(structure, drawn)
-        Hv = hvp(params, x, y, v, loss=loss, reduction=reduction, masks=masks)
-
-        def of_layer(layer, of_v, of_Hv):
-            pairs = zip(jax.tree.leaves(of_v), jax.tree.leaves(of_Hv))
-            return sum(jnp.sum(a * b, axis=tuple(range(layer.stacked, a.ndim))) for a, b in pairs)
-
-        return tuple(map(of_layer, params, v, Hv))
+        Hv = hessian_product(params, x, y, v, masks, loss=loss, reduction=reduction, rules=TANGENTS)
+        by_entry = jax.tree.map(jnp.multiply, v, Hv)
+        return graphs.by_neuron(masks, by_entry) if isinstance(params, Network) else tuple(map(_in_all, by_entry))
 
     layers = jax.lax.map(products, jnp.arange(samples))
-    total = sum(jnp.sum(of.reshape(samples, -1), axis=1) for of in layers)
+    total = sum(jnp.sum(of.reshape(samples, -1), axis=1) for of in jax.tree.leaves(layers))
 
     def estimate(values):
         return Estimate(values.mean(axis=0), values.std(axis=0, ddof=1) / samples**0.5)
 
-    return HessianTrace(estimate(total), tuple(map(estimate, layers)))
+    return HessianTrace(estimate(total), jax.tree.map(estimate, layers))
+
+
+def _in_all(layer: Dense) -> Array:
+    """The sum of a layer's entries; of a stack, of each of its layers."""
+    start: Any = 0
+    return sum((jnp.sum(leaf, axis=tuple(range(layer.stacked, leaf.ndim))) for leaf in jax.tree.leaves(layer)), start)

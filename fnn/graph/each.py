@@ -22,6 +22,9 @@ class Each(Activation):
     def derivative(self, z, a):
         return self._each(lambda activation: activation.derivative(z, a))
 
+    def second_derivative(self, z, a):
+        return self._each(lambda activation: activation.second_derivative(z, a))
+
     def _each(self, function: Callable[[Activation], Array]) -> Array:
         first, *others = dict.fromkeys(self.activations)
         result = function(first)

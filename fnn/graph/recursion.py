@@ -5,7 +5,7 @@
     S2 (2)   ∂L/∂w_kj = λ_k o_j
     S2 (3)   ∂L/∂β_k = λ_k
 
-Both sums are :func:`_sweep`. λ is the layers' δ; the rules are those of ``fnn.backward``, and batch norm and masks
+Both sums are :func:`sweep`. λ is the layers' δ; the rules are those of ``fnn.backward``, and batch norm and masks
 are those of layers. Arrays are (rows, examples), rows as in ``plan``; the rules get (examples, rows).
 """
 
@@ -52,7 +52,7 @@ class Lambdas(NamedTuple):
 def forward_pass(layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None) -> States:
     """S1. x: (n_0, B) in the order of the graph's inputs; units: None, or the neurons' mask, (N, B) or (N, 1)."""
     biases = by_rows(layout, index, leaves.biases.reshape(layout.neurons, -1))
-    norm, units = _norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
+    norm, units = norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
     x = x if layout.sorted_inputs else _take(x, index.input_order)  # the rows of generation 0
     z = jnp.pad(x, ((0, layout.rows - len(x)), (0, 0)))
     start = States(masked(z, units), z, None if norm is None else z)
@@ -64,7 +64,7 @@ def forward_pass(layout: Layout, index: Index, leaves: Leaves, x: Array, units: 
         a = each(layout, run.kinds, part(index.kind), lambda activation: activation.value(z))
         return States(masked(a, units if units is None else part(units)), z, None if norm is None else psi)
 
-    return _sweep(layout.forward, index.forward, leaves.weights, lambda state: state.o, start, finish)
+    return sweep(layout.forward, index.forward, leaves.weights, lambda state: state.o, start, finish)
 
 
 def backward_pass(
@@ -85,7 +85,7 @@ def backward_pass(
     given: λ's (rows, B) that the sums read in place of those just computed: so each is judged alone. by_example: the
     rule norm_pullback returns ∂/∂γ and ∂/∂β of every example and not their sums, and so they are (rows, B).
     """
-    norm, units = _norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
+    norm, units = norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
     lam = jnp.zeros_like(states.z).at[index.outputs].set(direct)
     none = None if norm is None else jnp.zeros_like(lam if by_example else lam[:, :1])
 
@@ -105,7 +105,7 @@ def backward_pass(
     if to_inputs:
         runs, tables = (*runs, *layout.to_inputs), (*tables, *index.to_inputs)
     values = (lambda state: state.lam) if given is None else (lambda state: given)
-    return _sweep(runs, tables, leaves.weights, values, Lambdas(lam, none, none), finish, rules)
+    return sweep(runs, tables, leaves.weights, values, Lambdas(lam, none, none), finish, rules)
 
 
 def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array) -> Array:
@@ -117,7 +117,7 @@ def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array
     def finish(run: Run, part: Callable, sums: Array, old: Array) -> Array:
         return sums
 
-    return _sweep(layout.forward, index.forward, weights, lambda state: values, jnp.zeros_like(values), finish)
+    return sweep(layout.forward, index.forward, weights, lambda state: values, jnp.zeros_like(values), finish)
 
 
 def weight_gradients(layout: Layout, index: Index, lam: Array, o: Array, rules: Rules) -> Array:
@@ -152,21 +152,22 @@ def _arrows(lam: Array, o: Array, group) -> Array:
     return jnp.stack([jnp.sum(_take(lam, receiver) * _take(o, read)) for read in reads])
 
 
-def _sweep(runs, tables, weights, values, state, finish, rules: Rules | None = None):
+def sweep(runs, tables, weights, values, state, finish, rules: Rules | None = None):
     """The generations one after the other: ``finish`` makes the rows of ``state`` from their sums over arrows.
 
-    The sums read ``values(state)``. Where a generation is a matrix, rules.input_gradient multiplies by it (S2, 2a);
-    without rules the sums are those of S1.
+    The sums read ``values(state)``; where weights, (M,) each, and values are tuples, so are the sums. Where a
+    generation is a matrix, rules.input_gradient multiplies by it (S2, 2a); without rules the sums are those of S1.
     """
     if any(run.groups or any(block.offset is None for block in run.blocks) for run in runs):
-        weights = jnp.append(weights, jnp.zeros((), weights.dtype))  # the last is the padding's
+        weights = jax.tree.map(lambda w: jnp.append(w, jnp.zeros((), w.dtype)), weights)  # the last is the padding's
     for run, t in zip(runs, tables):
 
         def step(state, t: Tables, run: Run = run):
             start = t.start if run.first is None else run.first[0]
             part = partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=run.rows)
             old = jax.tree.map(part, state)
-            new = finish(run, part, _sums(run, t, weights, values(state), rules), old)
+            sums = jax.tree.map(lambda w, of: _sums(run, t, w, of, rules), weights, values(state))
+            new = finish(run, part, sums, old)
             if not run.exact:
                 real = (jnp.arange(run.rows, dtype=t.count.dtype) < t.count)[:, None]
                 new = jax.tree.map(partial(jnp.where, real), new, old)
@@ -222,7 +223,7 @@ def by_rows(layout: Layout, index: Index, array: Array) -> Array:
     return padded if layout.sorted_neurons else _take(padded, index.neuron)
 
 
-def _norm_by_rows(layout: Layout, index: Index, norm: BatchNorm | None) -> BatchNorm | None:
+def norm_by_rows(layout: Layout, index: Index, norm: BatchNorm | None) -> BatchNorm | None:
     return None if norm is None else jax.tree.map(partial(by_rows, layout, index), norm)
 
 

@@ -46,7 +46,7 @@ def arguments(params, x, y, loss: Loss, masks, arrows: bool = True):
         if not arrows and mask.arrows is not None:
             raise ValueError(
                 f"masks[{i}].arrows: expected None, for with arrow masks every neuron has inputs of its own, and "
-                "no product of a layer's inputs holds for all of them; write per_example.gradients(...), and multiply those"
+                "no product of a layer's inputs is that of all; write per_example.gradients(...), and multiply those"
             )
     return params, x, y, masks
 

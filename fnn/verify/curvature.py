@@ -45,7 +45,7 @@ def curvature(
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2), activation=fnn.Tanh())
-    >>> curvature(params, loss=fnn.SquaredError()).ok
+    >>> curvature(params, jnp.ones((5, 3)), jnp.zeros((5, 2)), loss=fnn.SquaredError()).ok
     True
     """
     checks.loss_like(loss)
