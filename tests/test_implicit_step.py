@@ -35,6 +35,7 @@ CASES = [  # activation, loss, depth, output, batch: two of them in the default 
             (fnn.Huber(0.7), LINEAR),
         )
     )
+    if (i + j) % 4 == 0 or i == j
 ]
 
 
@@ -65,7 +66,7 @@ def assert_solves(p, eta, new, tolerance=1e-10, reduction="mean"):
     assert after <= explicit * (1 + 1e-12) or not np.isfinite(explicit)
 
 
-@pytest.mark.parametrize("case", some(CASES, every=31), ids=str)
+@pytest.mark.parametrize("case", some(CASES, every=len(CASES) // 2), ids=str)
 def test_it_solves_its_equation_and_lowers_the_proximal_objective_at_every_rate(case, x64):
     activation, loss, depth, output, batch = case
     p = problem(activation, loss, depth, output=output, batch=batch, dtype="float64")

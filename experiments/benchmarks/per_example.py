@@ -55,12 +55,13 @@ def vmap_clipped(params, x, y):
 
 
 def privacy_clipped(params, x, y):
-    """The mean of the clipped gradients, without noise, by JAX Privacy."""
+    """The mean of the clipped gradients, without noise, by JAX Privacy: one by one, on a CPU its fastest by far."""
     import jax_privacy
 
     clipped = jax_privacy.clipped_grad(
-        loss_of_one, l2_clip_norm=CLIP, batch_argnums=(1, 2), keep_batch_dim=False, normalize_by=len(x)
-    )
+        loss_of_one, l2_clip_norm=CLIP, batch_argnums=(1, 2), keep_batch_dim=False, normalize_by=len(x),
+        microbatch_size=1 if jax.default_backend() == "cpu" else None,
+    )  # fmt: skip
     return clipped(params, x, y)
 
 
@@ -110,6 +111,10 @@ GRADIENTS: dict[str, Callable] = {
     "moments": lambda *data: per_example.moments(*data, loss=LOSS),
     "Gram matrix": lambda *data: per_example.gram(*data, loss=LOSS),
 }
+TITLES = {
+    "norms": "norms of per-example gradients", "clipped": "mean of clipped per-example gradients",
+    "moments": "moments of per-example gradients", "Gram matrix": "Gram matrix of per-example gradients",
+}  # fmt: skip
 KERNELS: dict[str, Callable] = {
     "tangent kernel": lambda params, x: per_example.ntk(params, x, traced=True),
     "tangent kernel by vmap": vmap_kernel,
@@ -145,9 +150,9 @@ def rows(figures: dict) -> list[Row]:
     own = {name: [f"{name} by vmap", f"{name} by torch.func"] for name in ("norms", "clipped")}
     own["clipped"].append("clipped by JAX Privacy")
     made = []
-    for name in ("norms", "clipped", "moments", "Gram matrix"):
+    for name in TITLES:
         for peer in ["plain gradient", *own.get(name, [])]:
-            made += against(f"{name} of per-example gradients", peer, gradients[name], gradients.get(peer))
+            made += against(TITLES[name], peer, gradients[name], gradients.get(peer))
     return made + against("tangent kernel", "tangent kernel by vmap", *kernels.values())
 
 

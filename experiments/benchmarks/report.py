@@ -1,0 +1,144 @@
+"""The table and the plot of what the benchmarks left on every device."""
+
+import math
+import re
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+
+from experiments import table
+from experiments.benchmarks.timing import Row
+
+MARKERS = {"time": ("o", "#1f5fa8"), "temporary memory": ("s", "#b5402a"), "compile time": ("^", "#777777")}
+OTHER = ("D", "#5b8c3a")
+HEADER = ("workload", "measure", "peer", "ours / peer's (quartiles)", "ours", "peer's", "note")
+GPU = """## GPU
+
+Not measured. Where JAX finds one, this adds its section:
+
+    python -m experiments.benchmarks
+"""
+
+
+def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[str, str]) -> str:
+    """kept: {device: {workload: record}}; pictures: file names by device."""
+    parts = [
+        "# Benchmarks",
+        "Made by `python -m experiments.benchmarks`. Every ratio is ours as a multiple of the peer's, lower is better: "
+        "the median of the rounds' ratios, with their quartiles in brackets, the two timed in turn in one process; "
+        "compile time and temporary memory (what a compiled program asks for beside its arguments and results) are "
+        "single figures.",
+    ]
+    for device, records in in_order(kept):
+        parts.append(f"## {device}")
+        newest = max(records.values(), key=lambda record: record["date"])
+        parts.append(made_with(newest))
+        if device in pictures:
+            parts.append(f"![Ratios on {device}]({pictures[device]})")
+        for name, record in chosen(records, titles):
+            parts.append(section(titles[name], record, made_with(newest)))
+    if all(platform(records) == "cpu" for records in kept.values()):
+        parts.append(GPU.rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def section(title: str, record: dict, newest: str) -> str:
+    here = made_with(record)
+    when = f"`{record['command']}`, {record['date']}, {table.duration(record)}."
+    lines = [f"### {title}", "", when + ("" if here == newest else f" {here}"), ""]
+    lines += [table.markdown_row(HEADER), "|" + "---|" * len(HEADER)]
+    lines += [table.markdown_row(cells(row)) for row in rows(record)]
+    return "\n".join(lines)
+
+
+def rows(record: dict) -> list[Row]:
+    return [Row(**row) for row in record["rows"]]
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    ratio = "" if row.ratio is None else number(row.ratio)
+    if row.spread is not None:
+        ratio += f" ({number(row.spread[0])}–{number(row.spread[1])})"
+    return row.workload, row.measure, row.peer, ratio, row.ours, row.theirs, row.note
+
+
+def number(ratio: float) -> str:
+    """Two decimals, or two digits where that leaves too few."""
+    return f"{ratio:.2f}" if ratio >= 0.1 or ratio == 0 else f"{ratio:.2g}"
+
+
+def made_with(record: dict) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"{record['machine']}; {packages}."
+
+
+def platform(records: dict) -> str:
+    return next(iter(records.values()))["platform"]
+
+
+def in_order(kept: Mapping[str, dict]) -> list[tuple[str, dict]]:
+    """CPUs first."""
+    return sorted(kept.items(), key=lambda item: (platform(item[1]) != "cpu", item[0]))
+
+
+def chosen(records: dict, titles: Mapping[str, str]) -> list[tuple[str, dict]]:
+    return [(name, records[name]) for name in titles if name in records]
+
+
+def draw(folder: Path, kept: Mapping[str, dict], titles: Mapping[str, str]) -> dict[str, str]:
+    """A picture of every device; their names: ratios.png of the first."""
+    names: dict[str, str] = {}
+    for device, records in in_order(kept):
+        slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+        names[device] = f"ratios-{slug}.png" if names else "ratios.png"
+        plot(folder / names[device], device, records, titles)
+    return names
+
+
+def plot(path: Path, device: str, records: dict, titles: Mapping[str, str]) -> None:
+    """A line for every peer of a workload, grouped; its ratios on a logarithmic axis, left of 1 where ours is less."""
+    from matplotlib.figure import Figure  # slow to import
+
+    groups: list[tuple[str, list[Row]]] = []  # a workload's rows, and an empty one before each module's
+    for name, record in chosen(records, titles):
+        groups.append((titles[name], []))
+        for workload, several in groupby(rows(record), lambda row: row.workload):
+            measured = [row for row in several if row.ratio]
+            if measured:
+                groups.append((workload, measured))
+    lines = sum(1 + len({row.peer for row in group}) for _, group in groups)
+    figure = Figure(figsize=(10, 1.2 + 0.2 * lines), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(1, color="black", linewidth=0.8)
+    y, ticks, seen = 0, {}, set()
+    for title, group in groups:
+        style = {"fontsize": 8} if group else {"fontsize": 9, "weight": "bold"}
+        axes.text(0, y, f" {title}", transform=axes.get_yaxis_transform(), va="center", **style)
+        axes.axhspan(y - 0.5, y + 0.5, color="#eeeeee" if group else "#c9d3de", zorder=0)
+        for peer in dict.fromkeys(row.peer for row in group):
+            y += 1
+            ticks[y] = peer
+            for row in (row for row in group if row.peer == peer):
+                marker, color = MARKERS.get(row.measure, OTHER)
+                label = None if row.measure in seen else row.measure
+                seen.add(row.measure)
+                assert row.ratio is not None
+                low, high = row.spread or (row.ratio, row.ratio)
+                axes.plot([low, high], [y, y], color=color, linewidth=1.5, alpha=0.6)
+                axes.plot(row.ratio, y, marker, color=color, markersize=4.5, label=label)
+        y += 1
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=8)
+    axes.set(xscale="log", ylim=(y - 0.5, -0.5), xlabel="ours / peer's (lower is better; bars: quartiles)")
+    axes.set_xlim(*limits(groups))
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, fontsize=8)
+    figure.suptitle(f"Ours as a multiple of its peers', {device}", fontsize=10)
+    figure.savefig(path, dpi=120)
+
+
+def limits(groups: list[tuple[str, list[Row]]]) -> tuple[float, float]:
+    """From decade to decade, 1 among them."""
+    ratios = [row.ratio for _, group in groups for row in group if row.ratio] + [1.0]
+    return 10.0 ** math.floor(math.log10(min(ratios) / 1.2)), 10.0 ** math.ceil(math.log10(max(ratios) * 1.2))

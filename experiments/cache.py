@@ -1,0 +1,46 @@
+"""What the experiments compile is kept on disk, so that a program's next run starts faster."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+NO = ("0", "false", "f", "no", "n", "off")  # how JAX is told that something is not wanted
+MOST = 2**28  # bytes of one program; what was used longest ago goes first
+
+
+def keep_compiled() -> None:
+    """Tell JAX, before it is imported, to keep what it compiles for this program, and say so if nothing is kept yet.
+
+    JAX_COMPILATION_CACHE_DIR, if set, is JAX's affair alone: other programs may keep theirs there. With
+    JAX_ENABLE_COMPILATION_CACHE=false, and for benchmarks, nothing is kept. Runs at the same time may share a folder:
+    JAX locks it where its size is bounded (it has ``filelock`` do that, and nothing is kept where that is missing), or
+    one could read what another has half written.
+    """
+    name = program()
+    wanted = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "").lower() not in NO
+    if name.startswith("benchmarks") or not wanted or find_spec("filelock") is None:
+        return
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    path = folder() / name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(path)
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(MOST)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # many small ones take most of the time
+    kept = list(path.glob("*-cache"))
+    for entry in kept:
+        if not entry.with_name(entry.name.removesuffix("-cache") + "-atime").exists():
+            entry.unlink(missing_ok=True)  # its writer was killed in the middle: JAX would stumble over it
+    if not kept:
+        print(f"Compiling: the next run starts faster, with what is kept in {path}.", flush=True)
+
+
+def program() -> str:
+    """mnist of ``python -m experiments.mnist``."""
+    words = (word.removeprefix("-m") for word in sys.orig_argv)
+    return next((word.removeprefix("experiments.") for word in words if word.startswith("experiments.")), "experiments")
+
+
+def folder() -> Path:
+    """Where programs keep what can be made again: $XDG_CACHE_HOME/fnn, or ~/.cache/fnn."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fnn")
