@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import fnn
-from delta_cases import CASES, FULL, SOFTMAX, assert_close, given
+from delta_cases import CASES, FULL, SOFTMAX, assert_close, given, oracle
 from fnn import curvature
 from problems import ACTIVATIONS, LOSSES, distance, name, problem, some
 
@@ -182,9 +182,10 @@ def test_the_sampled_fisher_diagonal_is_the_gauss_newton_diagonal_in_the_mean(x6
 @pytest.mark.parametrize("case", some(["plain", "stack", "unit masks", "fixed batch norm"], every=2))
 def test_kronecker_factors_are_second_moments_of_inputs_and_deltas(case, x64):
     params, x, y, options = given(case)
-    deltas = fnn.deltas(params, x, y, **options)
+    rows = oracle(params, x, y, **options)
     found = curvature.kfac_factors(params, x, y, **options)
-    for (A, G), t, delta in zip(found, fnn.trace(params, x, options["masks"]), deltas, strict=True):
+    for (A, G), t, gradient in zip(found, fnn.trace(params, x, options["masks"]), rows, strict=True):
+        delta = np.moveaxis(gradient.b, 0, -2)  # autodiff's: of every example, by the bias
         a = np.concatenate([t.a_in, np.ones((*t.a_in.shape[:-1], 1))], axis=-1)
         assert_close(A, np.swapaxes(a, -1, -2) @ a / len(x))
         assert_close(G, np.swapaxes(delta, -1, -2) @ delta / len(x))
