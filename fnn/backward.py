@@ -26,7 +26,7 @@ from fnn.activations import Activation
 from fnn.batchnorm import norm_pullback
 from fnn.dropout import masked
 from fnn.losses import Loss, SquaredError
-from fnn.network import Masks, Params, each, forward_pass, like_examples
+from fnn.network import Masks, Params, each, forward_pass, like_examples, target_rows
 
 
 def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Array) -> Array:
@@ -104,8 +104,7 @@ class Backward(NamedTuple):
 @partial(jax.jit, static_argnames=("loss", "reduction", "rules", "want"))
 def _backward(params, x, y, masks, *, loss, reduction, rules, want):
     a, passed = forward_pass(params, x, masks)
-    checks.target(y, like_examples(a, x), loss)
-    y = y if x.ndim == 2 else y[None]
+    y = target_rows(y, x, a, loss)
     scale = 1 / len(a) if reduction == "mean" else 1
     rules = checks.exact(rules)
 
@@ -142,7 +141,6 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
 def run(want, params, x, y, loss, reduction, masks, rules):
     """The fields of :class:`Backward` that are named in ``want``; arguments as in :func:`backprop`."""
     params, x, masks = checks.network_arguments(params, x, masks)
-    checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)

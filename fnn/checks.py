@@ -290,7 +290,8 @@ def mask_shapes(name: str, mask: Mask, units: int, arrows: tuple[int, ...], dtyp
 
 
 def target_arguments(params, y, loss, name: str = "y") -> None:
-    """Raise unless y is integer labels, or an array in the parameters' dtype; before jit would truncate it."""
+    """Raise unless loss is one and y integer labels, or in the parameters' dtype; before jit would truncate it."""
+    loss_like(loss)
     array = isinstance(y, (jax.Array, np.ndarray, np.generic))
     if not (jnp.issubdtype(y.dtype, jnp.integer) if array else type(y) is int):
         floating(name, y, params)

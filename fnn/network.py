@@ -194,6 +194,12 @@ def like_examples(tree, x: Array):
     return tree if x.ndim == 2 else jax.tree.map(lambda leaf: leaf[..., 0, :], tree)
 
 
+def target_rows(y: Array, x: Array, a: Array, loss) -> Array:
+    """The targets with examples in rows, where they fit the outputs a (B, n_L) and x."""
+    checks.target(y, like_examples(a, x), loss)
+    return y if x.ndim == 2 else y[None]
+
+
 @jax.jit
 def _forward(params, x, masks):
     return like_examples(forward_pass(params, x, masks)[0], x)

@@ -1,7 +1,5 @@
 """The programs on what the δ's give: noise scale, wrong labels and tangent kernel do what they promise."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,21 +9,12 @@ import fnn
 from experiments import kernel, mislabelled, noise_scale
 from experiments.noise_scale_picture import fit_tradeoff, run_average
 from fnn.data import Dataset
+from records import left
 
 
 def images(count: int, seed: int = 0) -> Dataset:
     random = np.random.default_rng(seed)
     return Dataset(random.integers(0, 256, (count, 784)).astype(np.uint8), random.integers(0, 10, count))
-
-
-def left(folder, name: str) -> dict:
-    """The record that a run left, after a look at its files and its claims."""
-    assert {path.name for path in folder.iterdir()} == {"figures.json", f"{name}.png"}
-    assert (folder / f"{name}.png").stat().st_size > 10_000
-    record = json.loads((folder / "figures.json").read_text())
-    assert record["experiment"] == name
-    assert all(claim["here"] for claim in record["claims"])
-    return record
 
 
 # -- noise scale -----------------------------------------------------------------------------------------------

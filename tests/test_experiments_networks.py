@@ -1,7 +1,5 @@
 """The programs on what networks can do, and on δ's and activations by layer, run and leave what they promise."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,17 +7,7 @@ import pytest
 
 import fnn
 from experiments import approximation, boundaries, depth, glorot
-
-
-def left(folder, name: str) -> dict:
-    """The record that a run left, after a look at its files and its claims."""
-    assert {path.name for path in folder.iterdir()} == {"figures.json", f"{name}.png"}
-    assert (folder / f"{name}.png").stat().st_size > 10_000
-    record = json.loads((folder / "figures.json").read_text())
-    assert record["experiment"] == name
-    assert all(claim["here"] for claim in record["claims"])
-    return record
-
+from records import left
 
 # -- boundaries ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import tyro
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import Row, interleaved, timed
+from experiments.benchmarks.timing import Row, interleaved, single, timed
 from fnn.graph import Graph, Network
 from fnn.graph.passes import _backward, leaves
 from fnn.graph.plan import plan
@@ -92,9 +92,7 @@ def rows(figures: dict) -> list[Row]:
         what, ms = f"a graph's step, {row['graph']}", row["ms"]
         made += [timed(what, peer, ratio, ms["ours"], ms[peer]) for peer, ratio in row["ratio"].items()]
         for measure, key in (("temporary memory", "temporary MB"), ("compile time", "compile s")):
-            (ours, theirs), unit = (row[key][way] for way in ("ours", "jax.grad")), key.split()[-1]
-            ratio = ours / theirs if theirs > 0 else None
-            made.append(Row(what, measure, "jax.grad", ratio, None, f"{ours:.3g} {unit}", f"{theirs:.3g} {unit}"))
+            made.append(single(what, measure, "jax.grad", row[key]["ours"], row[key]["jax.grad"], key.split()[-1]))
     return made
 
 

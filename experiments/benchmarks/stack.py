@@ -18,8 +18,7 @@ from jax import lax
 
 import fnn
 from experiments import results
-from experiments.benchmarks.timing import Row, measured
-from experiments.benchmarks.timing import against as compared_with
+from experiments.benchmarks.timing import Row, against, measured
 
 ACTIVATIONS: dict[str, tuple[fnn.Activation, Callable]] = {
     "tanh": (fnn.Tanh(), jnp.tanh), "sigmoid": (fnn.Sigmoid(), jax.nn.sigmoid), "ReLU": (fnn.ReLU(), jax.nn.relu),
@@ -110,7 +109,7 @@ def problem(options: Options, depth: int, width: int, name: str, stack: bool = T
     return params, x, jnp.zeros((options.batch, OUTPUTS))
 
 
-def against(options: Options, ways: dict[str, tuple[Callable, tuple]]) -> dict[str, dict]:
+def beside(options: Options, ways: dict[str, tuple[Callable, tuple]]) -> dict[str, dict]:
     """Every way, with the stack's time as a multiple of its own."""
     rows = measured(ways, options.rounds, "stack")
     for row in rows.values():
@@ -160,7 +159,7 @@ def rows(figures: dict) -> list[Row]:
         for network, ways in networks.items()
         for peer in ways
         if peer != "stack"
-        for row in compared_with(network, peer, ways["stack"], ways[peer])
+        for row in against(network, peer, ways["stack"], ways[peer])
     ]
 
 
@@ -170,13 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ACTIVATIONS:
         for depth in options.depths if name == "tanh" else (compared(options),):
             given = problem(options, depth, options.width, name)
-            rows = against(options, {way: (function, given) for way, function in peers(name).items()})
+            rows = beside(options, {way: (function, given) for way, function in peers(name).items()})
             figures["peers"][f"{name}, {depth}"] = rows
             tell(f"{depth} × {options.width}, batch {options.batch}, {name}", rows)
     for width in options.widths:
         ways = {"stack": (hand, problem(options, 16, width, "tanh"))}
         ways["layers"] = (hand, problem(options, 16, width, "tanh", stack=False))
-        figures["layers"][str(width)] = against(options, ways)
+        figures["layers"][str(width)] = beside(options, ways)
         tell(f"16 × {width}, batch {options.batch}, tanh, stacked and layer by layer", figures["layers"][str(width)])
     out = results.folder(options.out, "benchmarks.stack")
     results.save(out, "benchmarks.stack", options, claims(options, figures), figures)

@@ -104,10 +104,14 @@ def against(workload: str, peer: str, ours: dict, theirs: dict | None) -> list[R
         ("temporary memory", "temporary MiB", "MiB"), ("compile time", "compile s", "s")
     ):  # fmt: skip
         if key in ours and key in theirs:
-            mine, its = ours[key], theirs[key]
-            ratio = mine / its if its > 0 else None
-            rows.append(Row(workload, measure, peer, ratio, None, f"{mine:.3g} {unit}", f"{its:.3g} {unit}"))
+            rows.append(single(workload, measure, peer, ours[key], theirs[key], unit))
     return rows
+
+
+def single(workload: str, measure: str, peer: str, ours: float, theirs: float, unit: str) -> Row:
+    """A row of what is measured once."""
+    ratio = ours / theirs if theirs > 0 else None
+    return Row(workload, measure, peer, ratio, None, f"{ours:.3g} {unit}", f"{theirs:.3g} {unit}")
 
 
 def timed(workload: str, peer: str, ratio: Sequence[float] | np.ndarray, ours: float, theirs: float) -> Row:

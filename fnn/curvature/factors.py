@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks, kinds, per_example
+from fnn import checks, kinds
 from fnn.curvature import graphs
 from fnn.curvature.products import Seed
 from fnn.dropout import Mask
@@ -16,7 +16,8 @@ from fnn.graph import Network
 from fnn.kinds import AnyParams
 from fnn.losses import Loss, SquaredError
 from fnn.network import Masks, Params, forward_pass
-from fnn.per_example.factors import Factors, arguments, factors, weighted_sums
+from fnn.per_example.factors import Factors, arguments, equal_weights, factors
+from fnn.per_example.gradients import kind
 
 
 class KroneckerFactors(NamedTuple):
@@ -51,7 +52,7 @@ def fisher_diagonal(
     (4, 3)
     """
     y = _target(params, x, y, loss, masks, key)
-    return _fisher_diagonal(*_kind(params).arguments(params, x, y, loss, masks), loss=loss)
+    return _fisher_diagonal(*kind(params).arguments(params, x, y, loss, masks), loss=loss)
 
 
 def gauss_newton_diagonal(
@@ -68,7 +69,7 @@ def gauss_newton_diagonal(
     One backward pass for each output, together: for large outputs take ``fisher_diagonal`` with a key, whose
     expectation is the same for losses on logits. Arguments and errors: see ``fnn.curvature``.
     """
-    params, x, y, masks = _kind(params).arguments(params, x, y, loss, masks)
+    params, x, y, masks = kind(params).arguments(params, x, y, loss, masks)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     return _gauss_newton_diagonal(params, x, y, masks, loss=loss, reduction=reduction)
 
@@ -104,20 +105,6 @@ def kfac_factors(
     return _kfac_factors(*arguments(params, x, y, loss, masks, arrows=False), loss=loss)
 
 
-class Kind(NamedTuple):
-    """What layers and graphs compute each in their own way, as in ``fnn.per_example.gradients``."""
-
-    arguments: Callable  # (params, x, y, loss, masks) -> params, x, y, masks as the others take them
-    outputs: Callable  # (params, x, masks) -> their activation, z and a
-    factors: Callable  # (params, x, y, masks, loss)
-    squares: Callable  # (factors for every output, product, masks) -> factors and masks of the Gauss–Newton diagonal
-    weighted_sums: Callable  # (params, factors, masks, weights, power=1)
-
-
-def _kind(params: Params | Network) -> Kind:
-    return GRAPH if isinstance(params, Network) else LAYERS
-
-
 def _outputs(params: Params, x: Array, masks):
     a, passed = forward_pass(params, x, masks)
     return params[-1].activation, passed[-1][1].z, a
@@ -126,16 +113,6 @@ def _outputs(params: Params, x: Array, masks):
 def _squares(J: list[Factors], product: Callable[[Array], Array], masks):
     arrows = tuple(m._replace(arrows=None if m.arrows is None else m.arrows**2) for m in masks)
     return [Factors(f.a_in[0] ** 2, product(f.delta), *map(product, f.by_norm)) for f in J], arrows
-
-
-LAYERS = Kind(arguments, _outputs, factors, _squares, weighted_sums)
-GRAPH = Kind(
-    per_example.graphs.arguments,
-    graphs.outputs,
-    per_example.graphs.factors,
-    graphs.squares,
-    per_example.graphs.weighted_sums,
-)
 
 
 def _target(params, x, y, loss: Loss, masks, key) -> Array:
@@ -154,20 +131,17 @@ def _drawn(key, a, *, loss):
     return loss.sample(key, a)
 
 
-def _mean(x: Array) -> Array:
-    return jnp.full(len(x), 1 / len(x), x.dtype)
-
-
 @partial(jax.jit, static_argnames="loss")
 def _fisher_diagonal(params, x, y, masks, *, loss):
-    of = _kind(params)
-    return of.weighted_sums(params, of.factors(params, x, y, masks, loss), masks, _mean(x), power=2)
+    of = kind(params)
+    return of.weighted_sums(params, of.factors(params, x, y, masks, loss), masks, equal_weights(x), power=2)
 
 
 @partial(jax.jit, static_argnames=("loss", "reduction"))
 def _gauss_newton_diagonal(params, x, y, masks, *, loss, reduction):
-    of = _kind(params)
-    activation, z, a = of.outputs(params, x, masks)
+    of = kind(params)
+    outputs_of, squares_of = (graphs.outputs, graphs.squares) if isinstance(params, Network) else (_outputs, _squares)
+    activation, z, a = outputs_of(params, x, masks)
     checks.target(y, a, loss)
     outputs = jnp.eye(a.shape[1], dtype=a.dtype)
 
@@ -184,8 +158,8 @@ def _gauss_newton_diagonal(params, x, y, masks, *, loss, reduction):
         """Σ_op H_op v_o ⊙ v_p of each example."""
         return jnp.einsum("obp,o...bj,p...bj->...bj", H, v, v)
 
-    weights = _mean(x) if reduction == "mean" else jnp.ones(len(x), x.dtype)
-    squares, arrows = of.squares(J, product, masks)
+    weights = equal_weights(x) if reduction == "mean" else jnp.ones(len(x), x.dtype)
+    squares, arrows = squares_of(J, product, masks)
     return of.weighted_sums(params, squares, arrows, weights)
 
 

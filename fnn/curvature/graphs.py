@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
 from fnn.activations import Activation
 from fnn.backward import RULES
 from fnn.curvature.tangents import TANGENTS, TangentRules
@@ -44,6 +43,7 @@ from fnn.graph.recursion import (
 )
 from fnn.graph.schedule import Run
 from fnn.losses import Loss
+from fnn.network import target_rows
 from fnn.per_example.graphs import Factors, Planned
 
 SUMS = ("psi", "input_gradient", "weight_gradient")  # the rules that take a layer's matrix
@@ -97,7 +97,7 @@ def hvp(params: Network, x: Array, y: Array, v: Network, masks: Planned, loss: L
         )
     layout, index = plan(params.graph).layout, masks.tables
     at, tangents, (z, a, dz, da) = _forward(params, x, v, masks, rules)
-    y = _rows_of_target(x, y, a, loss)
+    y = target_rows(y, x, a, loss)
     direct = RULES.output_delta(loss, layout.output, z, a, y).T
     d_direct = rules.output_delta(loss, layout.output, z, a, y, dz, da).T
     found = lambda_tangents(layout, index, at, tangents, direct, d_direct, rules)
@@ -112,7 +112,7 @@ def gauss_newton_vp(
     """The Gauss–Newton matrix times v: an ordinary backward pass from the (∂²L/∂a²) J v of the outputs."""
     layout, (mask, index, _) = plan(params.graph).layout, masks
     at, _, (z, a, _, da) = _forward(params, x, v, masks, TANGENTS)
-    direct = loss.gauss_newton(layout.output, z, a, _rows_of_target(x, y, a, loss), da).T
+    direct = loss.gauss_newton(layout.output, z, a, target_rows(y, x, a, loss), da).T
     units = None if mask.units is None else mask.units.T
     lam, gamma, beta = backward_pass(layout, index, at.leaves, at.states, units, direct, RULES)
     by_arrow = weight_gradients(layout, index, lam, at.states.o, RULES)
@@ -152,11 +152,6 @@ def _forward(params: Network, x: Array, v: Network, masks: Planned, rules: Tange
     tangents = forward_tangents(layout, index, at, rules)
     dz = tangents.z[index.outputs].T
     return at, tangents, Outputs(z, a, dz, rules.activation(dz, layout.output, z, a))
-
-
-def _rows_of_target(x: Array, y: Array, a: Array, loss: Loss) -> Array:
-    checks.target(y, a.reshape(*x.shape[:-1], -1), loss)
-    return y if x.ndim == 2 else y[None]
 
 
 def _like(params: Network, masks: Planned, rules, scale: float, by_arrow: Array, lam: Array, gamma, beta) -> Network:

@@ -16,15 +16,13 @@ from fnn.dropout import Mask, masked
 from fnn.graph import Network
 from fnn.kinds import AnyParams
 from fnn.losses import Loss, SquaredError
-from fnn.network import Masks, Params, each, layer_forward
+from fnn.network import Masks, Params, each, layer_forward, target_rows
+from fnn.per_example.kernels import Projection
 
 
 @dataclass(frozen=True)
-class Seed(Loss):
-    """δ^L = y whatever the output: a backward pass from a δ of one's own."""
-
-    def value(self, a, y):
-        return jnp.sum(a * y, axis=-1)
+class Seed(Projection):
+    """δ^L = y whatever the output activation: a backward pass from a δ of one's own."""
 
     def delta(self, activation, z, a, y):
         return y
@@ -83,7 +81,6 @@ def arguments(params, x, y, v, loss: Loss, reduction: str, masks):
     """(params, x, y, v, masks) as the compiled functions take them."""
     require = graphs.arguments if isinstance(params, Network) else checks.network_arguments
     params, x, masks = require(params, x, masks)
-    checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     return params, x, y, direction(v, params), masks
@@ -129,8 +126,7 @@ def hessian_product(params, x, y, v, masks, *, loss, reduction, rules):
     if isinstance(params, Network):
         return graphs.hvp(params, x, y, v, masks, loss, reduction, rules)
     (a, da), passed = forward_tangents(params, v, x, masks, rules)
-    checks.target(y, a.reshape(*x.shape[:-1], -1), loss)
-    y = y if x.ndim == 2 else y[None]
+    y = target_rows(y, x, a, loss)
     scale = 1 / len(a) if reduction == "mean" else 1
 
     def layer_backward(above, layer, v, mask, here):
@@ -169,8 +165,7 @@ def _gauss_newton_vp(params, x, y, v, masks, *, loss, reduction):
     if isinstance(params, Network):
         return graphs.gauss_newton_vp(params, x, y, v, masks, loss, reduction)
     (a, da), passed = forward_tangents(params, v, x, masks, TANGENTS)
-    checks.target(y, a.reshape(*x.shape[:-1], -1), loss)
-    y = y if x.ndim == 2 else y[None]
+    y = target_rows(y, x, a, loss)
     _, _, t, _, _ = passed[-1]
     seed = loss.gauss_newton(params[-1].activation, t.z, a, y, da)  # of J v; what is left is Jᵀ
     seed = seed.reshape(*x.shape[:-1], -1)

@@ -16,6 +16,7 @@ from fnn.graph.graph import Network
 from fnn.graph.plan import Index, Layout, plan
 from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, each, forward_pass, weight_gradients
 from fnn.losses import Loss, SquaredError
+from fnn.network import target_rows
 
 
 class Trace(NamedTuple):
@@ -118,7 +119,6 @@ def leaves(params: Network) -> Leaves:
 
 def _run(want, params, x, y, loss, reduction, masks, rules):
     _, x, mask = arguments.forward(params, x, masks)
-    checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
@@ -172,8 +172,7 @@ def _backward(leaves: Leaves, x, y, mask: Mask, index: Index, *, layout, loss, r
     rows = x.shape[:-1]  # (B,), or () for a single example
     leaves = with_mask(leaves, mask)
     states, z, a = states_and_outputs(layout, index, leaves, jnp.atleast_2d(x), mask.units)
-    checks.target(y, a.reshape(*rows, -1), loss)
-    y = y if rows else y[None]
+    y = target_rows(y, x, a, loss)
     scale = 1 / len(a) if reduction == "mean" else 1
     rules = checks.exact(rules)
 

@@ -14,7 +14,6 @@ from fnn.numbers import number
 def arguments(call: str, params, x, y, learning_rate, loss: Loss):
     """(params, x, y, η as an array in the parameters' dtype); raises TypeError or ValueError naming the argument."""
     params, x, _ = checks.network_arguments(params, x, None)
-    checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     for i, layer in enumerate(params):
         if layer.norm is not None:

@@ -78,7 +78,6 @@ def step(
     True
     """
     params, x, masks = checks.network_arguments(params, x, masks)
-    checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     _smooth(params)

@@ -36,7 +36,6 @@ class Factors(NamedTuple):
 def arguments(params, x, y, loss: Loss, masks, arrows: bool = True):
     """(params, x, y, masks) as the compiled functions take them; y may be None; arrows: whether arrow masks may be."""
     params, x, masks = checks.network_arguments(params, x, masks)
-    checks.loss_like(loss)
     if y is not None:
         checks.target_arguments(params, y, loss)
     require_examples(x)
@@ -77,6 +76,11 @@ def factors(params: Params, x: Array, y: Array, masks, loss: Loss) -> list[Facto
             x_hat, _ = (jax.vmap(standardise) if layer.stacked else standardise)(layer.norm, t.psi)
             found.append(Factors(t.a_in, delta, delta_z * x_hat, delta_z))
     return found
+
+
+def equal_weights(x: Array) -> Array:
+    """The weights of a mean over the examples, (B,)."""
+    return jnp.full(len(x), 1 / len(x), x.dtype)
 
 
 def squared(value: Array) -> Array:

@@ -60,12 +60,13 @@ LAYERS = Kind(
 GRAPH = Kind(graphs.arguments, graphs.factors, graphs.squared_lengths, graphs.weighted_sums, graphs.outer_products)
 
 
-def _kind(params: Params | Network) -> Kind:
+def kind(params: Params | Network) -> Kind:
+    """The functions for these parameters."""
     return GRAPH if isinstance(params, Network) else LAYERS
 
 
 def _arguments(params, x, y, loss: Loss, masks):
-    return _kind(params).arguments(params, x, y, loss, masks)
+    return kind(params).arguments(params, x, y, loss, masks)
 
 
 def norms(
@@ -169,20 +170,16 @@ def noise_scale(
     return _noise_scale(params, x, y, masks, loss=loss)
 
 
-def _equal_weights(x: Array) -> Array:
-    return jnp.full(len(x), 1 / len(x), x.dtype)
-
-
 @partial(jax.jit, static_argnames="loss")
 def _norms(params, x, y, masks, *, loss):
-    of = _kind(params)
+    of = kind(params)
     in_all, by_layer = of.squared_lengths(params, of.factors(params, x, y, masks, loss), masks)
     return Norms(jnp.sqrt(in_all), jax.tree.map(jnp.sqrt, by_layer))
 
 
 @partial(jax.jit, static_argnames="loss")
 def _factors(params, x, y, masks, *, loss):
-    return _kind(params).factors(params, x, y, masks, loss)
+    return kind(params).factors(params, x, y, masks, loss)
 
 
 def _rows(found, rows: slice):
@@ -192,12 +189,12 @@ def _rows(found, rows: slice):
 
 @jax.jit
 def _outer_products(params, found, masks):
-    return _kind(params).outer_products(params, found, masks)
+    return kind(params).outer_products(params, found, masks)
 
 
 @partial(jax.jit, static_argnames="loss")
 def _clipped(params, x, y, masks, clip, *, loss):
-    of = _kind(params)
+    of = kind(params)
     found = of.factors(params, x, y, masks, loss)
     length = jnp.sqrt(of.squared_lengths(params, found, masks)[0])
     shortened = jnp.where(length > clip, clip / jnp.where(length > clip, length, 1), 1)
@@ -213,7 +210,7 @@ def _noisy(mean, key, scale):
 
 @partial(jax.jit, static_argnames="loss")
 def _moments(params, x, y, masks, *, loss):
-    of, weights = _kind(params), _equal_weights(x)
+    of, weights = kind(params), factors.equal_weights(x)
     found = of.factors(params, x, y, masks, loss)
     mean, second = (of.weighted_sums(params, found, masks, weights, power) for power in (1, 2))
     # rounding can put a difference of nearly equal numbers below 0
@@ -222,9 +219,9 @@ def _moments(params, x, y, masks, *, loss):
 
 @partial(jax.jit, static_argnames="loss")
 def _noise_scale(params, x, y, masks, *, loss):
-    of, B = _kind(params), len(x)
+    of, B = kind(params), len(x)
     found = of.factors(params, x, y, masks, loss)
-    mean = of.weighted_sums(params, found, masks, _equal_weights(x))
+    mean = of.weighted_sums(params, found, masks, factors.equal_weights(x))
     of_mean = sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(mean))
     variance = (jnp.mean(of.squared_lengths(params, found, masks)[0]) - of_mean) * (B / (B - 1))
     squared_norm = of_mean - variance / B

@@ -53,7 +53,6 @@ class Factors(NamedTuple):
 def arguments(params: Network, x, y, loss: Loss, masks) -> tuple[Network, Array, Array, Planned]:
     """(params, x, y, masks) as the compiled functions take them."""
     _, x, mask = graph_arguments.forward(params, x, masks)
-    checks.loss_like(loss)
     checks.target_arguments(params, y, loss)
     require_examples(x)
     require_fixed("params.norm", params.norm, "graph.init(key, batch_norm='fixed'), or fnn.graph.fold it")
