@@ -28,6 +28,8 @@ from fnn.dropout import masked
 from fnn.losses import Loss, SquaredError
 from fnn.network import Masks, Params, each, forward_pass, like_examples, target_rows
 
+SMALL = 32_768  # entries of a batch's outer products up to which their sum, fused with the update, is the faster (3)
+
 
 def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Array) -> Array:
     """(1) δ^L = ∂L/∂a ⊙ σ'(z^L), (B, n_L); fused where the loss knows its output activation (B6, S3).
@@ -59,6 +61,8 @@ def weight_gradient(delta: Array, a_in: Array, mask: Array | None = None) -> Arr
     An outer product per example: ∂ψ_i/∂W_ij = a_j, and 0 for other rows (H14 corrected, B6, B14). An arrow that is
     masked has gradient 0 (S12).
     """
+    if delta.size * a_in.shape[-1] <= SMALL:
+        return masked(jnp.sum(delta[:, :, None] * a_in[:, None, :], axis=0), mask)
     return masked(delta.T @ a_in, mask)
 
 

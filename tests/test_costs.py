@@ -12,9 +12,9 @@ from experiments.benchmarks import memory as peers
 from problems import some
 
 NO_DERIVATIVE = ("Threshold", "Sign")  # jax.grad sees that it is 0 while it traces, and computes nothing
-SMOOTH_IN_Z = ("GELU", "GELU, approximate", "SiLU", "Gaussian")  # ours keep more there: see experiments.benchmarks
 OPERATIONS = {"GELU": 1.1}  # of jax.grad's: erfc is computed anew on the way back; the others: 1.02
-MOST = {"ReLU": 0.6, "LeakyReLU": 0.6, "ELU": 0.6}  # of jax.grad's temporary memory; the others: 1
+HALF = ("ReLU", "LeakyReLU", "ELU", "GELU")
+MOST = dict.fromkeys(HALF, 0.6) | {"SiLU": 0.7, "GELU, approximate": 0.7}  # of jax.grad's temporary memory; others: 1
 
 
 def both(name: str, depth: int, width: int, batch: int):
@@ -31,9 +31,7 @@ def test_a_gradient_takes_no_more_operations_than_autodiffs(name):
     assert ours <= OPERATIONS.get(name, 1.02) * theirs
 
 
-@pytest.mark.parametrize(
-    "name", some([name for name in peers.ACTIVATIONS if name not in NO_DERIVATIVE + SMOOTH_IN_Z], every=4)
-)
+@pytest.mark.parametrize("name", some([name for name in peers.ACTIVATIONS if name not in NO_DERIVATIVE], every=4))
 def test_a_gradient_of_a_wide_batch_needs_no_more_memory_than_autodiffs(name):
     ours, theirs = (program.memory_analysis().temp_size_in_bytes for program in both(name, 8, 64, 2048))
     assert ours <= 1.01 * MOST.get(name, 1) * theirs

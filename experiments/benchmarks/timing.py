@@ -53,19 +53,21 @@ def interleaved(ways: dict[str, Callable], rounds: int, least: float = 0.02) -> 
 
     So a machine that slows down slows all of them, and the ratio of a round is of neighbours in time.
     """
+
+    def taken(way: Callable, repeats: int = 1) -> float:
+        started = time.perf_counter()
+        for _ in range(repeats):
+            jax.block_until_ready(way())
+        return (time.perf_counter() - started) / repeats
+
     repeats = {}
     for name, way in ways.items():
-        jax.block_until_ready(way())  # compiles
-        started = time.perf_counter()
-        jax.block_until_ready(way())
-        repeats[name] = max(1, int(least / (time.perf_counter() - started)))
+        taken(way)  # compiles
+        repeats[name] = max(1, int(least / min(taken(way) for _ in range(3))))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            started = time.perf_counter()
-            for _ in range(repeats[name]):
-                jax.block_until_ready(way())
-            seconds[name].append((time.perf_counter() - started) / repeats[name])
+            seconds[name].append(taken(way, repeats[name]))
     return {name: np.array(values) for name, values in seconds.items()}
 
 

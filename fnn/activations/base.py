@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from jax import Array
+from jax import Array, lax
 
 from fnn.numbers import number
 
@@ -48,7 +48,8 @@ class Activation:
 
     def pullback(self, g: Array, z: Array, a: Array) -> Array:
         """g ⊙ σ'(z), the second factor of equation H9."""
-        return g * self.derivative(z, a)
+        # the barrier keeps XLA from sharing work with ``value``, whose intermediate arrays would wait until here
+        return g * self.derivative(lax.optimization_barrier(z), a)
 
     def second_derivative(self, z: Array, a: Array) -> Array:
         """σ''(z), entry by entry."""

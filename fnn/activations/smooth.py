@@ -189,7 +189,8 @@ class Gaussian(Activation):
 
     def value(self, z):
         u = (z - self.mu) / self.sigma
-        return jnp.exp(-0.5 * u * u) / (self.sigma * math.sqrt(2 * math.pi))
+        # the factor inside the exponential: outside it, XLA keeps the array before and after the product
+        return jnp.exp(-0.5 * u * u - math.log(self.sigma * math.sqrt(2 * math.pi)))
 
     def derivative(self, z, a):
         return -a * ((z - self.mu) / self.sigma) / self.sigma
