@@ -54,11 +54,28 @@ def test_every_activation_has_its_plain_twin():
 
 def test_matmuls_name_every_peer_measured_or_not(tmp_path, monkeypatch):
     monkeypatch.setattr(matmuls.importlib.util, "find_spec", lambda name: None)
-    matmuls.main(["--depth", "2", "--width", "8", "--batch", "4", "--rounds", "2", "--out", str(tmp_path)])
+    matmuls.main(
+        [
+            "--shapes",
+            "2",
+            "8",
+            "4",
+            "--precisions",
+            "float32",
+            "tf32",
+            "bfloat16",
+            "--rounds",
+            "2",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     rows = matmuls.rows(figures(tmp_path))
-    assert [row.peer for row in rows] == ["its products alone", "jax.grad", "PyTorch eager", "PyTorch compile"]
-    assert [row.note for row in rows] == ["", "", "not installed", "not installed"]
-    assert all((row.ratio is None) == (row.note == "not installed") for row in rows)
+    assert {row.workload for row in rows} == {f"gradient, 2 × 8, batch 4, {name}" for name in matmuls.PRECISIONS}
+    measured = ["its products alone", "jax.grad", "the measured rate"]
+    missing = ["PyTorch eager", "PyTorch compile", "Flax"]
+    assert [row.peer for row in rows] == 3 * (measured + missing)
+    assert all((row.ratio is None) == (row.note == "not installed") == (row.peer in missing) for row in rows)
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from experiments.benchmarks.frameworks import Equinox, Flax, ScikitLearn, Torch,
 from experiments.benchmarks.peers import JittedStep, NaiveScan, NumPy, OurPipeline, Peer, Problem, Products, Weights
 from experiments.benchmarks.timing import Row
 from fnn import train
+from fnn.train.loop import shuffle
 
 PEERS: dict[str, tuple[Callable[[Problem], Peer], bool]] = {  # and whether a part of its epoch is enough
     "jax.grad in our pipeline": (OurPipeline, False),
@@ -93,7 +94,7 @@ def disagreement(peer: Peer, problem: Problem) -> float | None:
         ValueError: farther than rounding explains.
     """
     few = problem.data[: CHECKED_STEPS * problem.batch]
-    peer.train(train._shuffle(jax.random.key(0), 1, len(few), problem.batch))
+    peer.train(shuffle(jax.random.key(0), 1, len(few), problem.batch))
     if not peer.same:
         return None
     params, _ = fit(problem, few, epochs=1)
@@ -113,11 +114,10 @@ def peers_of(problem: Problem, only: Sequence[str] = ()) -> tuple[dict[str, Peer
             continue
         try:
             peer = make(problem)
+            distance = disagreement(peer, problem)
         except ImportError:
             missing[name] = "not installed"
             continue
-        try:
-            distance = disagreement(peer, problem)
         except RuntimeError as error:  # torch.compile needs a C++ compiler, and says so at the first call
             missing[name] = f"does not run here: {str(error).strip().splitlines()[0][:100]}"
             continue

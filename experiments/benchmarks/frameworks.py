@@ -108,8 +108,17 @@ class Flax(Peer):
         return [(layer.kernel[...].T, layer.bias[...]) for layer in self.model.layers]
 
 
+def torch_device(torch) -> str:
+    """Where JAX computes; RuntimeError if PyTorch cannot compute there."""
+    if jax.default_backend() != "gpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise RuntimeError("PyTorch is installed without CUDA")
+    return "cuda"
+
+
 class Torch(Peer):
-    """``nn.Sequential`` and ``optim.SGD``, eager.
+    """``nn.Sequential`` and ``optim.SGD``, eager, with the data on the device.
 
     On as many threads as there are cores, as all others; but on one where every product is small, which is faster
     there: 784-30-10 at batch 10 takes 1.3 times as long on two, and far longer where the cores have other work too.
@@ -121,13 +130,14 @@ class Torch(Peer):
         super().__init__(problem)
         threads = (os.cpu_count() or 1) if max(W.size for W, _ in problem.weights) > WORTH_SHARING else 1
         torch.set_num_threads(threads)
-        self.note = f"{threads} threads" if threads > 1 else "1 thread, its fastest here"
+        device = torch_device(torch)
+        self.note = "" if device == "cuda" else f"{threads} threads" if threads > 1 else "1 thread, its fastest here"
         layers: list = []
         for W, b in problem.weights:
             linear = torch.nn.Linear(W.shape[1], W.shape[0])
             linear.load_state_dict({"weight": torch.from_numpy(W), "bias": torch.from_numpy(b)})
             layers += [linear, torch.nn.Sigmoid() if problem.squared else torch.nn.ReLU()]
-        model = torch.nn.Sequential(*(layers if problem.squared else layers[:-1]))
+        model = torch.nn.Sequential(*(layers if problem.squared else layers[:-1])).to(device)
 
         def loss(x, y):
             if problem.squared:
@@ -136,22 +146,24 @@ class Torch(Peer):
 
         self.model, self.loss, self.permutation = model, loss, torch.randperm
         self.optimizer = torch.optim.SGD(model.parameters(), lr=problem.rate, momentum=problem.alpha or 0.0)
-        self.x = torch.from_numpy(problem.x)
-        self.y = torch.from_numpy(problem.y if problem.squared else problem.y.astype(np.int64))
-        self.tensor = torch.as_tensor
+        self.x = torch.from_numpy(problem.x).to(device)
+        self.y = torch.from_numpy(problem.y if problem.squared else problem.y.astype(np.int64)).to(device)
+        self.rows = lambda order: torch.as_tensor(order).to(device)
+        self.finish = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def shuffle(self, epoch):
         batch = self.problem.batch
         return self.permutation(len(self.x))[: len(self.x) // batch * batch].reshape(-1, batch)
 
     def train(self, order):
-        for rows in self.tensor(order):
+        for rows in self.rows(order):
             self.optimizer.zero_grad()
             self.loss(self.x[rows], self.y[rows]).backward()
             self.optimizer.step()
+        self.finish()
 
     def weights(self):
-        return [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in self.model[::2]]
+        return [(layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in self.model[::2]]
 
 
 class TorchCompile(Torch):

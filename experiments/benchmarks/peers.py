@@ -17,7 +17,7 @@ import optax
 import fnn
 from fnn.data import Dataset, as_floats
 from fnn.network import Params
-from fnn.train import _shuffle
+from fnn.train.loop import shuffle
 
 Weights = list[tuple[Any, Any]]
 
@@ -188,7 +188,7 @@ class OurPipeline(Jax):
         self.epoch = lambda carry, order: epoch(carry, x, y, order)
 
     def shuffle(self, epoch):
-        return _shuffle(jax.random.key(0), epoch, len(self.problem.data), self.problem.batch)
+        return shuffle(jax.random.key(0), epoch, len(self.problem.data), self.problem.batch)
 
     def train(self, order):
         self.carry, value = self.epoch(self.carry, order)

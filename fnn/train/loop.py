@@ -1,0 +1,101 @@
+"""The compiled loop: a step, and a scan of steps over the mini-batches of an epoch."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fnn import checks
+from fnn.backward import RULES, Rules, require_rules
+from fnn.data import as_floats
+from fnn.kinds import kind
+from fnn.losses import Loss, SquaredError
+
+
+def make_step(
+    optimizer: optax.GradientTransformation,
+    loss: Loss = SquaredError(),
+    *,
+    reduction: str = "mean",
+    rules: Rules = RULES,
+) -> Callable:
+    """A jitted ``step(params, state, x, y, masks=None) -> (params, state, loss)`` for a loop of one's own.
+
+    ``state`` begins as ``optimizer.init(params)``; arguments as in ``fnn.value_and_backprop``. Nothing is donated.
+
+    >>> import fnn
+    >>> params, optimizer = fnn.init(jax.random.key(0), (3, 4, 2)), fnn.updates.sgd(0.1)
+    >>> step = make_step(optimizer)
+    >>> params, state, loss = step(params, optimizer.init(params), jnp.ones((5, 3)), jnp.zeros((5, 2)))
+    """
+    require_optimizer(optimizer)
+    checks.loss_like(loss)
+    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    require_rules(rules)
+    compiled = jax.jit(partial(_step, optimizer, loss, reduction, rules))
+
+    def step(params, state, x, y, masks=None):
+        params, x, masks = kind(params).arguments(params, x, masks)  # before jit would truncate them
+        checks.target_arguments(params, y, loss)
+        return compiled(params, state, x, y, masks)
+
+    return step
+
+
+def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
+    backprop = kind(params).value_and_backprop
+    value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
+    with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
+        update = optax.with_extra_args_support(optimizer).update
+        steps, state = update(gradients, state, params, value=value)
+        return optax.apply_updates(params, steps), state, value
+
+
+@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"))
+def run(params, optimizer_state, batches, first, dropout, key, *, optimizer, loss, reduction, scale):
+    """Take a step for each of ``batches``, x (steps, B, n) and y: the new parameters and state, and the losses.
+
+    first: the number of the first step in its epoch, which with ``key`` gives its dropout masks.
+    """
+    dtype = checks.ports(params).dtype
+
+    def step(carry, batch):
+        (params, state), (x, y, number) = carry, batch
+        x, masks = as_floats(x, dtype, scale), None
+        if dropout is not None:
+            masks = kind(params).sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
+        params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y, masks)
+        return (params, state), value
+
+    x, y = batches
+    (params, optimizer_state), losses = jax.lax.scan(
+        step, (params, optimizer_state), (x, y, first + jnp.arange(len(x)))
+    )
+    return params, optimizer_state, losses
+
+
+@partial(jax.jit, static_argnums=0)
+def start(optimizer, params):
+    """The parameters and the optimizer's first state in the dtypes that every later step returns them in."""
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimizer.init(params)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), (params, state))
+
+
+def shuffle(key, epoch: int, examples: int, batch_size: int) -> np.ndarray:
+    """The rows of every mini-batch, (steps, batch_size) int32: a pure function of the key and the epoch."""
+    seed = [*np.asarray(jax.random.key_data(key)).ravel().tolist(), epoch]
+    steps = examples // batch_size
+    order = np.random.default_rng(seed).permutation(examples)[: steps * batch_size]
+    return order.reshape(steps, batch_size).astype(np.int32)
+
+
+def require_optimizer(optimizer) -> None:
+    """Raise TypeError unless ``optimizer`` is one of optax's kind."""
+    if isinstance(optimizer, type) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"optimizer: expected an optax.GradientTransformation, got {optimizer!r}; write fnn.updates.sgd(0.1)"
+        )
