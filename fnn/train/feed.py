@@ -2,19 +2,13 @@
 
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from fnn.data import Dataset
 
-Batches = tuple[Array, Array]  # x (steps, B, n) and y (steps, B) or (steps, B, m), as they are stored
-
-
-@jax.jit
-def _gather(x, y, order):
-    return x[order], y[order]  # whole rows at once: faster than one gather in every step
+Batches = tuple[Array, Array, np.ndarray | None]  # x, y as they are stored, and the rows of mini-batches: see loop.run
 
 
 class InMemory:
@@ -23,10 +17,10 @@ class InMemory:
     def __init__(self, data: Dataset):
         self.x, self.y = jnp.asarray(data.x), jnp.asarray(data.y)
 
-    def batches(self, order: np.ndarray) -> Batches:
-        """Those of the rows in ``order``, (steps, B)."""
-        return _gather(self.x, self.y, order)
+    def inputs(self, order: np.ndarray) -> Array:
+        """x of the mini-batches whose rows are in ``order``, (steps, B): (steps, B, n)."""
+        return self.x[order]
 
     def chunks(self, order: np.ndarray) -> Iterator[tuple[int, Batches]]:
         """Pairs of a chunk's first step and its mini-batches, in the order of ``order``."""
-        yield 0, self.batches(order)
+        yield 0, (self.x, self.y, order)

@@ -82,7 +82,7 @@ def fit(
     feed = InMemory(data)
     sample = None
     if kind(params).has_norm(params):
-        sample, _ = feed.batches(shuffle(key, 0, len(data), batch_size)[: max(1, STATISTICS_EXAMPLES // batch_size)])
+        sample = feed.inputs(shuffle(key, 0, len(data), batch_size)[: max(1, STATISTICS_EXAMPLES // batch_size)])
     held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=data.scale))
     params, optimizer_state = start(optimizer, params)
     history: list[Record] = []
