@@ -11,7 +11,8 @@ import pytest
 
 from experiments import cache, table
 from experiments.benchmarks import __main__ as suite
-from experiments.benchmarks import report, startup, timing
+from experiments.benchmarks import aims, report, startup, timing
+from experiments.benchmarks.timing import Row
 
 ROW = timing.Row("a step", "time", "NumPy", 0.5, (0.4, 0.6), "1 ms", "2 ms")
 ROOT = Path(table.HERE).parent
@@ -208,3 +209,21 @@ def test_runs_at_the_same_time_share_what_is_kept(tmp_path):
     first = together(3)
     assert first
     assert together(2) == first
+
+
+def test_an_aim_that_is_missed_says_what_the_products_alone_take():
+    def row(peer, ratio):
+        return Row(aims.SMALL, "time", peer, ratio, (ratio, ratio), "", "")
+
+    rows = [row("NumPy", 0.3), row("PyTorch", 0.1), row("its matrix products alone", 1.25)]
+    numpy, pytorch = aims.reached({"epochs": rows})
+    assert numpy[2:] == ("NumPy", "≤ 0.35", "0.300 (0.300–0.300)", "reached")
+    assert pytorch[-1] == "not reached: the matrix products alone take 0.080 of the peer's time, ours 1.25 of that"
+
+
+def test_every_aim_is_of_a_row_that_the_committed_figures_have():
+    kept = json.loads((suite.HERE / "figures.json").read_text())
+    cpus = [records for records in kept.values() if report.platform(records) == "cpu"]
+    assert cpus
+    for records in cpus:
+        assert len(aims.reached({name: report.rows(record) for name, record in records.items()})) == len(aims.AIMS)

@@ -57,7 +57,7 @@ class Options:
     examples: int = 60_000
     part: float = 0.2
     """Of the epoch's steps, timed of those peers that are called for every mini-batch."""
-    rounds: int = 9
+    rounds: int = 15
     out: Path | None = None
 
 

@@ -2,16 +2,18 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 
 from experiments import table
+from experiments.benchmarks import aims
 from experiments.benchmarks.timing import Row
 
 MARKERS = {"time": ("o", "#1f5fa8"), "temporary memory": ("s", "#b5402a"), "compile time": ("^", "#777777")}
 OTHER = ("D", "#5b8c3a")
 HEADER = ("workload", "measure", "peer", "ours / peer's (quartiles)", "ours", "peer's", "note")
+AIMS = ("workload", "measure", "peer", "aim", "here", "")
 GPU = """## GPU
 
 Not measured. Where JAX finds one, this adds its section:
@@ -35,6 +37,8 @@ def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[
         parts.append(made_with(newest))
         if device in pictures:
             parts.append(f"![Ratios on {device}]({pictures[device]})")
+        if reached := aims.reached({name: rows(record) for name, record in records.items()}):
+            parts.append(markdown("What is aimed at", AIMS, reached))
         for name, record in chosen(records, titles):
             parts.append(section(titles[name], record, made_with(newest)))
     if all(platform(records) == "cpu" for records in kept.values()):
@@ -45,10 +49,19 @@ def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[
 def section(title: str, record: dict, newest: str) -> str:
     here = made_with(record)
     when = f"`{record['command']}`, {record['date']}, {table.duration(record)}."
-    lines = [f"### {title}", "", when + ("" if here == newest else f" {here}"), ""]
-    lines += [table.markdown_row(HEADER), "|" + "---|" * len(HEADER)]
-    lines += [table.markdown_row(cells(row)) for row in rows(record)]
-    return "\n".join(lines)
+    return markdown(title, HEADER, [cells(row) for row in rows(record)], when + ("" if here == newest else f" {here}"))
+
+
+def markdown(title: str, header: tuple[str, ...], lines: Iterable[tuple[str, ...]], above: str = "") -> str:
+    """A heading, a line if there is one, and a table."""
+    begin = [
+        f"### {title}",
+        "",
+        *((above, "") if above else ()),
+        table.markdown_row(header),
+        "|" + "---|" * len(header),
+    ]
+    return "\n".join(begin + [table.markdown_row(line) for line in lines])
 
 
 def rows(record: dict) -> list[Row]:
