@@ -25,6 +25,7 @@ from fnn.backward import RULES, Rules, backprop, deltas, input_gradient, value_a
 from fnn.batchnorm import BatchNorm
 from fnn.display import summary
 from fnn.dropout import DropConnect, Dropout, Mask, sample_masks
+from fnn.explanation import Explanation, explain
 from fnn.fold import fold, statistics
 from fnn.initializers import glorot_normal, glorot_uniform, he_normal, lecun_normal, standard_normal
 from fnn.losses import CrossEntropy, Huber, Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
@@ -42,6 +43,8 @@ __all__ = [
     "Dropout",
     "Dense",
     "ELU",
+    "explain",
+    "Explanation",
     "fold",
     "forward",
     "Gaussian",

@@ -1,0 +1,280 @@
+"""``fnn.explain``: the whole computation of one example, equation by equation, to look at."""
+
+import html
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn import checks
+from fnn.backward import RULES, run
+from fnn.losses import Loss, SquaredError
+from fnn.network import Params, trace
+from fnn.stacking import unstack
+
+SMALL = 8  # rows and columns of the largest array whose numbers are written out
+PLAIN = {
+    r"\delta": "δ", r"\sigma": "σ", r"\odot": "⊙", r"\partial ": "∂", r"\mathsf{T}": "T", r" \, ": " ", r",\,": ",",
+}  # fmt: skip
+RAISED = str.maketrans("0123456789T", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ")
+
+
+class Symbol(NamedTuple):
+    """An array in a formula: its name in LaTeX, and its value."""
+
+    name: str
+    value: np.ndarray
+
+
+class Equation(NamedTuple):
+    """One line of the computation.
+
+    part: "forward", "loss", "backward" or "gradients"; number: "(2b)" of ``fnn.backward``, or ""; sources: where the
+    documents print it ("H9, B6"); left: the symbol that is computed, with its value; right: LaTeX and symbols in turn.
+    """
+
+    part: str
+    number: str
+    sources: str
+    left: Symbol
+    right: tuple[str | Symbol, ...]
+
+    def formula(self) -> str:
+        """Both sides in LaTeX, in symbols."""
+        right = "".join(term if isinstance(term, str) else term.name for term in self.right)
+        return self.left.name if right == self.left.name else f"{self.left.name} = {right}"
+
+    def substituted(self) -> str | None:
+        """The right side in LaTeX with numbers for symbols, if it has symbols, none with over 8 rows or columns."""
+        symbols = [term for term in self.right if isinstance(term, Symbol)]
+        if not symbols or not all(is_small(symbol.value) for symbol in (*symbols, self.left)):
+            return None
+        return "".join(term if isinstance(term, str) else matrix(term.value) for term in self.right)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What :func:`explain` returns: ``equations`` with their values; text, :meth:`latex`, and HTML in a notebook.
+
+    title: the network and the loss; functions: what each activation and the loss compute, in words.
+    """
+
+    title: str
+    functions: tuple[str, ...]
+    equations: tuple[Equation, ...]
+
+    def __str__(self) -> str:
+        lines = [self.title, *(f"  {function}" for function in self.functions)]
+        for part, equations in self._parts():
+            lines += ["", part]
+            for equation in equations:
+                formula = f"  {equation.number:5}{plain(equation.formula())}"
+                lines.append(f"{formula:46}{shape(equation.left.value):12}{equation.sources}".rstrip())
+                if is_small(equation.left.value):
+                    lines += (f"{'':9}{row}" for row in numbers(equation.left.value).splitlines())
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def latex(self) -> str:
+        """An ``align*`` environment: every equation in symbols and, where its arrays are small, in numbers."""
+        lines = []
+        for equation in self.equations:
+            tag = rf" && \text{{{equation.number}}}" if equation.number else ""
+            lines.append(equation.formula().replace(" = ", " &= ", 1) + tag)
+            if (substituted := equation.substituted()) is not None:
+                lines.append(rf"&= {substituted} = {matrix(equation.left.value)}")
+        return "\\begin{align*}\n" + " \\\\\n".join(lines) + "\n\\end{align*}"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for part, equations in self._parts():
+            rows.append(f'<tr><th colspan="5" style="text-align:left">{part}</th></tr>')
+            for equation in equations:
+                value = equation.left.value
+                cells = (
+                    html.escape(equation.number), marked_up(equation.formula()), shape(value),
+                    grid(value) if is_small(value) else "", html.escape(equation.sources),
+                )  # fmt: skip
+                rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
+        functions = "".join(f"<br>{html.escape(function)}" for function in self.functions)
+        return f"<p><b>{html.escape(self.title)}</b>{functions}</p><table>{''.join(rows)}</table>"
+
+    def _parts(self) -> Iterator[tuple[str, list[Equation]]]:
+        for part in dict.fromkeys(equation.part for equation in self.equations):
+            yield part, [equation for equation in self.equations if equation.part == part]
+
+
+def explain(params: Params, x: Array, y: Array, *, loss: Loss = SquaredError()) -> Explanation:
+    """Every z, a, δ and gradient of one example, each with its equation, its shape and, if small, its numbers.
+
+    params: tuple of ``Dense`` without batch norm (which needs more than one example); x: (n_0,); y: (n_L,), or an
+    integer label where the loss takes it; loss: see ``fnn.losses``. Vectors stand in columns here, as the documents
+    print them (H5, H8 to H10, B6): z = W a + b and g = Wᵀ δ. Raises TypeError or ValueError that names the argument.
+
+    >>> import jax, fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2), output=fnn.Sigmoid())
+    >>> explanation = fnn.explain(params, jax.numpy.ones(3), jax.numpy.zeros(2))
+    >>> [equation.number for equation in explanation.equations if equation.part == "backward"]
+    ['', '', '(1)', '(2a)', '', '(2b)']
+    """
+    checks.layers(params)
+    checks.network_arguments(params, x, None)
+    if x.ndim != 1:
+        raise ValueError(f"x: expected one example of shape (n_0,), got {x.shape}; write x[0]")
+    for i, layer in enumerate(params):
+        if layer.norm is not None:
+            raise ValueError(
+                f"params[{i}]: a batch norm needs more than one example; write "
+                "fnn.explain(fnn.fold(params, fnn.statistics(params, batches)), x, y)"
+            )
+    params = unstack(params)
+    value, deltas, gradients, of_x = run(
+        ("loss", "deltas", "gradients", "input_gradient"), params, x, y, loss, "sum", None, RULES
+    )
+    passed = trace(params, x)
+    equations = [*_forward(params, passed), *_loss(passed, y, value, loss)]
+    equations += [*_backward(params, passed, y, deltas, loss), *_gradients(passed, deltas, gradients)]
+    weights = Symbol("W^{1}", np.asarray(params[0].W))
+    right = (_transposed(weights), r" \, ", Symbol(r"\delta^{1}", np.asarray(deltas[0])))
+    equations.append(Equation("gradients", "(2a)", "N5", Symbol(r"\partial C/\partial x", np.asarray(of_x)), right))
+    sizes = "-".join(str(layer.W.shape[1]) for layer in params) + f"-{params[-1].W.shape[0]}"
+    functions = dict.fromkeys([*(layer.activation for layer in params), loss])
+    return Explanation(
+        f"{sizes}, {len(params)} layers, one example", tuple(map(_described, functions)), tuple(equations)
+    )
+
+
+def _described(function) -> str:
+    """The function and the first paragraph of its documentation, which is its formula."""
+    text = inspect.getdoc(type(function)) or ""
+    return f"{function}: {' '.join(text.split(chr(10) * 2)[0].split())}"
+
+
+def _transposed(symbol: Symbol) -> Symbol:
+    name = symbol.name if re.fullmatch(r"\w+", symbol.name) else f"({symbol.name})"
+    return Symbol(
+        rf"{name}^\mathsf{{T}}", np.atleast_2d(symbol.value).T if symbol.value.ndim == 2 else symbol.value[None]
+    )
+
+
+def _symbols(passed, letter: str) -> Callable[[int], Symbol]:
+    """ℓ -> a^ℓ (x for ℓ = 0) or z^ℓ."""
+
+    def symbol(number: int) -> Symbol:
+        value = passed[0].a_in if number == 0 else getattr(passed[number - 1], letter)
+        return Symbol(f"{letter}^{{{number}}}", np.asarray(value))
+
+    return symbol
+
+
+def _forward(params, passed) -> Iterator[Equation]:
+    a, z = _symbols(passed, "a"), _symbols(passed, "z")
+    yield Equation("forward", "", "", a(0), ("x",))
+    for number, layer in enumerate(params, 1):
+        W, b = Symbol(f"W^{{{number}}}", np.asarray(layer.W)), Symbol(f"b^{{{number}}}", np.asarray(layer.b))
+        yield Equation("forward", "", "H5, N2", z(number), (W, r" \, ", a(number - 1), " + ", b))
+        yield Equation("forward", "", "H5, N2", a(number), (r"\sigma(", z(number), ")"))
+
+
+def _loss(passed, y, value, loss: Loss) -> Iterator[Equation]:
+    last = _symbols(passed, "a")(len(passed))
+    right = ("L(", last, r",\, ", Symbol("y", np.asarray(y)), ")")
+    yield Equation("loss", "", "", Symbol("C", np.asarray(value)), right)
+
+
+def _backward(params, passed, y, deltas, loss: Loss) -> Iterator[Equation]:
+    a, z, count = _symbols(passed, "a"), _symbols(passed, "z"), len(params)
+    y = np.asarray(y)
+    outputs, targets = a(count).value[None], y[None]
+    of_a = Symbol(
+        rf"\partial L/\partial a^{{{count}}}", np.asarray(loss.gradient(jnp.asarray(outputs), jnp.asarray(targets)))[0]
+    )
+    yield Equation("backward", "", "", of_a, (r"\partial L/\partial a(", a(count), r",\, ", Symbol("y", y), ")"))
+    for number in range(count, 0, -1):
+        delta = Symbol(rf"\delta^{{{number}}}", np.asarray(deltas[number - 1]))
+        above, label, sources = of_a, "(1)", "B6, S3"
+        if number < count:
+            W = Symbol(f"W^{{{number + 1}}}", np.asarray(params[number].W))
+            delta_above = Symbol(rf"\delta^{{{number + 1}}}", np.asarray(deltas[number]))
+            g = RULES.input_gradient(deltas[number][None], params[number].W)[0]
+            above, label, sources = Symbol(f"g^{{{number}}}", np.asarray(g)), "(2b)", "H9, B6, S2"
+            yield Equation("backward", "(2a)", "H9, B6, S2", above, (_transposed(W), r" \, ", delta_above))
+        yield from _through(params[number - 1].activation, z(number), a(number), above, delta, label, sources)
+
+
+def _through(activation, z: Symbol, a: Symbol, above: Symbol, delta: Symbol, label, sources) -> Iterator[Equation]:
+    """From ∂/∂a to δ: the derivative and the product, or a Jacobian's where σ is not elementwise."""
+    try:
+        slope = Symbol(rf"\sigma'({z.name})", np.asarray(activation.derivative(z.value, a.value)))
+    except TypeError:  # not elementwise
+        jacobian = rf"(\partial {a.name}/\partial {z.name})^\mathsf{{T}} \, "
+        yield Equation("backward", label, "B12", delta, (jacobian, above))
+        return
+    yield Equation("backward", "", "", slope, (r"\sigma'(", z, ")"))
+    yield Equation("backward", label, sources, delta, (above, r" \odot ", slope))
+
+
+def _gradients(passed, deltas, gradients) -> Iterator[Equation]:
+    a = _symbols(passed, "a")
+    for number, gradient in enumerate(gradients, 1):
+        delta = Symbol(rf"\delta^{{{number}}}", np.asarray(deltas[number - 1]))
+        W = Symbol(rf"\partial C/\partial W^{{{number}}}", np.asarray(gradient.W))
+        b = Symbol(rf"\partial C/\partial b^{{{number}}}", np.asarray(gradient.b))
+        yield Equation("gradients", "(3)", "H10, B6, S2", W, (delta, r" \, ", _transposed(a(number - 1))))
+        yield Equation("gradients", "(4)", "H10, S2", b, (delta,))
+
+
+# -- how arrays and formulas are written -----------------------------------------------------------------------
+
+
+def is_small(value: np.ndarray) -> bool:
+    return max(value.shape, default=1) <= SMALL
+
+
+def shape(value: np.ndarray) -> str:
+    return "scalar" if value.ndim == 0 else str(value.shape)
+
+
+def four_digits(number) -> str:
+    return f"{number:.4g}"
+
+
+def numbers(value: np.ndarray) -> str:
+    return np.array2string(value, precision=4, floatmode="maxprec", suppress_small=False, max_line_width=110)
+
+
+def matrix(value: np.ndarray) -> str:
+    """In LaTeX; a vector as a column, a scalar as it is."""
+    if value.ndim == 0:
+        return four_digits(value)
+    rows = (" & ".join(map(four_digits, row)) for row in (value if value.ndim == 2 else value[:, None]))
+    return r"\begin{pmatrix} " + r" \\ ".join(rows) + r" \end{pmatrix}"
+
+
+def grid(value: np.ndarray) -> str:
+    """In HTML: a vector as a row, for a column would be high."""
+    if value.ndim == 0:
+        return four_digits(value)
+    rows = ("".join(f"<td>{four_digits(entry)}</td>" for entry in row) for row in np.atleast_2d(value))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<table style="margin:0;border-left:1px solid;border-right:1px solid">{body}</table>'
+
+
+def plain(latex: str) -> str:
+    """LaTeX as used here in plain text, with raised digits."""
+    for command, character in PLAIN.items():
+        latex = latex.replace(command, character)
+    return re.sub(r"\^(?:\{(\w+)\}|(T))", lambda raised: (raised[1] or raised[2]).translate(RAISED), latex)
+
+
+def marked_up(latex: str) -> str:
+    """The same in HTML."""
+    for command, character in PLAIN.items():
+        latex = latex.replace(command, character)
+    return re.sub(r"\^(?:\{(\w+)\}|(T))", lambda raised: f"<sup>{raised[1] or raised[2]}</sup>", html.escape(latex))
