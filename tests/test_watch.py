@@ -14,6 +14,7 @@ from fnn import updates
 from fnn.train import NonFinite, fit, watch
 from fnn.train.feed import InMemory
 from fnn.train.loop import shuffle
+from problems import some
 
 SQUARED = fnn.SquaredError()
 X, Y = jnp.ones((8, 3)), jnp.zeros((8, 2))
@@ -100,10 +101,14 @@ FIRST = {
     "(3) gradient of W of layer 2 is not": {"params": network(0.0, 0.0, b1=1e25), "y": 1e15 * (Y + 1)},
     "(4) gradient of b of layer 2 is not": {"params": network(0.0, 0.0), "loss": Steep(3e38)},
     "gradient of norm.beta of layer 1 is not": {
-        "params": network(norm=(1e-10, "full"), W2=1.0),
-        "loss": Steep(1e38),
+        "params": network(norm=(1e-10, "full"), W2=3.0),
+        "loss": Steep(5e37),
     },
-    "params[0].W, updated with finite gradients, is not": {"params": network(), "optimizer": updates.sgd(3e38)},
+    "params[0].W, updated with finite gradients, is not": {
+        "params": network(),
+        "y": Y + 100,
+        "optimizer": updates.sgd(3e38),
+    },
     "the optimizer's new state is not finite, made of finite gradients": {
         "params": network(),
         "optimizer": spoiling(0.1),
@@ -111,7 +116,7 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("where", FIRST)
+@pytest.mark.parametrize("where", some(FIRST))
 def test_the_first_equation_that_is_not_finite_is_named(where):
     given = FIRST[where]
     error = caught(**given)
@@ -143,15 +148,15 @@ def test_the_step_and_the_last_good_parameters_are_those_of_the_run():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"dropout": fnn.Dropout(0.7)}, {"dropout": fnn.DropConnect(0.7)}, {"precision": "bfloat16"}],
-    ids=["plain", "dropout", "DropConnect", "bfloat16"],
+    some([{"dropout": fnn.Dropout(0.7)}, {}, {"precision": "bfloat16"}, {"dropout": fnn.DropConnect(0.7)}]),
+    ids=str,
 )
 def test_one_bad_example_is_found_in_its_step(options):
     """Finite, and so no bad data; the layers are a stack, and what is named is the layer in it."""
     x = np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32)
-    x[23] = 1e20
+    x[23] = 1e30
     params = fnn.init(jax.random.key(0), (3, 4, 4, 4, 2), activation=fnn.Identity(), stack=True)
-    stacked = (params[0], fnn.Stack(params[1].W.at[1].mul(1e20), params[1].b, fnn.Identity()), params[2])
+    stacked = (params[0], fnn.Stack(params[1].W.at[1].mul(1e10), params[1].b, fnn.Identity()), params[2])
     error = caught(stacked, x, np.zeros((40, 2), np.float32), updates.sgd(1e-30), **options)
     steps = shuffle(jax.random.key(1), 1, 40, 4)
     assert error.step == 1 + int(np.argwhere(steps == 23)[0, 0])
@@ -177,11 +182,15 @@ GRAPHS = {
         "y": 1e15 * (Y[:, :1] + 1),
     },
     "gradient of the biases is not finite": {"params": graph(), "loss": Steep(3e38), "x": 1e-3 * X[:, :1]},
-    "params.weights, updated with finite gradients": {"params": graph(), "optimizer": updates.sgd(3e38)},
+    "params.weights, updated with finite gradients": {
+        "params": graph(),
+        "y": Y[:, :1] + 100,
+        "optimizer": updates.sgd(3e38),
+    },
 }
 
 
-@pytest.mark.parametrize("where", GRAPHS)
+@pytest.mark.parametrize("where", some(GRAPHS, 3))
 def test_of_a_graph_the_neuron_is_named(where):
     error = caught(**({"x": X[:, :1], "y": Y[:, :1] + 1} | GRAPHS[where]))
     assert f"epoch 1, step 1: {where}" in str(error)
@@ -201,7 +210,7 @@ def test_what_does_not_come_again_is_said():
         "optimizer": updates.sgd(0.1), "loss": SQUARED, "reduction": "mean", "precision": None, "scale": 1.0,
     }  # fmt: skip
     chunks = InMemory(data).chunks(shuffle(key, 3, 8, 4))
-    error = watch.non_finite(network(), optax.sgd(0.1).init(network()), chunks, 3, None, key, [], **options)
+    error = watch.non_finite(network(), options["optimizer"].init(network()), chunks, 3, None, key, [], **options)
     assert (error.epoch, error.step) == (3, None)
     assert "epoch 3: the loss, the parameters or the optimizer's state are not finite, but step by step" in str(error)
 
@@ -209,21 +218,19 @@ def test_what_does_not_come_again_is_said():
 def test_a_mean_of_huge_losses_is_finite():
     y = np.full((8, 2), 1e19, np.float32)
     _, history = fit(
-        network(W2=0.0), (X, y), updates.sgd(0.0001), loss=fnn.SquaredError(1.0), epochs=1, batch_size=1,
+        network(W2=0.0), (X, y), updates.sgd(1e-30), loss=fnn.SquaredError(1.0), epochs=1, batch_size=1,
         key=jax.random.key(0), progress=False,
     )  # fmt: skip
     assert 1e38 < history[0]["loss"] < 3e38  # eight of which are more than float32 holds
 
 
-@pytest.mark.parametrize("shown", ["loss=", "accuracy=", "examples/s="])
-def test_the_bar_shows_loss_accuracy_and_speed(shown, capfd):
+def test_the_bar_shows_loss_accuracy_and_speed(capfd):
     labels = np.array([0, 1] * 4)
     options = {"loss": fnn.SoftmaxCrossEntropy(), "epochs": 2, "batch_size": 4, "key": jax.random.key(0)}
     fit(network(), (X, labels), updates.sgd(0.1), validation=(X, labels), progress=True, **options)
     line = capfd.readouterr().err
-    assert shown in line
+    assert all(shown in line for shown in ("loss=", "accuracy=", "examples/s=", "2/2"))
     assert "validation" not in line
-    assert "2/2" in line
 
 
 def test_a_precision_is_refused_before_anything_is_trained():
