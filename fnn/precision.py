@@ -1,9 +1,9 @@
 """Matrix products of bfloat16 factors with float32 sums: the keyword ``precision`` of whatever computes layers.
 
 Of the three products of a layer, ψ = a Wᵀ + b, (2a) δ W and (3) δᵀ a, both factors are rounded to bfloat16 (8 bits
-of significand: a relative error of at most u = 2⁻⁹) and their terms added in float32. All else is float32: parameters,
+of significand: a relative error of at most u = 2⁻⁸) and their terms added in float32. All else is float32: parameters,
 activations, δ's, gradients, updates. So one product is off by at most (2u + u²) times the product of the factors'
-absolute values, elementwise; that of (3), for instance, by 0.4 % of |δ|ᵀ|a|.
+absolute values, elementwise; that of (3), for instance, by 0.8 % of |δ|ᵀ|a|.
 
 JAX has a name for this, which reaches the compiler and is part of the key under which programs are kept; a GPU or a
 TPU computes with its own instructions for it. XLA for the CPU ignores the name, and so the factors are rounded here as
@@ -56,6 +56,7 @@ def factor(value: Array) -> Array:
     """A factor of a product, rounded to bfloat16 where that is asked for; its dtype stays float32."""
     in_use = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # part of a compiled program's key
     wanted = in_use == PRODUCTS and value.dtype == jnp.float32
+    # XLA leaves out a conversion to bfloat16 and back, and this not
     return lax.reduce_precision(value, **BFLOAT16) if wanted else value
 
 

@@ -29,7 +29,30 @@ STATISTICS_EXAMPLES = 10_000  # of a batch norm's statistics: enough for three d
 
 
 class State(NamedTuple):
-    """What ``callback`` sees after an epoch: its number from 1, the parameters, and the records so far."""
+    """What ``callback`` sees after an epoch: its number from 1, the parameters, and the records so far.
+
+    Early stopping is a plain function of it: here after twenty epochs without a better held-out loss, and the best
+    parameters are kept.
+
+    >>> import fnn
+    >>> key, best = jax.random.key(0), {"validation_loss": float("inf")}
+    >>> def patience(state):
+    ...     record = state.history[-1]
+    ...     if record["validation_loss"] < best["validation_loss"]:
+    ...         best.update(record, params=state.params)
+    ...     return state.epoch >= best["epoch"] + 20
+    >>> x = np.linspace(-1, 1, 24, dtype=np.float32)[:, None]
+    >>> noisy = np.sin(9 * x) + np.float32(0.5) * np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
+    >>> params, optimizer = fnn.init(key, (1, 64, 1), activation=fnn.Tanh()), optax.adam(0.03)
+    >>> _, history = fit(
+    ...     params, (x[::2], noisy[::2]), optimizer, loss=fnn.SquaredError(), epochs=500, batch_size=12, key=key,
+    ...     validation=(x[1::2], noisy[1::2]), callback=patience, progress=False)
+    >>> len(history) < 500, len(history) - best["epoch"]
+    (True, 20)
+    >>> held_out = fnn.train.evaluate(best["params"], (x[1::2], noisy[1::2]), loss=fnn.SquaredError())
+    >>> held_out["loss"] == min(record["validation_loss"] for record in history)
+    True
+    """
 
     epoch: int
     params: Any  # of the kind that was given
@@ -105,7 +128,8 @@ def fit(
         "precision": precision,
         "scale": data.scale,
     }
-    with Bar(epochs, progress, len(data) // batch_size * batch_size) as bar, Metrics(metrics, history) as written:
+    per_epoch = len(data) // batch_size * batch_size
+    with Bar(epochs, progress, per_epoch, len(history)) as bar, Metrics(metrics, history) as written:
         for epoch in range(1, epochs + 1):
             begun, found = (params, optimizer_state), []
             order, epoch_key = shuffle(key, epoch, len(data), batch_size), jax.random.fold_in(key, epoch)
