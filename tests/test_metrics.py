@@ -153,3 +153,5 @@ def test_training_survives_a_full_disk():
         _, history = train("/dev/full", epochs=2)
     assert len(history) == 2
     assert len(told) == 1
+    with pytest.raises(OSError, match="metrics: cannot be written.*/dev/full"):
+        Metrics("/dev/full", RECORDS[:1])

@@ -1,5 +1,6 @@
 """The records of a run as lines of JSON, for other programs to read while it trains."""
 
+import contextlib
 import json
 import math
 import os
@@ -49,6 +50,7 @@ class Metrics:
         except FileExistsError:
             raise
         except OSError as error:
+            self.give_up()
             raise type(error)(error.errno, f"metrics: cannot be written: {error.strerror}", str(self.path)) from error
 
     def write(self, record: Record) -> None:
@@ -59,16 +61,15 @@ class Metrics:
             self.file.write(line(record))
             self.file.flush()
         except OSError as error:
-            self.give_up(error)
+            self.give_up()
+            warnings.warn(f"metrics: {self.path}: {error.strerror}; no further records are written to it", stacklevel=3)
 
-    def give_up(self, error: OSError) -> None:
+    def give_up(self) -> None:
+        """Close the file, which may fail once more, to write what is left."""
         file, self.file = self.file, None
-        try:
-            if file is not None:
-                file.close()  # tries to write what is left
-        except OSError:
-            pass
-        warnings.warn(f"metrics: {self.path}: {error.strerror}; no further records are written to it", stacklevel=4)
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
 
     def __enter__(self) -> "Metrics":
         return self
