@@ -72,7 +72,7 @@ def parts(mask) -> list:
     return [1 if part is None else np.asarray(part) for part in mask]
 
 
-@pytest.mark.parametrize("name", some(PROBLEMS, 3))
+@pytest.mark.parametrize("name", some(PROBLEMS, 6))
 def test_each_product_is_that_of_rounded_factors_and_the_gradient_is_near_to_float32s(name):
     """Each product from the values that the others gave; all else, biases and what follows a product, is in float32.
 

@@ -116,7 +116,7 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("where", some(FIRST))
+@pytest.mark.parametrize("where", some(FIRST, 4))
 def test_the_first_equation_that_is_not_finite_is_named(where):
     given = FIRST[where]
     error = caught(**given)
@@ -148,7 +148,7 @@ def test_the_step_and_the_last_good_parameters_are_those_of_the_run():
 
 @pytest.mark.parametrize(
     "options",
-    some([{"dropout": fnn.Dropout(0.7)}, {}, {"precision": "bfloat16"}, {"dropout": fnn.DropConnect(0.7)}]),
+    some([{"dropout": fnn.Dropout(0.7)}, {}, {"precision": "bfloat16"}, {"dropout": fnn.DropConnect(0.7)}], 4),
     ids=str,
 )
 def test_one_bad_example_is_found_in_its_step(options):
@@ -190,7 +190,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("where", some(GRAPHS, 3))
+@pytest.mark.parametrize("where", some(GRAPHS, 5))
 def test_of_a_graph_the_neuron_is_named(where):
     error = caught(**({"x": X[:, :1], "y": Y[:, :1] + 1} | GRAPHS[where]))
     assert f"epoch 1, step 1: {where}" in str(error)
