@@ -27,6 +27,7 @@ from fnn.batchnorm import norm_pullback
 from fnn.dropout import masked
 from fnn.losses import Loss, SquaredError
 from fnn.network import Masks, Params, each, forward_pass, like_examples, target_rows
+from fnn.precision import products_in, with_factors
 
 SMALL = 32_768  # entries of a batch's outer products up to which their sum, fused with the update, is the faster (3)
 
@@ -110,7 +111,7 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
     a, passed = forward_pass(params, x, masks)
     y = target_rows(y, x, a, loss)
     scale = 1 / len(a) if reduction == "mean" else 1
-    rules = checks.exact(rules)
+    rules = with_factors(checks.exact(rules))
 
     def layer_backward(above, layer, mask, here):
         """From (∂/∂a, a) of a layer to those of the one below; and its δ and gradients."""
@@ -142,13 +143,14 @@ def _backward(params, x, y, masks, *, loss, reduction, rules, want):
     return tuple(getattr(result, name) for name in want)  # what is not wanted is not computed
 
 
-def run(want, params, x, y, loss, reduction, masks, rules):
+def run(want, params, x, y, loss, reduction, masks, rules, precision=None):
     """The fields of :class:`Backward` that are named in ``want``; arguments as in :func:`backprop`."""
     params, x, masks = checks.network_arguments(params, x, masks)
     checks.target_arguments(params, y, loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
-    return _backward(params, x, y, masks, loss=loss, reduction=reduction, rules=rules, want=want)
+    with products_in(precision, params):
+        return _backward(params, x, y, masks, loss=loss, reduction=reduction, rules=rules, want=want)
 
 
 def backprop(
@@ -160,12 +162,14 @@ def backprop(
     reduction: str = "mean",
     masks: Masks = None,
     rules: Rules = RULES,
+    precision: str | None = None,
 ) -> Params:
     """The gradients ∂C/∂W, ∂C/∂b of every layer, by equations (1) to (4); a pytree like ``params``.
 
     params: tuple of ``Dense``; x: (B, n_0) or (n_0,); y: (B, n_L) or (n_L,), both in the parameters' dtype, or
     integer labels (B,) where the loss takes them; loss: see ``fnn.losses``; reduction: "mean" or "sum" over the
-    examples (L7, S3); masks: one ``Mask`` per layer, or None; rules: the equations to use.
+    examples (L7, S3); masks: one ``Mask`` per layer, or None; rules: the equations to use; precision: None, or
+    "bfloat16" for the factors of the products (2a), (3) and of the forward pass, see ``fnn.precision``.
 
     The stacked gradient of L9, by reverse accumulation (L10): each δ once, from the output down (H12), all of them with
     the W from before any update (H11 corrected). Examples are independent, and so may be computed in parallel (N6).
@@ -178,7 +182,7 @@ def backprop(
     >>> fnn.backprop(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))
     (Dense(W=(4, 3), b=(4,), Sigmoid(beta=1.0), float32), Dense(W=(2, 4), b=(2,), Identity(), float32))
     """
-    return run(("gradients",), params, x, y, loss, reduction, masks, rules)[0]
+    return run(("gradients",), params, x, y, loss, reduction, masks, rules, precision)[0]
 
 
 def value_and_backprop(
@@ -190,13 +194,21 @@ def value_and_backprop(
     reduction: str = "mean",
     masks: Masks = None,
     rules: Rules = RULES,
+    precision: str | None = None,
 ) -> tuple[Array, Params]:
     """The loss C, a scalar, and its gradients; arguments as in :func:`backprop`."""
-    return run(("loss", "gradients"), params, x, y, loss, reduction, masks, rules)
+    return run(("loss", "gradients"), params, x, y, loss, reduction, masks, rules, precision)
 
 
 def deltas(
-    params: Params, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks = None, rules: Rules = RULES
+    params: Params,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    masks: Masks = None,
+    rules: Rules = RULES,
+    precision: str | None = None,
 ) -> tuple[Array, ...]:
     """δ^ℓ = ∂(Σ_n L_n)/∂ψ^ℓ for every layer (H8): a tuple of (B, n_ℓ), or (n_ℓ,) for a single example.
 
@@ -204,7 +216,7 @@ def deltas(
     layers' inputs (``trace``) all else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic differentiation
     computes the same numbers and shows none of them (L10). Arguments as in :func:`backprop`.
     """
-    return run(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
+    return run(("deltas",), params, x, y, loss, "sum", masks, rules, precision)[0]
 
 
 def input_gradient(
@@ -216,6 +228,7 @@ def input_gradient(
     reduction: str = "mean",
     masks: Masks = None,
     rules: Rules = RULES,
+    precision: str | None = None,
 ) -> Array:
     """∂C/∂x, of x's shape: equation (2a) carried through to the input. Arguments as in :func:`backprop`."""
-    return run(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]
+    return run(("input_gradient",), params, x, y, loss, reduction, masks, rules, precision)[0]

@@ -24,6 +24,7 @@ from fnn.activations import Activation, Identity, Sigmoid
 from fnn.batchnorm import BatchNorm, normalise
 from fnn.dropout import Mask, masked
 from fnn.initializers import glorot_normal, standard_normal
+from fnn.precision import factor, products_in
 
 
 @jax.tree_util.register_dataclass
@@ -146,21 +147,24 @@ def one_by_one(layer: Dense, entry) -> list:
     return [Dense(**vars(one)) if isinstance(one, Stack) else one for one in entries]
 
 
-def forward(params: Params, x: Array, masks: Masks = None) -> Array:
+def forward(params: Params, x: Array, masks: Masks = None, *, precision: str | None = None) -> Array:
     """The network's output a^L: (B, n_L), or (n_L,) for a single example (equations H5, L12, N2).
 
     params: tuple of :class:`Dense`; x: (B, n_0) or (n_0,), in the parameters' dtype; masks: one ``Mask`` per
-    layer, or None. Raises TypeError or ValueError that names the argument.
+    layer, or None; precision: None, or "bfloat16" for the products' factors (``fnn.precision``). Raises TypeError or
+    ValueError that names the argument.
 
     >>> forward(init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))).shape
     (5, 2)
     """
-    return _forward(*checks.network_arguments(params, x, masks))
+    with products_in(precision, params):
+        return _forward(*checks.network_arguments(params, x, masks))
 
 
-def trace(params: Params, x: Array, masks: Masks = None) -> tuple[LayerTrace, ...]:
+def trace(params: Params, x: Array, masks: Masks = None, *, precision: str | None = None) -> tuple[LayerTrace, ...]:
     """Everything that the forward pass computes (H5), one :class:`LayerTrace` per layer; arguments as ``forward``'s."""
-    return _trace(*checks.network_arguments(params, x, masks))
+    with products_in(precision, params):
+        return _trace(*checks.network_arguments(params, x, masks))
 
 
 def each(step: Callable, carry, layer: Dense, *rest, reverse: bool = False):
@@ -173,7 +177,7 @@ def each(step: Callable, carry, layer: Dense, *rest, reverse: bool = False):
 def layer_forward(a: Array, layer: Dense, mask: Mask) -> tuple[Array, tuple[Array, LayerTrace]]:
     """a^ℓ from a^{ℓ−1}; and, for the backward pass, a^{ℓ−1} with all that was computed."""
     a_in = masked(a, mask.units)
-    psi = a_in @ masked(layer.W, mask.arrows).T + layer.b  # (B, n_out); b is all that broadcasts
+    psi = factor(a_in) @ factor(masked(layer.W, mask.arrows)).T + layer.b  # (B, n_out); b is all that broadcasts
     z = psi if layer.norm is None else normalise(layer.norm, psi)
     out = checks.same_shape(layer.activation.value(z), z, f"{layer.activation}.value(z)")
     return out, (a, LayerTrace(a_in, psi, z, out))

@@ -10,5 +10,6 @@ shuffle leaves out others.
 from fnn.train.evaluation import evaluate, predict
 from fnn.train.fit import Record, State, fit
 from fnn.train.loop import make_step
+from fnn.train.watch import NonFinite
 
-__all__ = ["Record", "State", "evaluate", "fit", "make_step", "predict"]
+__all__ = ["NonFinite", "Record", "State", "evaluate", "fit", "make_step", "predict"]

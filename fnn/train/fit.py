@@ -1,5 +1,6 @@
 """``fit``: epoch after epoch, with a record of each."""
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,15 +18,41 @@ from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss
 from fnn.numbers import whole
+from fnn.precision import require as require_precision
 from fnn.train.evaluation import Record, evaluator, folded, require_network
 from fnn.train.feed import InMemory
 from fnn.train.loop import require_optimizer, run, shuffle, start
+from fnn.train.metrics import Metrics
+from fnn.train.watch import non_finite
 
 STATISTICS_EXAMPLES = 10_000  # of a batch norm's statistics: enough for three digits of a variance
 
 
 class State(NamedTuple):
-    """What ``callback`` sees after an epoch: its number from 1, the parameters, and the records so far."""
+    """What ``callback`` sees after an epoch: its number from 1, the parameters, and the records so far.
+
+    Early stopping is a plain function of it: here after twenty epochs without a better held-out loss, and the best
+    parameters are kept.
+
+    >>> import fnn
+    >>> key, best = jax.random.key(0), {"validation_loss": float("inf")}
+    >>> def patience(state):
+    ...     record = state.history[-1]
+    ...     if record["validation_loss"] < best["validation_loss"]:
+    ...         best.update(record, params=state.params)
+    ...     return state.epoch >= best["epoch"] + 20
+    >>> x = np.linspace(-1, 1, 24, dtype=np.float32)[:, None]
+    >>> noisy = np.sin(9 * x) + np.float32(0.5) * np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
+    >>> params, optimizer = fnn.init(key, (1, 64, 1), activation=fnn.Tanh()), optax.adam(0.03)
+    >>> _, history = fit(
+    ...     params, (x[::2], noisy[::2]), optimizer, loss=fnn.SquaredError(), epochs=500, batch_size=12, key=key,
+    ...     validation=(x[1::2], noisy[1::2]), callback=patience, progress=False)
+    >>> len(history) < 500, len(history) - best["epoch"]
+    (True, 20)
+    >>> held_out = fnn.train.evaluate(best["params"], (x[1::2], noisy[1::2]), loss=fnn.SquaredError())
+    >>> held_out["loss"] == min(record["validation_loss"] for record in history)
+    True
+    """
 
     epoch: int
     params: Any  # of the kind that was given
@@ -46,6 +73,8 @@ def fit(
     reduction: str = "mean",
     callback: Callable[[State], bool | None] | None = None,
     progress: bool | None = None,
+    metrics: str | os.PathLike | None = None,
+    precision: str | None = None,
 ) -> tuple[AnyParams, list[Record]]:
     """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
 
@@ -53,7 +82,10 @@ def fit(
     ``Dataset`` or a pair (x, y). optimizer: ``fnn.updates`` or any optax one. loss: see ``fnn.losses``. epochs ≥ 1.
     batch_size: 1 … N. key: ``jax.random.key(seed)``, the shuffles' seed. reduction: "mean" or "sum" over a
     mini-batch (N7). dropout: fresh masks for every step. callback: called after every epoch with a :class:`State`;
-    returning True stops. progress: a bar per epoch, False for none, None for one in a terminal only (needs tqdm).
+    returning True stops. progress: a bar of the epochs with loss, held-out accuracy and examples per second, False
+    for none, None for one in a terminal only (needs tqdm). metrics: the path of a new file for the records, one line
+    of JSON for each, there when its epoch ends. precision: None, or "bfloat16" for the factors of a step's matrix
+    products, float32 for all else and for the held-out data; see ``fnn.precision``.
 
     A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
     since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
@@ -61,7 +93,9 @@ def fit(
     ``fnn.fold`` makes, with statistics of mini-batches of at most 10,000 training examples, always the same ones.
 
     One program is compiled for all epochs, and none in a second ``fit`` with equal shapes, loss and
-    optimizer. Raises TypeError or ValueError that names the argument before anything is trained.
+    optimizer. Raises TypeError or ValueError that names the argument, or OSError for ``metrics``, before anything is
+    trained; and ``fnn.train.NonFinite`` at the end of an epoch in which the loss, the parameters or the optimizer's
+    state became NaN or infinite, with the first equation that did and the parameters from before that epoch.
     """
     started = time.perf_counter()
     params = require_network(params)
@@ -69,6 +103,7 @@ def fit(
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     checks.prng_key(key)
     require_optimizer(optimizer)
+    require_precision(precision, params)
     if dropout is not None:
         kind(params).probabilities(dropout, params)
     if callback is not None and not callable(callback):
@@ -86,17 +121,30 @@ def fit(
     held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=data.scale))
     params, optimizer_state = start(optimizer, params)
     history: list[Record] = []
-    with Bar(epochs, progress) as bar:
+    options = {
+        "optimizer": optimizer,
+        "loss": loss,
+        "reduction": reduction,
+        "precision": precision,
+        "scale": data.scale,
+    }
+    per_epoch = len(data) // batch_size * batch_size
+    with Bar(epochs, progress, per_epoch, len(history)) as bar, Metrics(metrics, history) as written:
         for epoch in range(1, epochs + 1):
-            losses = []
-            for first, batches in feed.chunks(shuffle(key, epoch, len(data), batch_size)):
-                params, optimizer_state, of_chunk = run(
-                    params, optimizer_state, batches, first, dropout, jax.random.fold_in(key, epoch),
-                    optimizer=optimizer, loss=loss, reduction=reduction, scale=data.scale,
-                )  # fmt: skip
-                losses.append(of_chunk)
-            record = {"epoch": epoch, "loss": float(np.mean(np.concatenate(losses)))} | held_out(params)
+            begun, found = (params, optimizer_state), []
+            order, epoch_key = shuffle(key, epoch, len(data), batch_size), jax.random.fold_in(key, epoch)
+            for first, batches in feed.chunks(order):
+                params, optimizer_state, *of_chunk = run(
+                    params, optimizer_state, batches, first, dropout, epoch_key, **options
+                )
+                found.append(of_chunk)
+            losses, finite = zip(*jax.device_get(found))
+            if not all(finite):
+                raise non_finite(*begun, feed.chunks(order), epoch, dropout, epoch_key, history, **options)
+            mean = np.mean(np.concatenate(losses), dtype=np.float64)  # whose sum does not overflow
+            record = {"epoch": epoch, "loss": float(mean)} | held_out(params)
             history.append(record | {"seconds": time.perf_counter() - started})
+            written.write(history[-1])
             bar.show(history[-1])
             if callback is not None and callback(State(epoch, params, tuple(map(dict, history)))):
                 break

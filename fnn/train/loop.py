@@ -13,6 +13,7 @@ from fnn.backward import RULES, Rules, require_rules
 from fnn.data import as_floats
 from fnn.kinds import kind
 from fnn.losses import Loss, SquaredError
+from fnn.precision import PRECISIONS, products_in
 
 
 def make_step(
@@ -21,10 +22,12 @@ def make_step(
     *,
     reduction: str = "mean",
     rules: Rules = RULES,
+    precision: str | None = None,
 ) -> Callable:
     """A jitted ``step(params, state, x, y, masks=None) -> (params, state, loss)`` for a loop of one's own.
 
-    ``state`` begins as ``optimizer.init(params)``; arguments as in ``fnn.value_and_backprop``. Nothing is donated.
+    ``state`` begins as ``optimizer.init(params)``; other arguments as in ``fnn.value_and_backprop``. Nothing is
+    donated.
 
     >>> import fnn
     >>> params, optimizer = fnn.init(jax.random.key(0), (3, 4, 2)), fnn.updates.sgd(0.1)
@@ -35,7 +38,8 @@ def make_step(
     checks.loss_like(loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
-    compiled = jax.jit(partial(_step, optimizer, loss, reduction, rules))
+    checks.one_of("precision", precision, PRECISIONS)
+    compiled = jax.jit(partial(_step, optimizer, loss, reduction, precision, rules))
 
     def step(params, state, x, y, masks=None):
         params, x, masks = kind(params).arguments(params, x, masks)  # before jit would truncate them
@@ -45,39 +49,59 @@ def make_step(
     return step
 
 
-def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
+def _step(optimizer, loss, reduction, precision, rules, params, state, x, y, masks=None):
     backprop = kind(params).value_and_backprop
-    value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
+    with products_in(precision, params):
+        value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
     with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
         update = optax.with_extra_args_support(optimizer).update
         steps, state = update(gradients, state, params, value=value)
         return optax.apply_updates(params, steps), state, value
 
 
-@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"))
-def run(params, optimizer_state, batches, first, dropout, key, *, optimizer, loss, reduction, scale):
-    """Take a step for each mini-batch: the new parameters and state, and the losses.
+@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "precision", "scale"))
+def run(params, optimizer_state, batches, first, dropout, key, *, optimizer, loss, reduction, precision, scale):
+    """Take a step for each mini-batch: the new parameters and state, the losses, and whether all of them are finite.
 
     batches: x, y and the rows of every mini-batch in them, (steps, B); or x (steps, B, n), y and None. first: the
     number of the first step in its epoch, which with ``key`` gives its dropout masks.
     """
-    dtype = checks.ports(params).dtype
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
-        x, masks = as_floats(x, dtype, scale), None
-        if dropout is not None:
-            masks = kind(params).sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
-        params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y, masks)
+        x, masks = inputs(params, x, number, dropout, key, scale)
+        params, state, value = _step(optimizer, loss, reduction, precision, RULES, params, state, x, y, masks)
         return (params, state), value
 
     x, y, order = batches
     if order is not None:
         x, y = x[order], y[order]  # whole rows at once: faster than one gather in every step
-    (params, optimizer_state), losses = jax.lax.scan(
-        step, (params, optimizer_state), (x, y, first + jnp.arange(len(x)))
-    )
-    return params, optimizer_state, losses
+    (new, new_state), losses = jax.lax.scan(step, (params, optimizer_state), (x, y, first + jnp.arange(len(x))))
+    return new, new_state, losses, all_finite((losses, new), optimizer_state, new_state)
+
+
+def inputs(params, x, number, dropout, key, scale):
+    """x of a mini-batch as floats, and the masks of the step with this number in the epoch that ``key`` belongs to."""
+    x, masks = as_floats(x, checks.ports(params).dtype, scale), None
+    if dropout is not None:
+        masks = kind(params).sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
+    return x, masks
+
+
+def all_finite(tree, state, new_state):
+    """Whether all numbers of a tree are, and those of an optimizer's new state but for its infinities from before.
+
+    Some rules begin with an infinity, the best loss so far for instance.
+    """
+
+    def finite(leaf, before=None):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return jnp.array(True)
+        return jnp.all(jnp.isfinite(leaf) if before is None else jnp.isfinite(leaf) | (leaf == before))
+
+    found = [finite(leaf) for leaf in jax.tree.leaves(tree)]
+    found += [finite(*pair) for pair in zip(jax.tree.leaves(new_state), jax.tree.leaves(state))]
+    return jnp.all(jnp.stack(found))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,0 +1,152 @@
+"""NaN and infinity in training: found once per epoch, on the device, and then named with their equation.
+
+The compiled loop says whether an epoch's losses and what it made of the parameters are finite (``loop.run``), which
+costs nothing, for NaN spreads. If they are not, the epoch is gone through again, step by step from its
+first parameters with the same mini-batches and masks, to the first step that yields something that is not; and that
+step's quantities are looked at in the order in which they are computed.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn import backward, checks, graph
+from fnn.dropout import masked
+from fnn.network import target_rows, trace
+from fnn.precision import products_in, with_factors
+from fnn.stacking import unstack
+from fnn.train import loop
+from fnn.train.feed import Batches
+
+WANTED = ("loss", "deltas", "deltas_z", "gradients")
+
+
+class NonFinite(FloatingPointError):
+    """Training came to NaN or infinity; says in which epoch and step, layer and equation.
+
+    epoch: its number from 1; step: the number in it, from 1, of the mini-batch, or None if it was not found again;
+    params, optimizer_state: the last good ones, with which this epoch began; history: the records of those before.
+    """
+
+    def __init__(self, where: str, epoch: int, step: int | None, params, optimizer_state, history):
+        place = f"epoch {epoch}" if step is None else f"epoch {epoch}, step {step}"
+        super().__init__(
+            f"{place}: {where}; the exception's .params are those that this epoch began with. "
+            "A lower learning rate may help, or optax.chain(fnn.updates.clip_by_global_norm(1.0), optimizer)"
+        )
+        self.epoch, self.step, self.history = epoch, step, tuple(history)
+        self.params, self.optimizer_state = params, optimizer_state
+
+
+def non_finite(
+    params, optimizer_state, chunks: Iterable[tuple[int, Batches]], epoch: int, dropout, key, history, **options
+):
+    """The exception for an epoch that was not finite.
+
+    params, optimizer_state: those that it began with; chunks, dropout, key: as ``loop.run`` got them; options: the
+    keywords of ``loop.run``.
+    """
+    begun, before, state = (params, optimizer_state), params, optimizer_state
+    for number, batch in steps(chunks):
+        new, new_state, losses, finite = loop.run(before, state, batch, number, dropout, key, **options)
+        if not finite:
+            x, y, order = batch
+            x, y = (x[0], y[0]) if order is None else (x[order[0]], y[order[0]])
+            x, masks = loop.inputs(before, jnp.asarray(x), number, dropout, key, options["scale"])
+            of_step = quantities(before, x, jnp.asarray(y), masks, options)
+            found = next((told for name, value in of_step if (told := told_of(name, value))), None)
+            return NonFinite(found or updated(new, new_state), epoch, number + 1, *begun, history)
+        before, state = new, new_state
+    where = "the loss, the parameters or the optimizer's state are not finite, but step by step they stay so"
+    return NonFinite(where, epoch, None, *begun, history)
+
+
+def steps(chunks: Iterable[tuple[int, Batches]]) -> Iterator[tuple[int, Batches]]:
+    """The number of every step and its mini-batch, as ``loop.run`` takes them."""
+    for first, (x, y, order) in chunks:
+        for i in range(len(x) if order is None else len(order)):
+            yield first + i, (x[i : i + 1], y[i : i + 1], None) if order is None else (x, y, order[i : i + 1])
+
+
+def told_of(name: str, value: Array) -> str | None:
+    """A sentence about the entries that are not finite, if there are any."""
+    bad = ~np.isfinite(np.asarray(value, np.float64))
+    if not bad.any():
+        return None
+    first = tuple(np.argwhere(bad)[0].tolist())
+    at = f" at {list(first)}" if first else ""
+    return f"{name} is not finite ({np.asarray(value)[first]:g}{at}; {int(bad.sum()):,} of {bad.size:,} entries)"
+
+
+def updated(params, state) -> str:
+    """Which of the new parameters, made of finite gradients, is not finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if told := told_of(f"params{jax.tree_util.keystr(path)}, updated with finite gradients,", leaf):
+            return told
+    return "the optimizer's new state is not finite, made of finite gradients"
+
+
+def quantities(params, x: Array, y: Array, masks, options) -> Iterator[tuple[str, Array]]:
+    """What a step computes, in that order, by name: ψ, z and a upwards, the loss, δ's and gradients downwards."""
+    of_kind = of_graph if isinstance(params, graph.Network) else of_layers
+    return of_kind(params, x, y, masks, options["loss"], options["reduction"], options["precision"])
+
+
+def of_layers(params, x, y, masks, loss, reduction, precision):
+    """The quantities of layers, numbered from 1 as by ``fnn.summary``."""
+    _, _, masks = checks.network_arguments(params, x, masks)
+    layers, masks = unstack(params), unstack(params, masks)
+    traced = trace(layers, x, masks, precision=precision)
+    for i, (layer, t) in enumerate(zip(layers, traced), start=1):
+        yield f"psi of layer {i} (psi = a W^T + b)", t.psi
+        if layer.norm is not None:
+            yield f"z of layer {i} (its batch norm of psi)", t.z
+        yield f"a of layer {i} ({layer.activation} of z)", t.a
+    yield f"the loss of an example ({loss})", loss.value(traced[-1].a, target_rows(y, x, traced[-1].a, loss))
+    of_sum = backward.run(("deltas", "deltas_z"), layers, x, y, loss, "sum", masks, backward.RULES, precision)
+    value, gradients = backward.run(
+        ("loss", "gradients"), layers, x, y, loss, reduction, masks, backward.RULES, precision
+    )
+    yield f"the {reduction} of the examples' losses", value
+    above = None
+    for i, layer, mask, delta, delta_z, gradient in reversed(
+        list(zip(range(1, len(layers) + 1), layers, masks, *of_sum, gradients))
+    ):
+        if above is None:
+            yield f"(1) delta of layer {i}, at the output,", delta_z
+        else:
+            yield f"(2a) g of layer {i} (g = delta W of layer {i + 1})", above
+            yield f"(2b) delta of layer {i} (delta = g * sigma'(z))", delta_z
+        if layer.norm is not None:
+            yield f"delta of layer {i}, behind its batch norm's pull-back,", delta
+        for name, leaf in checks.leaves(gradient).items():
+            number = {"W": "(3) ", "b": "(4) "}.get(name, "")
+            yield f"{number}gradient of {name} of layer {i}", leaf
+        with products_in(precision, params):
+            above = with_factors(backward.RULES).input_gradient(delta, masked(layer.W, mask.arrows), mask.units)
+
+
+def of_graph(params, x, y, masks, loss, reduction, precision):
+    """The quantities of a graph: ψ, z and a of every neuron in the order of generations, and λ against it."""
+    network, names = params.graph, params.graph.neurons
+    computed = [k for k in np.argsort(network.generation, kind="stable").tolist() if network.generation[k] > 0]
+    traced = jax.tree.map(lambda v: np.asarray(v, np.float64), graph.trace(params, x, masks))
+    for k in computed:
+        for part in ("psi", "z", "a"):
+            yield f"{part} of neuron {names[k]!r}", getattr(traced, part)[:, k]
+    a = graph.forward(params, x, masks)
+    yield f"the loss of an example ({loss})", loss.value(a, target_rows(y, x, a, loss))
+    value, gradients = graph.value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=masks)
+    yield f"the {reduction} of the examples' losses", value
+    lambdas = np.asarray(graph.deltas(params, x, y, loss=loss, masks=masks), np.float64)
+    for k in reversed(computed):
+        yield f"lambda of neuron {names[k]!r}", lambdas[:, k]
+    for (source, target), weight in zip(network.arrows.tolist(), np.asarray(gradients.weights, np.float64)):
+        yield f"gradient of the arrow {names[source]!r} -> {names[target]!r}", weight
+    yield "gradient of the biases", gradients.biases
+    if gradients.norm is not None:
+        yield "gradient of gamma", gradients.norm.gamma
+        yield "gradient of beta", gradients.norm.beta

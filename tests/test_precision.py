@@ -1,0 +1,274 @@
+"""Products of bfloat16 factors: each is what NumPy makes of the rounded factors, and as near to float32 as it must."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fnn
+from errors import BACKWARD, PARAMS, SGD, X, Y, assert_refused
+from fnn import backward
+from fnn.batchnorm import norm_pullback
+from fnn.train import evaluate, fit, make_step
+from problems import distance, some
+from test_train import blobs, compilations
+
+U = 2**-8  # the largest relative error of rounding to bfloat16
+LOSS = fnn.SquaredError()
+BFLOAT16 = "bfloat16"
+
+
+def problem(sizes=(5, 4, 6, 3), batch=7, masks=None, seed=0, **options):
+    """A network with random biases, and data; masks: None, or a dropout to draw them with."""
+    params = fnn.init(jax.random.key(seed), sizes, activation=fnn.Tanh(), initializer=fnn.standard_normal, **options)
+    params = jax.tree.map(lambda leaf: leaf / np.sqrt(leaf.shape[-1]) if leaf.ndim > 1 else leaf, params)
+    x, y = (jax.random.normal(jax.random.key(seed + i), (batch, n)) for i, n in ((1, sizes[0]), (2, sizes[-1])))
+    if masks is not None:
+        masks = fnn.sample_masks(jax.random.key(seed + 3), params, masks, batch)
+    return params, x, y, masks
+
+
+PROBLEMS = {
+    "plain": problem((5, 4, 3)),
+    "wide, with products of more than a small layer's": problem((40, 64, 48, 10), batch=32),
+    "batch norm, fixed": problem(batch_norm="fixed"),
+    "DropConnect and batch norm": problem(masks=fnn.DropConnect(0.7, inverted=True), batch_norm="full"),
+    "dropout": problem(masks=fnn.Dropout(0.7, inverted=True)),
+    "stack": problem((5, 4, 4, 4, 4, 3), stack=True),
+    "stack with dropout": problem((5, 4, 4, 4, 4, 3), masks=fnn.Dropout(0.7, inverted=True), stack=True),
+}
+
+
+def rounded(value):
+    """To bfloat16 by NumPy, in float64."""
+    return np.asarray(value).astype(jnp.bfloat16).astype(np.float64)
+
+
+def assert_product(value, left, right, rest=0.0, scale=1.0):
+    """value = (left @ right + rest) · scale, with both factors rounded; and as near to float32 as these let it be."""
+    terms = (np.abs(np.float64(left)) @ np.abs(np.float64(right)) + np.abs(rest)) * np.abs(scale)
+    of_float32 = left.shape[-1] * 2**-23 * terms + 1e-30
+    assert value.dtype == np.float32
+    assert (np.abs(value - (rounded(left) @ rounded(right) + rest) * scale) <= of_float32).all()
+    exact = (np.float64(left) @ np.float64(right) + rest) * scale
+    assert (np.abs(value - exact) <= (2 * U + U**2) * terms + of_float32).all()
+    assert np.linalg.norm(value - exact) > 1e-4 * np.linalg.norm(exact)  # and not in float32
+
+
+def by_layer(params, x, y, masks):
+    """Of every layer: itself, its mask, trace, δ and gradients in bfloat16, and gradients in float32; and ∂C/∂x."""
+    wanted = ("deltas", "gradients", "input_gradient")
+    *found, of_x = backward.run(wanted, params, x, y, LOSS, "mean", masks, fnn.RULES, BFLOAT16)
+    entries = params, masks or [fnn.Mask()] * len(params), fnn.trace(params, x, masks, precision=BFLOAT16), *found
+    exact = fnn.backprop(params, x, y, masks=masks)
+    return list(zip(*(fnn.unstack(params, of_entry) for of_entry in (*entries, exact)))), np.asarray(of_x)
+
+
+def parts(mask) -> list:
+    return [1 if part is None else np.asarray(part) for part in mask]
+
+
+@pytest.mark.parametrize("name", some(PROBLEMS, 6))
+def test_each_product_is_that_of_rounded_factors_and_the_gradient_is_near_to_float32s(name):
+    """Each product from the values that the others gave; all else, biases and what follows a product, is in float32.
+
+    A gradient follows from at most 2 L products, each of which changes it by about 2u of its terms |δ|ᵀ|a|.
+    """
+    params, x, y, masks = PROBLEMS[name]
+    layers, of_x = by_layer(params, x, y, masks)
+    above = None
+    for layer, mask, t, delta, gradient, exact in reversed(layers):
+        (units, arrows), W, a_in = parts(mask), np.asarray(layer.W), np.asarray(t.a_in)
+        delta, terms = np.asarray(delta), np.linalg.norm(np.abs(delta).T @ np.abs(a_in)) / len(x)
+        assert_product(np.asarray(t.psi), a_in, (W * arrows).T, np.float64(layer.b))
+        assert_product(np.asarray(gradient.W), delta.T, a_in, scale=arrows / len(x))
+        np.testing.assert_allclose(gradient.b, delta.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-7)
+        if above is not None:
+            expected = layer.activation.pullback(jnp.asarray(above, jnp.float32), t.z, t.a)
+            if layer.norm is not None:
+                expected = norm_pullback(layer.norm, t.psi, expected)[0]
+            assert distance(delta, expected) < 1e-5 * np.linalg.norm(expected)
+        above = (rounded(delta) @ rounded(W * arrows)) * units
+        assert 1e-4 * np.linalg.norm(exact.W) < distance(gradient.W, exact.W) < 2 * len(layers) * 2 * U * terms
+    assert_product(of_x, delta, W * arrows, scale=units / len(x))
+
+
+@jax.custom_vjp
+def rounds_what_comes_back(product):
+    return product
+
+
+rounds_what_comes_back.defvjp(
+    lambda product: (product, None), lambda _, delta: (jax.lax.reduce_precision(delta, 8, 7),)
+)
+
+
+def straight_through(value):
+    return value + jax.lax.stop_gradient(jax.lax.reduce_precision(value, 8, 7) - value)
+
+
+def test_the_gradient_is_autodiffs_of_a_network_that_rounds():
+    params, x, y, _ = PROBLEMS["plain"]
+
+    def cost(params):
+        a = x
+        for layer in params:
+            product = rounds_what_comes_back(straight_through(a) @ straight_through(layer.W).T)
+            a = layer.activation.value(product + layer.b)
+        return LOSS.value(a, y).sum()  # of the mean other δ's would be rounded
+
+    value, auto = jax.jit(jax.value_and_grad(cost))(params)
+    loss, hand = fnn.value_and_backprop(params, x, y, reduction="sum", precision=BFLOAT16)
+    assert abs(loss - value) < 1e-5 * value
+    for ours, theirs in zip(jax.tree.leaves(hand), jax.tree.leaves(auto)):
+        assert distance(ours, theirs) < 1e-4 * np.linalg.norm(theirs)  # a factor on the edge may be rounded otherwise
+
+
+def dots(jaxpr) -> list[str]:
+    """The precision of every product that a device will be asked for."""
+    products = re.findall(r"dot_general\[(.*?)\n *\]", str(jaxpr), re.DOTALL)
+    return [re.search(r"precision=(\S+)|$", product)[1] or "None" for product in products]
+
+
+def test_every_device_is_asked_for_bfloat16_and_only_in_products_of_layers():
+    params, x, y, _ = PROBLEMS["wide, with products of more than a small layer's"]
+    asked = dots(jax.make_jaxpr(partial(fnn.backprop, precision=BFLOAT16))(params, x, y))
+    assert len(asked) == 3 + 2 + 3  # ψ, (2a) but for the lowest layer's, and (3)
+    assert set(asked) == {"BF16_BF16_F32"}
+    assert set(dots(jax.make_jaxpr(fnn.backprop)(params, x, y))) == {"None"}
+
+    def update(gradients, state, params=None):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return gradients, state
+
+    seen: list = []
+    optimizer = optax.GradientTransformation(lambda params: (), update)
+    make_step(optimizer, precision=BFLOAT16)(params, (), x, y)
+    fit(params, (x, y), optimizer, loss=LOSS, epochs=1, batch_size=4, key=jax.random.key(0), precision=BFLOAT16)
+    assert set(seen) == {None}
+
+
+def test_what_is_around_the_call_yields_to_it_and_serves_where_it_says_nothing():
+    params, x, y, _ = PROBLEMS["plain"]
+    plain, wanted = fnn.backprop(params, x, y), fnn.backprop(params, x, y, precision=BFLOAT16)
+    with jax.default_matmul_precision("highest"):
+        explicit = fnn.backprop(params, x, y, precision=BFLOAT16)
+    with jax.default_matmul_precision("BF16_BF16_F32"):
+        around = fnn.backprop(params, x, y)
+    for a, b, c, d in zip(*map(jax.tree.leaves, (wanted, explicit, around, plain))):
+        assert np.array_equal(a, b)
+        assert np.array_equal(a, c)
+        assert not np.array_equal(a, d)
+
+
+def test_it_is_compiled_once_and_may_be_called_under_jit_of_vmap_and_scan():
+    params, x, y, _ = PROBLEMS["plain"]
+    call = partial(fnn.backprop, precision=BFLOAT16)
+    expected = call(params, x, y)
+    fnn.backprop(params, x, y)
+    with compilations() as programs:
+        call(params, x, y)
+        fnn.backprop(params, x, y)
+    assert programs == []
+    twice = jax.jit(jax.vmap(call, (None, 0, 0)))(params, jnp.stack([x, x]), jnp.stack([y, y]))
+    _, scanned = jax.lax.scan(lambda carry, at: (carry, call(params, *at)), 0, (x[None], y[None]))
+    for a, b, c in zip(*map(jax.tree.leaves, (expected, twice, scanned))):
+        for found in (b[1], c[0]):
+            np.testing.assert_allclose(found, a, rtol=1e-5, atol=1e-6)
+
+
+def summed(delta, a_in, mask=None):
+    assert mask is None
+    return jnp.einsum("bi,bj->ij", delta, a_in)
+
+
+def test_ones_own_rules_get_rounded_factors():
+    params, x, y, _ = PROBLEMS["plain"]
+    mine = fnn.backprop(params, x, y, rules=fnn.RULES._replace(weight_gradient=summed), precision=BFLOAT16)
+    for ours, theirs in zip(mine, fnn.backprop(params, x, y, precision=BFLOAT16)):
+        np.testing.assert_allclose(ours.W, theirs.W, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_and_fit_train_in_it_and_the_held_out_data_are_evaluated_in_float32():
+    params, data = fnn.init(jax.random.key(0), (5, 8, 3), activation=fnn.Tanh()), blobs(20)
+    x, y, loss, optimizer = data.floats(), data.y, fnn.SoftmaxCrossEntropy(), fnn.updates.sgd(0.5)
+    value, gradients = fnn.value_and_backprop(params, x, y, loss=loss, precision=BFLOAT16)
+    expected = jax.tree.map(lambda leaf, gradient: leaf - 0.5 * gradient, params, gradients)
+    stepped, _, of_step = make_step(optimizer, loss, precision=BFLOAT16)(params, optimizer.init(params), x, y)
+    fitted, (record,) = fit(
+        params, data, optimizer, loss=loss, epochs=1, batch_size=20, key=jax.random.key(1), validation=data,
+        precision=BFLOAT16, progress=False,
+    )  # fmt: skip
+    assert of_step == value
+    assert record["loss"] == pytest.approx(float(value), rel=1e-6)
+    assert record["validation_loss"] == evaluate(fitted, data, loss=loss)["loss"]
+    exact = fnn.backprop(params, x, y, loss=loss)
+    for ours, also, theirs, old, gradient in zip(*map(jax.tree.leaves, (stepped, fitted, expected, params, exact))):
+        assert ours.dtype == jnp.float32
+        assert distance(ours, theirs) < 1e-5 * distance(ours, old)
+        assert distance(also, theirs) < 1e-5 * distance(also, old)
+        assert distance(ours, old - 0.5 * gradient) > 1e-4 * distance(ours, old)
+
+
+USES = {
+    "forward": lambda params, x, y, **options: fnn.forward(params, x, **options),
+    "trace": lambda params, x, y, **options: fnn.trace(params, x, **options),
+    "fit": lambda params, x, y, **options: fit(
+        params, (x, y), SGD, loss=LOSS, epochs=1, batch_size=2, key=jax.random.key(0), progress=False, **options
+    ),
+} | BACKWARD
+
+
+@pytest.mark.parametrize("use", USES)
+def test_other_names_and_dtypes_are_refused(use):
+    call = USES[use]
+    expected = ["^precision: expected 'bfloat16' or None, got ", "write precision='bfloat16'"]
+    for name in ("bf16", "float16", 16):
+        assert_refused(lambda name=name: call(PARAMS, X, Y, precision=name), ValueError, expected)
+    for dtype in ("float64", "bfloat16", "float16"):
+        with jax.enable_x64(dtype == "float64"):
+            params, x, y = jax.tree.map(lambda leaf, dtype=dtype: jnp.asarray(leaf, dtype), (PARAMS, X, Y))
+            assert_refused(
+                lambda params=params, x=x, y=y: call(params, x, y, precision=BFLOAT16),
+                TypeError,
+                [
+                    "^precision: 'bfloat16' rounds the factors",
+                    f"expected float32 parameters, got {dtype}",
+                    "write prec",
+                ],
+            )
+
+
+def test_graphs_are_refused():
+    graph = fnn.graph.Graph.layered((3, 4, 2)).init(jax.random.key(0))
+    fragments = ["^precision: 'bfloat16' is for the matrix products of layers, and a graph", "write precision=None"]
+    for use in ("fit", "step"):
+        assert_refused(lambda use=use: USES[use](graph, X, Y, precision=BFLOAT16), TypeError, fragments)
+
+
+@pytest.mark.slow
+def test_digits_are_learnt_as_well_as_in_float32():
+    from experiments import digits
+
+    train, test = digits.load()
+    params = fnn.init(jax.random.key(0), (784, 100, 10), activation=fnn.ReLU(), initializer=fnn.he_normal)
+    options = {"loss": fnn.SoftmaxCrossEntropy(), "epochs": 4, "batch_size": 100, "key": jax.random.key(1)}
+    accuracy = {}
+    for precision in (None, BFLOAT16):
+        _, history = fit(
+            params,
+            train,
+            fnn.updates.momentum(0.1, 0.9),
+            validation=test,
+            progress=False,
+            precision=precision,
+            **options,
+        )
+        accuracy[precision] = 100 * history[-1]["validation_accuracy"]
+    print(f"784-100-10 after 4 epochs: {accuracy[None]:.2f} % in float32, {accuracy[BFLOAT16]:.2f} % in bfloat16")
+    assert accuracy[None] > 96.5
+    assert abs(accuracy[None] - accuracy[BFLOAT16]) < 0.7  # four standard errors of 97 % of 10,000 digits
