@@ -37,7 +37,7 @@ class Dataset:
     y:     (N,) integer labels ≥ 0, or (N, m) floating targets.
     scale: what x is multiplied by: 1/255 for uint8 and 1 for floating x if it is not given.
     chunk_bytes: None keeps everything on the device. A number ≥ 1 streams: ``fit`` gathers mini-batches in chunks of
-           about so many bytes, at most four at a time, while the device computes; the results are the same, bit by bit.
+           about so many bytes, at most four at a time, while the device computes; parameters come out bitwise equal.
 
     Memory-mapped arrays (``np.memmap``, ``np.load(FILE, mmap_mode="r")``) and slices of them are streamed, in chunks
     of 16 MiB if not told otherwise, and never read whole; ``np.array(x)`` loads them instead. Labels always come into

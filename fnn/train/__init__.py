@@ -10,5 +10,6 @@ shuffle leaves out others.
 from fnn.train.evaluation import evaluate, predict
 from fnn.train.fit import Record, State, fit
 from fnn.train.loop import make_step
+from fnn.train.many import fit_many
 
-__all__ = ["Record", "State", "evaluate", "fit", "make_step", "predict"]
+__all__ = ["Record", "State", "evaluate", "fit", "fit_many", "make_step", "predict"]

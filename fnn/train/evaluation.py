@@ -22,10 +22,11 @@ Record = dict[str, float]
 def evaluate(params: AnyParams, data, *, loss: Loss) -> Record:
     """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y).
 
-    The class is the output with the highest activation (L4). Memory-mapped data are read in blocks.
+    The class is the output with the highest activation (L4). Memory-mapped data are read in blocks, with the same
+    result but for its last bits.
     """
     params, data = _for_evaluation(params, data, loss)
-    return _named(_evaluate(params, _Blocks(data), loss), "")
+    return named(_evaluate(params, _Blocks(data), loss), "")
 
 
 def predict(params: AnyParams, data: Dataset) -> np.ndarray:
@@ -48,7 +49,7 @@ def evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Calla
     if validation is None:
         return lambda params: {}
     blocks = _Blocks(validation)
-    return lambda params: _named(_evaluate(folded(params), blocks, loss))
+    return lambda params: named(_evaluate(folded(params), blocks, loss))
 
 
 class _Blocks:
@@ -93,13 +94,13 @@ def _evaluate(params, blocks: _Blocks, loss) -> tuple[Array, Array | None]:
     """The mean loss, and the accuracy; the same at any size of the blocks."""
     found: list = []
     for x, y, classes in blocks:
-        found.append(_judged(params, x, y, classes, loss=loss, scale=blocks.data.scale))
+        found.append(judged(params, x, y, classes, loss=loss, scale=blocks.data.scale))
         jax.block_until_ready(found[-2:-1])  # so that no more than one block waits on the device
-    return _means(*(None if part[0] is None else jnp.concatenate(part) for part in zip(*found)))
+    return means(*(None if part[0] is None else jnp.concatenate(part) for part in zip(*found)))
 
 
 @partial(jax.jit, static_argnames=("loss", "scale"))
-def _judged(params, x, y, classes, *, loss, scale):
+def judged(params, x, y, classes, *, loss, scale):
     """Of every example the loss, and whether its class was found."""
     a = _outputs(params, x, scale=scale)
     right = None if classes is None else jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)
@@ -107,7 +108,7 @@ def _judged(params, x, y, classes, *, loss, scale):
 
 
 @jax.jit
-def _means(values, right):
+def means(values, right):
     return jnp.mean(values), None if right is None else jnp.mean(right, dtype=jnp.float32)
 
 
@@ -128,6 +129,6 @@ def _for_evaluation(params, data, loss):
     return params, for_network(data, params, loss, "data")
 
 
-def _named(loss_and_accuracy, prefix: str = "validation_") -> Record:
+def named(loss_and_accuracy, prefix: str = "validation_") -> Record:
     names = (f"{prefix}loss", f"{prefix}accuracy")
     return {name: float(value) for name, value in zip(names, loss_and_accuracy) if value is not None}

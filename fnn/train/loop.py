@@ -35,7 +35,7 @@ def make_step(
     checks.loss_like(loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
-    compiled = jax.jit(partial(_step, optimizer, loss, reduction, rules))
+    compiled = jax.jit(partial(take_step, optimizer, loss, reduction, rules))
 
     def step(params, state, x, y, masks=None):
         params, x, masks = kind(params).arguments(params, x, masks)  # before jit would truncate them
@@ -45,7 +45,8 @@ def make_step(
     return step
 
 
-def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
+def take_step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
+    """The parameters, the state and the loss before, of one step; traced by what compiles it."""
     backprop = kind(params).value_and_backprop
     value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
     with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
@@ -68,7 +69,7 @@ def run(params, optimizer_state, batches, first, dropout, key, *, optimizer, los
         x, masks = as_floats(x, dtype, scale), None
         if dropout is not None:
             masks = kind(params).sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
-        params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y, masks)
+        params, state, value = take_step(optimizer, loss, reduction, RULES, params, state, x, y, masks)
         return (params, state), value
 
     x, y, order = batches
