@@ -26,6 +26,7 @@ from fnn.train import fit, fit_many
 NETWORKS: dict[str, tuple[tuple[int, ...], int]] = {  # sizes and mini-batch
     "20-16-4, batch 10": ((20, 16, 4), 10),
     "784-30-10, batch 10": ((784, 30, 10), 10),
+    "784-64-64-10, batch 10": ((784, 64, 64, 10), 10),
     "784-64-64-10, batch 128": ((784, 64, 64, 10), 128),
 }
 
