@@ -54,9 +54,9 @@ def fit_many(
     "seconds" are of all together. The results are those of ``fit`` one by one but for rounding: the products of all
     members are computed together, in another order of summation. A member that diverges leaves the others alone.
 
-    When to: on 2 CPU cores 16 networks 20-16-4 with mini-batches of 10 take 0.2 of the time that they take one by one,
-    16 of 784-64-64-10 0.7, and 16 of 784-30-10 1.4: there one by one is faster
-    (``python -m experiments.benchmarks.ensembles``). Worth it is what is too small to keep the device busy.
+    When to: what is too small to keep the device busy. On 2 CPU cores 16 networks 20-16-4, 784-30-10 or 784-64-64-10
+    with mini-batches of 10 take 0.6 to 0.8 of the time that they take one by one, and 784-64-64-10 with mini-batches of
+    128 takes 1.1 to 1.4: one by one is faster there (``python -m experiments.benchmarks.ensembles``).
     Raises TypeError or ValueError that names the argument before anything is trained.
 
     >>> import fnn
