@@ -27,7 +27,7 @@ class Batches:
     chunk_bytes: about so many bytes of mini-batches go to the device at a time, at least one mini-batch.
 
     What ``make`` does in Python takes its time beside the computation, and from it where no core is free: with
-    mini-batches of 10 images of MNIST a third as much as their training. Arrays in files (``Dataset``) cost no such time.
+    mini-batches of 10 images of MNIST a third as much as their training. Arrays in files cost no such time.
     All mini-batches have ``fit``'s batch_size; a shorter last one is left out. Every epoch should have as many, for
     another number compiles another program. Raises TypeError or ValueError, at a wrong batch with its epoch, its number
     and the row, both counted from 0, before the device sees it.
