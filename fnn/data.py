@@ -1,5 +1,6 @@
 """Data at the program's edge: the IDX files of MNIST, and data sets whose values are checked once."""
 
+import copy
 import gzip
 import hashlib
 import math
@@ -16,7 +17,10 @@ import numpy as np
 
 from fnn.checks import describe, ports, target_arguments
 from fnn.losses import Loss
-from fnn.numbers import number
+from fnn.numbers import number, whole
+from fnn.streams import CHUNK_BYTES, Batches, by_blocks, memory_mapped
+
+__all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MNIST_FILES = (
@@ -32,15 +36,23 @@ class Dataset:
     x:     (N, n) uint8 or floating; uint8 stays uint8 until the compiled loop makes floats of it.
     y:     (N,) integer labels ≥ 0, or (N, m) floating targets.
     scale: what x is multiplied by: 1/255 for uint8 and 1 for floating x if it is not given.
+    chunk_bytes: None keeps everything on the device. A number ≥ 1 streams: ``fit`` gathers mini-batches in chunks of
+           about so many bytes, at most four at a time, while the device computes; parameters come out bitwise equal.
 
-    Float64 arrays become float32 unless x64 is on, with a warning. Slicing gives a Dataset: ``data[:50_000]``.
-    Raises TypeError or ValueError naming the argument and the first bad row: empty data, unequal lengths, other
-    dtypes, NaN or infinity, negative labels.
+    Memory-mapped arrays (``np.memmap``, ``np.load(FILE, mmap_mode="r")``) and slices of them are streamed, in chunks
+    of 16 MiB if not told otherwise, and never read whole; ``np.array(x)`` loads them instead. Labels always come into
+    memory, as int32. ``fit`` reads the rows in another order every epoch: from a file that the system cannot keep in
+    its memory, that is as fast as the disk finds single rows.
+
+    Float64 arrays become float32 unless x64 is on, with a warning; a memory-mapped one is refused. Slicing gives a
+    Dataset: ``data[:50_000]``. Raises TypeError or ValueError naming the argument and the first bad row: empty data,
+    unequal lengths, other dtypes, NaN or infinity, negative labels.
     """
 
     x: np.ndarray
     y: np.ndarray
     scale: float = None  # type: ignore[assignment]  # a number once made
+    chunk_bytes: int | None = None
 
     def __post_init__(self):
         x, y = _array("x", self.x), _array("y", self.y)
@@ -66,9 +78,19 @@ class Dataset:
             raise ValueError(f"y: expected targets of shape (N, m), got {y.shape}; write y.reshape(len(y), -1)")
         for name, array in (("x", x), ("y", y)):
             if _is_floating(array):
-                _refuse(~np.isfinite(array).all(axis=1), name, array, "finite numbers")
-        scale = (1 / 255 if x.dtype == np.uint8 else 1.0) if self.scale is None else self.scale
-        for name, value in (("x", x), ("y", y), ("scale", number("Dataset", "scale", scale, above=0))):
+                finite = by_blocks(lambda rows: np.isfinite(rows).all(axis=1), array)
+                _refuse(~finite, name, array, "finite numbers")
+        scale = default_scale(x.dtype) if self.scale is None else self.scale
+        chunk_bytes = self.chunk_bytes
+        if chunk_bytes is None and (memory_mapped(x) or memory_mapped(y)):
+            chunk_bytes = CHUNK_BYTES
+        self._set(
+            x=x, y=y, scale=number("Dataset", "scale", scale, above=0),
+            chunk_bytes=None if chunk_bytes is None else whole("chunk_bytes", chunk_bytes),
+        )  # fmt: skip
+
+    def _set(self, **fields):
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
@@ -77,7 +99,12 @@ class Dataset:
     def __getitem__(self, rows: slice) -> "Dataset":
         if not isinstance(rows, slice):
             raise TypeError(f"rows: expected a slice, got {rows!r}; write data[0:1] for the first example")
-        return Dataset(self.x[rows], self.y[rows], self.scale)
+        x, y = self.x[rows], self.y[rows]
+        if len(x) == 0:
+            raise ValueError(f"x, y: expected as many examples in both, at least one, got 0 and 0 in rows {rows}")
+        part = copy.copy(self)  # its values are checked, and a file is not read again
+        part._set(x=x, y=y)
+        return part
 
     def __repr__(self) -> str:
         return f"Dataset(x={describe(self.x)}, y={describe(self.y)}, scale={self.scale:.6g})"
@@ -86,12 +113,18 @@ class Dataset:
         """The class of every example, (N,), if y holds labels or one-hot rows; else None."""
         if self.y.ndim == 1:
             return self.y
-        one_hot = self.y.shape[1] > 1 and ((self.y == 0) | (self.y == 1)).all() and (self.y.sum(axis=1) == 1).all()
-        return self.y.argmax(axis=1).astype(np.int32) if one_hot else None
+        if self.y.shape[1] == 1 or not by_blocks(_one_hot, self.y).all():
+            return None
+        return by_blocks(lambda rows: rows.argmax(axis=1).astype(np.int32), self.y)
 
     def floats(self, dtype=np.float32) -> np.ndarray:
         """x as the network receives it: (N, n) in ``dtype``, scaled."""
         return as_floats(self.x, np.dtype(dtype), self.scale)
+
+
+def default_scale(dtype) -> float:
+    """What x of this dtype is multiplied by if nobody says."""
+    return 1 / 255 if dtype == np.uint8 else 1.0
 
 
 def as_floats(x, dtype, scale: float):
@@ -132,7 +165,8 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
 
     path: of the file; sha256: of the **unpacked** bytes, checked if given; rank: the number of dimensions the
     file must have; limit: the largest size in bytes that a header may promise. The header is read first, and
-    never more bytes than it promises. Raises FileNotFoundError, or ValueError for any other file than that.
+    never more bytes than it promises. Raises FileNotFoundError, or ValueError for any other file than that. A plain
+    file of images can stay where it is: ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
     """
     path = Path(path)
     with open(path, "rb") as file:
@@ -217,12 +251,21 @@ def _is_floating(array) -> bool:
 def _array(name: str, value) -> np.ndarray:
     if not isinstance(value, (np.ndarray, jax.Array)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write np.asarray({name})")
-    array = np.asarray(value)
+    array = np.asarray(value)  # of a memory map a view
     if array.dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+        if memory_mapped(array):
+            raise TypeError(
+                f"{name}: expected float32, for x64 is off, got a memory map of {describe(array)}; write the file in "
+                "float32, or call jax.config.update('jax_enable_x64', True) first"
+            )
         warnings.warn(f"{name}: float64 becomes float32, for x64 is off; write {name}.astype('float32')", stacklevel=4)
         with np.errstate(over="ignore"):  # what overflows is refused as infinite
             array = array.astype(np.float32)
     return array
+
+
+def _one_hot(rows: np.ndarray) -> np.ndarray:
+    return ((rows == 0) | (rows == 1)).all(axis=1) & (rows.sum(axis=1) == 1)
 
 
 def _refuse(bad: np.ndarray, name: str, array: np.ndarray, expected: str) -> None:

@@ -85,13 +85,13 @@ def summary(params: Params | Any) -> Table:
 class Bar:
     """A progress bar over the epochs, or nothing where tqdm is not installed.
 
-    progress: True, False, or None for a bar in a terminal only; examples: of an epoch; done: epochs that were trained
-    before, if the run goes on from a checkpoint.
+    progress: True, False, or None for a bar in a terminal only; done: epochs that were trained before, if the run goes
+    on from a checkpoint.
     """
 
-    def __init__(self, epochs: int, progress: bool | None, examples: int, done: int = 0):
+    def __init__(self, epochs: int, progress: bool | None, done: int = 0):
         self.bar = None
-        self.examples, self.shown = examples, time.perf_counter()
+        self.shown = time.perf_counter()
         if progress is not False:
             try:
                 from tqdm.auto import tqdm
@@ -99,13 +99,13 @@ class Bar:
                 return
             self.bar = tqdm(total=epochs, initial=done, unit="epoch", disable=None if progress is None else False)
 
-    def show(self, record: dict[str, float]) -> None:
-        """One more epoch: its loss, the held-out data's accuracy if it is known, and examples per second."""
+    def show(self, record: dict[str, float], examples: int) -> None:
+        """One more epoch, of so many examples: its loss, the held-out accuracy if it is known, and examples/s."""
         if self.bar is not None:
             before, self.shown = self.shown, time.perf_counter()
             known = {"loss": record["loss"], "accuracy": record.get("validation_accuracy")}
             shown = {name: f"{value:.4g}" for name, value in known.items() if value is not None}
-            rate = f"{self.examples / (self.shown - before):,.0f}"
+            rate = f"{examples / (self.shown - before):,.0f}"
             self.bar.set_postfix(shown | {"examples/s": rate}, refresh=False)
             self.bar.update()
 

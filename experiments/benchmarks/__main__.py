@@ -26,7 +26,8 @@ from experiments.benchmarks.report import draw, page
 
 HERE = Path(__file__).parent
 WORKLOADS = {  # by the order; each is a module of this folder
-    "epochs": "Epochs of MNIST", "matmuls": "Bound by computing", "stack": "Deep and narrow",
+    "epochs": "Epochs of MNIST", "streaming": "Data in a file", "ensembles": "Many networks at once",
+    "matmuls": "Bound by computing", "stack": "Deep and narrow",
     "per_example": "Per-example quantities and the tangent kernel", "curvature": "Curvature", "graph": "Graphs",
     "implicit": "Implicit steps", "memory": "Memory of every activation", "growth": "Growth with the problem's size",
     "startup": "Starting", "chain_rule": "Reverse order and the naive chain rule",

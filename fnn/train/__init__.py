@@ -10,6 +10,7 @@ shuffle leaves out others.
 from fnn.train.evaluation import evaluate, predict
 from fnn.train.fit import Record, State, fit
 from fnn.train.loop import make_step
+from fnn.train.many import fit_many
 from fnn.train.watch import NonFinite
 
-__all__ = ["NonFinite", "Record", "State", "evaluate", "fit", "make_step", "predict"]
+__all__ = ["NonFinite", "Record", "State", "evaluate", "fit", "fit_many", "make_step", "predict"]

@@ -1,6 +1,6 @@
 """Evaluation and prediction, whole data sets in one compiled program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,18 +14,19 @@ from fnn.data import Dataset, as_floats, for_network
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
 
+ROWS = 2048  # that the network computes together
+
 Record = dict[str, float]
 
 
 def evaluate(params: AnyParams, data, *, loss: Loss) -> Record:
     """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y).
 
-    The class is the output with the highest activation (L4).
+    The class is the output with the highest activation (L4). Memory-mapped data are read in blocks, with the same
+    result but for its last bits.
     """
     params, data = _for_evaluation(params, data, loss)
-    return _named(
-        _evaluate(params, jnp.asarray(data.x), jnp.asarray(data.y), _classes(data), loss=loss, scale=data.scale), ""
-    )
+    return named(_evaluate(params, _Blocks(data), loss), "")
 
 
 def predict(params: AnyParams, data: Dataset) -> np.ndarray:
@@ -36,16 +37,40 @@ def predict(params: AnyParams, data: Dataset) -> np.ndarray:
         )
     loss = SquaredError() if data.y.ndim == 2 else SoftmaxCrossEntropy()
     params, data = _for_evaluation(params, data, loss)
-    return np.asarray(_outputs(params, jnp.asarray(data.x), scale=data.scale))
+    found: list[Array] = []
+    for x, _, _ in _Blocks(data):
+        found.append(_outputs(params, x, scale=data.scale))
+        jax.block_until_ready(found[-2:-1])  # so that no more than one block waits on the device
+    return np.concatenate(found)
 
 
 def evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Callable[[Any], Record]:
     """A function of the parameters that evaluates ``folded(params)`` on the held-out data, if there are any."""
     if validation is None:
         return lambda params: {}
-    x, y = jnp.asarray(validation.x), jnp.asarray(validation.y)
-    classes = _classes(validation)
-    return lambda params: _named(_evaluate(folded(params), x, y, classes, loss=loss, scale=validation.scale))
+    blocks = _Blocks(validation)
+    return lambda params: named(_evaluate(folded(params), blocks, loss))
+
+
+class _Blocks:
+    """x, y and the classes, or None, on the device: all at once, or block by block where the data are streamed."""
+
+    def __init__(self, data: Dataset):
+        self.data, self.classes = data, data.classes()
+        self.step, self.held = len(data), None
+        if data.chunk_bytes is None:
+            self.held = self._block(slice(None))
+        else:  # whole rounds of the compiled loop, which computes as it does with all rows
+            most = data.chunk_bytes // max(1, data.x[:1].nbytes + data.y[:1].nbytes)
+            self.step = max(1, most // ROWS) * ROWS
+
+    def _block(self, rows: slice) -> tuple[Array, Array, Array | None]:
+        x, y = jnp.asarray(self.data.x[rows]), jnp.asarray(self.data.y[rows])
+        return x, y, None if self.classes is None else jnp.asarray(self.classes[rows])
+
+    def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
+        for first in range(0, len(self.data), self.step):
+            yield self.held or self._block(slice(first, first + self.step))
 
 
 @partial(jax.jit, static_argnames="scale")
@@ -62,30 +87,35 @@ def folded(params, x, dropout, *, scale):
 @partial(jax.jit, static_argnames="scale")
 def _outputs(params, x, *, scale):
     dtype = checks.ports(params).dtype
-    return jax.lax.map(lambda row: kind(params).forward(params, as_floats(row, dtype, scale)), x, batch_size=2048)
+    return jax.lax.map(lambda row: kind(params).forward(params, as_floats(row, dtype, scale)), x, batch_size=ROWS)
+
+
+def _evaluate(params, blocks: _Blocks, loss) -> tuple[Array, Array | None]:
+    """The mean loss, and the accuracy; the same at any size of the blocks."""
+    found: list = []
+    for x, y, classes in blocks:
+        found.append(judged(params, x, y, classes, loss=loss, scale=blocks.data.scale))
+        jax.block_until_ready(found[-2:-1])  # so that no more than one block waits on the device
+    return means(*(None if part[0] is None else jnp.concatenate(part) for part in zip(*found)))
 
 
 @partial(jax.jit, static_argnames=("loss", "scale"))
-def _evaluate(params, x, y, classes, *, loss, scale):
+def judged(params, x, y, classes, *, loss, scale):
+    """Of every example the loss, and whether its class was found."""
     a = _outputs(params, x, scale=scale)
-    accuracy = (
-        None
-        if classes is None
-        else jnp.mean(jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes), dtype=jnp.float32)
-    )
-    values = checks.loss_values(loss, a, y)
-    return jnp.mean(values), accuracy
+    right = None if classes is None else jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)
+    return checks.loss_values(loss, a, y), right
+
+
+@jax.jit
+def means(values, right):
+    return jnp.mean(values), None if right is None else jnp.mean(right, dtype=jnp.float32)
 
 
 def require_network(params):
     """The parameters, checked; layers as a tuple."""
     kind(params).require(params)
     return tuple(params) if isinstance(params, list) else params
-
-
-def _classes(data: Dataset) -> Array | None:
-    classes = data.classes()
-    return None if classes is None else jnp.asarray(classes)
 
 
 def _for_evaluation(params, data, loss):
@@ -99,6 +129,6 @@ def _for_evaluation(params, data, loss):
     return params, for_network(data, params, loss, "data")
 
 
-def _named(loss_and_accuracy, prefix: str = "validation_") -> Record:
+def named(loss_and_accuracy, prefix: str = "validation_") -> Record:
     names = (f"{prefix}loss", f"{prefix}accuracy")
     return {name: float(value) for name, value in zip(names, loss_and_accuracy) if value is not None}

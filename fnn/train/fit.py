@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ from fnn.losses import Loss
 from fnn.numbers import whole
 from fnn.precision import require as require_precision
 from fnn.train.evaluation import Record, evaluator, folded, require_network
-from fnn.train.feed import InMemory
-from fnn.train.loop import require_optimizer, run, shuffle, start
+from fnn.train.feed import feed_of
+from fnn.train.loop import mean_loss, require_optimizer, run, start
 from fnn.train.metrics import Metrics
 from fnn.train.watch import non_finite
 
@@ -78,24 +79,25 @@ def fit(
 ) -> tuple[AnyParams, list[Record]]:
     """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
 
-    params: from ``fnn.init`` or ``graph.init``, which stay as they are. data, validation: a
-    ``Dataset`` or a pair (x, y). optimizer: ``fnn.updates`` or any optax one. loss: see ``fnn.losses``. epochs ≥ 1.
-    batch_size: 1 … N. key: ``jax.random.key(seed)``, the shuffles' seed. reduction: "mean" or "sum" over a
-    mini-batch (N7). dropout: fresh masks for every step. callback: called after every epoch with a :class:`State`;
-    returning True stops. progress: a bar of the epochs with loss, held-out accuracy and examples per second, False
-    for none, None for one in a terminal only (needs tqdm). metrics: the path of a new file for the records, one line
-    of JSON for each, there when its epoch ends. precision: None, or "bfloat16" for the factors of a step's matrix
-    products, float32 for all else and for the held-out data; see ``fnn.precision``.
+    params: from ``fnn.init`` or ``graph.init``, which stay as they are. data, validation: a ``Dataset``, in memory or
+    memory-mapped, or a pair (x, y); data also ``fnn.data.Batches``. optimizer: ``fnn.updates`` or any optax one. loss:
+    see ``fnn.losses``. epochs ≥ 1. batch_size: 1 … N; that of ``Batches``. key: ``jax.random.key(seed)``, the shuffles'
+    seed. reduction: "mean" or "sum" over a mini-batch (N7). dropout: fresh masks for every step. callback: called after
+    every epoch with a :class:`State`; returning True stops. progress: a bar of the epochs with loss, held-out accuracy
+    and examples per second, False for none, None for one in a terminal only (needs tqdm). metrics: the path of a new
+    file for the records, one line of JSON for each, there when its epoch ends. precision: None, or "bfloat16" for the
+    factors of a step's matrix products, float32 for all else and for the held-out data; see ``fnn.precision``.
 
     A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
     since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
     "validation_accuracy". With dropout or a batch norm, the held-out data are given to the network that
     ``fnn.fold`` makes, with statistics of mini-batches of at most 10,000 training examples, always the same ones.
 
-    One program is compiled for all epochs, and none in a second ``fit`` with equal shapes, loss and
-    optimizer. Raises TypeError or ValueError that names the argument, or OSError for ``metrics``, before anything is
-    trained; and ``fnn.train.NonFinite`` at the end of an epoch in which the loss, the parameters or the optimizer's
-    state became NaN or infinite, with the first equation that did and the parameters from before that epoch.
+    One program is compiled for all epochs (two where the last chunk of streamed data is shorter), and none in a second
+    ``fit`` with equal shapes, loss and optimizer. Raises TypeError or ValueError that names the argument, or OSError
+    for ``metrics``, before anything is trained; and ``fnn.train.NonFinite`` at the end of an epoch in which the loss,
+    the parameters or the optimizer's state became NaN or infinite, with the first equation that did and the parameters
+    from before that epoch.
     """
     started = time.perf_counter()
     params = require_network(params)
@@ -108,44 +110,34 @@ def fit(
         kind(params).probabilities(dropout, params)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a fnn.train.State, got {callback!r}")
-    data = for_network(data, params, loss)
-    batch_size = whole("batch_size", batch_size, len(data), "examples")
+    feed = feed_of(data, params, loss, batch_size)
     epochs = whole("epochs", epochs)
     if validation is not None:
         validation = for_network(validation, params, loss, "validation")
 
-    feed = InMemory(data)
-    sample = None
-    if kind(params).has_norm(params):
-        sample = feed.inputs(shuffle(key, 0, len(data), batch_size)[: max(1, STATISTICS_EXAMPLES // batch_size)])
-    held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=data.scale))
+    sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
+    held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=feed.scale))
     params, optimizer_state = start(optimizer, params)
     history: list[Record] = []
-    options = {
-        "optimizer": optimizer,
-        "loss": loss,
-        "reduction": reduction,
-        "precision": precision,
-        "scale": data.scale,
-    }
-    per_epoch = len(data) // batch_size * batch_size
-    with Bar(epochs, progress, per_epoch, len(history)) as bar, Metrics(metrics, history) as written:
+    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision}
+    with Bar(epochs, progress, len(history)) as bar, Metrics(metrics, history) as written, closing(feed):
         for epoch in range(1, epochs + 1):
-            begun, found = (params, optimizer_state), []
-            order, epoch_key = shuffle(key, epoch, len(data), batch_size), jax.random.fold_in(key, epoch)
-            for first, batches in feed.chunks(order):
+            begun, found, epoch_key = (params, optimizer_state), [], jax.random.fold_in(key, epoch)
+            for first, batches in feed.chunks(key, epoch):
                 params, optimizer_state, *of_chunk = run(
-                    params, optimizer_state, batches, first, dropout, epoch_key, **options
+                    params, optimizer_state, batches, first, dropout, epoch_key, scale=feed.scale, **options
                 )
                 found.append(of_chunk)
+                jax.block_until_ready(found[-2:-1])  # so that no more than one chunk waits on the device
             losses, finite = zip(*jax.device_get(found))
             if not all(finite):
-                raise non_finite(*begun, feed.chunks(order), epoch, dropout, epoch_key, history, **options)
-            mean = np.mean(np.concatenate(losses), dtype=np.float64)  # whose sum does not overflow
-            record = {"epoch": epoch, "loss": float(mean)} | held_out(params)
+                again = feed.chunks(key, epoch)
+                raise non_finite(*begun, again, epoch, dropout, epoch_key, history, scale=feed.scale, **options)
+            steps = np.concatenate(losses)
+            record = {"epoch": epoch, "loss": mean_loss(steps)} | held_out(params)
             history.append(record | {"seconds": time.perf_counter() - started})
             written.write(history[-1])
-            bar.show(history[-1])
+            bar.show(history[-1], len(steps) * batch_size)
             if callback is not None and callback(State(epoch, params, tuple(map(dict, history)))):
                 break
     return params, history

@@ -39,7 +39,7 @@ def make_step(
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
     checks.one_of("precision", precision, PRECISIONS)
-    compiled = jax.jit(partial(_step, optimizer, loss, reduction, precision, rules))
+    compiled = jax.jit(partial(take_step, optimizer, loss, reduction, precision, rules))
 
     def step(params, state, x, y, masks=None):
         params, x, masks = kind(params).arguments(params, x, masks)  # before jit would truncate them
@@ -49,7 +49,8 @@ def make_step(
     return step
 
 
-def _step(optimizer, loss, reduction, precision, rules, params, state, x, y, masks=None):
+def take_step(optimizer, loss, reduction, precision, rules, params, state, x, y, masks=None):
+    """The parameters, the state and the loss before, of one step; traced by what compiles it."""
     backprop = kind(params).value_and_backprop
     with products_in(precision, params):
         value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
@@ -70,7 +71,7 @@ def run(params, optimizer_state, batches, first, dropout, key, *, optimizer, los
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
         x, masks = inputs(params, x, number, dropout, key, scale)
-        params, state, value = _step(optimizer, loss, reduction, precision, RULES, params, state, x, y, masks)
+        params, state, value = take_step(optimizer, loss, reduction, precision, RULES, params, state, x, y, masks)
         return (params, state), value
 
     x, y, order = batches
@@ -110,6 +111,11 @@ def start(optimizer, params):
     with jax.numpy_dtype_promotion("standard"):
         state = optimizer.init(params)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), (params, state))
+
+
+def mean_loss(losses: np.ndarray) -> float:
+    """Over the steps, in float64: a float32 sum may overflow."""
+    return float(np.mean(losses, dtype=np.float64))
 
 
 def shuffle(key, epoch: int, examples: int, batch_size: int) -> np.ndarray:

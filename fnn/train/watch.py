@@ -19,7 +19,7 @@ from fnn.network import target_rows, trace
 from fnn.precision import products_in, with_factors
 from fnn.stacking import unstack
 from fnn.train import loop
-from fnn.train.feed import Batches
+from fnn.train.prefetch import Chunk
 
 WANTED = ("loss", "deltas", "deltas_z", "gradients")
 
@@ -42,7 +42,7 @@ class NonFinite(FloatingPointError):
 
 
 def non_finite(
-    params, optimizer_state, chunks: Iterable[tuple[int, Batches]], epoch: int, dropout, key, history, **options
+    params, optimizer_state, chunks: Iterable[tuple[int, Chunk]], epoch: int, dropout, key, history, **options
 ):
     """The exception for an epoch that was not finite.
 
@@ -64,7 +64,7 @@ def non_finite(
     return NonFinite(where, epoch, None, *begun, history)
 
 
-def steps(chunks: Iterable[tuple[int, Batches]]) -> Iterator[tuple[int, Batches]]:
+def steps(chunks: Iterable[tuple[int, Chunk]]) -> Iterator[tuple[int, Chunk]]:
     """The number of every step and its mini-batch, as ``loop.run`` takes them."""
     for first, (x, y, order) in chunks:
         for i in range(len(x) if order is None else len(order)):

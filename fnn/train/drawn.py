@@ -1,0 +1,131 @@
+"""Mini-batches that a function of the epoch yields, packed into chunks and checked."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn.checks import describe
+from fnn.data import Dataset, default_scale, for_network
+from fnn.losses import Loss
+from fnn.streams import Batches
+from fnn.train.prefetch import Packed, Prefetched
+
+ADVICE = "write Batches(lambda epoch: ((x, y) for ...)) with NumPy arrays x (B, n) and y (B,) or (B, m)"
+
+
+class Drawn(Prefetched):
+    """Mini-batches from a function of the epoch."""
+
+    def __init__(self, data: Batches, params, loss: Loss, batch_size: int):
+        super().__init__()
+        self.data, self.params, self.loss, self.batch_size = data, params, loss, batch_size
+        self.scale = 1.0 if data.scale is None else data.scale  # until the first mini-batch says what x is
+        self.dtypes: tuple[np.dtype, np.dtype] | None = None
+        self.x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # may hold in this thread only
+
+    def sample(self, key: Array, examples: int) -> Array:
+        """x of the first mini-batches of epoch 1: (count, B, n)."""
+        count, found = max(1, examples // self.batch_size), []
+        for _, x, _ in self.prepared(key, 1):
+            found.append(x)
+            if sum(map(len, found)) >= count:
+                break
+        return jnp.asarray(np.concatenate(found)[:count])
+
+    def prepared(self, key: Array, epoch: int) -> Iterator[Packed]:
+        """Chunks of the epoch's mini-batches; every batch is copied before the next one is drawn."""
+        x = y = np.empty(0)
+        first, filled = 0, 0
+        for new_x, new_y in self._whole(epoch):
+            if filled == 0:
+                steps = max(1, self.data.chunk_bytes // max(1, new_x.nbytes + new_y.nbytes))
+                x, y = (np.empty((steps, *new.shape), new.dtype) for new in (new_x, new_y))
+            x[filled], y[filled] = new_x, new_y
+            filled += 1
+            if filled == len(x):
+                yield self._checked(first, x, y, epoch)
+                first, filled = first + filled, 0
+        if filled:
+            yield self._checked(first, x[:filled], y[:filled], epoch)
+        elif first == 0:
+            raise ValueError(
+                f"data: expected at least one mini-batch of {self.batch_size} examples in epoch {epoch}, got none; "
+                "make(epoch) must begin anew every time it is called"
+            )
+
+    def _whole(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The mini-batches, of one size, shape and dtype; all but a shorter last one."""
+        short, shapes = None, None
+        for number, batch in enumerate(self._iterator(epoch)):
+            if self.closed:
+                return
+            name = f"data: batch {number} of epoch {epoch}"
+            x, y = _arrays(batch, name)
+            if short is not None:
+                raise ValueError(f"{short}; only the last of an epoch may be shorter")
+            if len(x) != self.batch_size:
+                short = f"{name}: expected {self.batch_size} examples, the batch_size, got {len(x)}"
+                if len(x) > self.batch_size:
+                    raise ValueError(f"{short}; write batch_size={len(x)}")
+                continue
+            shapes = shapes or (x.shape, y.shape)
+            if (x.shape, y.shape) != shapes:
+                raise ValueError(f"{name}: expected shapes {shapes} as before, got {(x.shape, y.shape)}")
+            self._require_dtypes(x.dtype, y.dtype, name)
+            yield x, y
+
+    def _iterator(self, epoch: int) -> Iterator:
+        batches = self.data.make(epoch)
+        try:
+            return iter(batches)
+        except TypeError as error:
+            raise TypeError(
+                f"data: expected make({epoch}) to be an iterable of mini-batches, got {describe(batches)}; {ADVICE}"
+            ) from error
+
+    def _require_dtypes(self, x: np.dtype, y: np.dtype, name: str) -> None:
+        """Raise TypeError unless these dtypes are those of the first mini-batch of all, from which the scale comes."""
+        if self.dtypes is None:
+            self.dtypes = x, y
+            self.scale = default_scale(x) if self.data.scale is None else self.data.scale
+        if (x, y) != self.dtypes:
+            raise TypeError(f"{name}: expected x, y in {self.dtypes[0]}, {self.dtypes[1]} as before, got {x}, {y}")
+
+    def _checked(self, first: int, x: np.ndarray, y: np.ndarray, epoch: int) -> Packed:
+        """The chunk, if its values are right; else the error of the first mini-batch that is wrong."""
+        with jax.enable_x64(self.x64):
+            try:
+                checked = self._dataset(x.reshape(-1, *x.shape[2:]), y.reshape(-1, *y.shape[2:]), "data")
+            except (TypeError, ValueError):
+                for number, (one, its) in enumerate(zip(x, y), first):
+                    self._dataset(one, its, f"data: batch {number} of epoch {epoch}")
+                raise
+        return first, checked.x.reshape(x.shape), checked.y.reshape(y.shape)
+
+    def _dataset(self, x: np.ndarray, y: np.ndarray, name: str) -> Dataset:
+        for part, array in (("x", x), ("y", y)):
+            if array.dtype == np.float64 and not self.x64:  # which would be converted, with a warning for every chunk
+                raise TypeError(
+                    f"{name}: {part}: expected float32, for x64 is off, got float64; yield {part}.astype('float32')"
+                )
+        try:
+            data = Dataset(x, y, self.scale)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+        return for_network(data, self.params, self.loss, name)
+
+
+def _arrays(batch, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of a mini-batch with equally many examples."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise TypeError(f"{name}: expected a pair (x, y), got {describe(batch)}; {ADVICE}")
+    for part, array in zip("xy", batch):
+        if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim == 0:
+            raise TypeError(f"{name}: {part}: expected an array, got {describe(array)}; {ADVICE}")
+    x, y = map(np.asarray, batch)
+    if len(x) != len(y):
+        raise ValueError(f"{name}: x, y: expected as many examples in both, got {len(x)} and {len(y)}")
+    return x, y

@@ -1,0 +1,221 @@
+"""``fit_many``: networks of one shape trained together, with learning rates and shuffles of their own."""
+
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from fnn import checks
+from fnn.backward import RULES
+from fnn.data import Dataset, for_network
+from fnn.display import Bar
+from fnn.dropout import DropConnect, Dropout
+from fnn.kinds import AnyParams, kind
+from fnn.losses import Loss
+from fnn.numbers import number, whole
+from fnn.train.evaluation import Record, folded, judged, means, named, require_network
+from fnn.train.fit import STATISTICS_EXAMPLES
+from fnn.train.loop import inputs, mean_loss, require_optimizer, shuffle, start, take_step
+
+STACKED = "write jax.vmap(lambda key: fnn.init(key, sizes))(keys)"
+INJECTED = "write optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)"
+
+
+def fit_many(
+    params: AnyParams,
+    data,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: Loss,
+    epochs: int,
+    batch_size: int,
+    keys: Array,
+    learning_rates=None,
+    validation=None,
+    dropout: Dropout | DropConnect | None = None,
+    reduction: str = "mean",
+    progress: bool | None = None,
+) -> tuple[AnyParams, list[list[Record]]]:
+    """Train N networks on the same data at once: what ``fit`` does with each of them, in one compiled program.
+
+    params: those of one network with a leading axis of N members on every leaf, as ``jax.vmap`` makes them (below); of
+    a graph ``jax.vmap(graph.init)(keys)``. keys: (N,), ``jax.random.split(jax.random.key(seed), N)``; each member has
+    the shuffles and the masks that ``fit`` draws from its key. learning_rates: N numbers > 0, one per member, in place
+    of the one in ``optimizer``, an ``optax.inject_hyperparams(rule)(learning_rate=...)`` of any rule that has one; None
+    where all train with the optimizer as it is. All else is as in ``fit``, for all members alike; the data are on
+    the device once, whatever N is, and are not streamed.
+
+    Returns the parameters, stacked as they came, and for every member a list of records as ``fit`` makes them;
+    "seconds" are of all together. The results are those of ``fit`` one by one but for rounding: the products of all
+    members are computed together, in another order of summation. A member that diverges leaves the others alone.
+
+    When to: what is too small to keep the device busy. On 2 CPU cores 16 networks 20-16-4, 784-30-10 or 784-64-64-10
+    with mini-batches of 10 take 0.6 to 0.8 of the time that they take one by one, and 784-64-64-10 with mini-batches of
+    128 takes 1.1 to 1.4: one by one is faster there (``python -m experiments.benchmarks.ensembles``).
+    Raises TypeError or ValueError that names the argument before anything is trained.
+
+    >>> import fnn
+    >>> params = jax.vmap(lambda key: fnn.init(key, (4, 5, 2)))(jax.random.split(jax.random.key(0), 3))
+    >>> optimizer = optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)
+    >>> x, y = jnp.ones((20, 4)), jnp.zeros((20, 2))
+    >>> params, histories = fit_many(params, (x, y), optimizer, loss=fnn.SquaredError(), epochs=2, batch_size=5,
+    ...     keys=jax.random.split(jax.random.key(1), 3), learning_rates=(0.01, 0.1, 1.0), progress=False)
+    >>> params[0].W.shape, [len(history) for history in histories]
+    ((3, 5, 4), [2, 2, 2])
+    >>> second = jax.tree.map(lambda leaf: leaf[1], params)  # the parameters of one member
+    """
+    started = time.perf_counter()
+    members = _require_keys(keys)
+    params, first = _stacked(params, members)
+    checks.loss_like(loss)
+    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    require_optimizer(optimizer)
+    if dropout is not None:
+        kind(first).probabilities(dropout, first)
+    data = _in_memory(data, first, loss, "data")
+    batch_size = whole("batch_size", batch_size, len(data), "examples")
+    epochs = whole("epochs", epochs)
+    if validation is not None:
+        validation = _in_memory(validation, first, loss, "validation")
+    rates = None if learning_rates is None else _require_rates(learning_rates, members)
+
+    x, y = jnp.asarray(data.x), jnp.asarray(data.y)
+    seeds = np.asarray(jax.random.key_data(keys))  # a row of keys would count as used
+    orders = partial(_orders, seeds, examples=len(data), batch_size=batch_size)
+    samples = None
+    if kind(first).has_norm(first):
+        samples = orders(0)[: max(1, STATISTICS_EXAMPLES // batch_size)]
+    held_out = _evaluator(validation, loss, x, samples, dropout, data.scale, members)
+    params, states = jax.vmap(partial(start, optimizer))(params)
+    states = states if rates is None else _with_rates(states, rates)
+    histories: list[list[Record]] = [[] for _ in range(members)]
+    with Bar(epochs, progress) as bar:
+        for epoch in range(1, epochs + 1):
+            params, states, losses = _run(
+                params, states, x, y, orders(epoch), dropout, jax.vmap(jax.random.fold_in, (0, None))(keys, epoch),
+                optimizer=optimizer, loss=loss, reduction=reduction, scale=data.scale,
+            )  # fmt: skip
+            of_losses, of_held_out = np.asarray(losses).T, held_out(params)
+            seconds = time.perf_counter() - started
+            for history, values, record in zip(histories, of_losses, of_held_out):
+                history.append({"epoch": epoch, "loss": mean_loss(values)} | record | {"seconds": seconds})
+            examples = members * len(of_losses[0]) * batch_size
+            bar.show({"loss": float(np.mean([history[-1]["loss"] for history in histories]))}, examples)
+    return params, histories
+
+
+@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"))
+def _run(params, states, x, y, orders, dropout, keys, *, optimizer, loss, reduction, scale):
+    """A step of every member for each row of ``orders``, (steps, N, B): parameters, states and losses (steps, N)."""
+
+    def member(params, state, key, rows, number):
+        batch, masks = inputs(
+            params, x[rows], number, dropout, key, scale
+        )  # a mini-batch at a time: no copy per member
+        return take_step(optimizer, loss, reduction, None, RULES, params, state, batch, y[rows], masks)
+
+    def step(carry, of_step):
+        (params, states), (rows, number) = carry, of_step
+        params, states, values = jax.vmap(member, (0, 0, 0, 0, None))(params, states, keys, rows, number)
+        return (params, states), values
+
+    (params, states), losses = jax.lax.scan(step, (params, states), (orders, jnp.arange(len(orders))))
+    return params, states, losses
+
+
+def _orders(seeds: np.ndarray, epoch: int, *, examples: int, batch_size: int) -> np.ndarray:
+    """The rows of every member's mini-batches, those that ``fit`` draws from its key: (steps, N, B)."""
+    return np.stack([shuffle(key, epoch, examples, batch_size) for key in seeds], axis=1)
+
+
+def _evaluator(validation: Dataset | None, loss, x, samples, dropout, scale: float, members: int):
+    """A function of the stacked parameters: for every member a record of the held-out data, if there are any."""
+    if validation is None:
+        return lambda params: [{}] * members
+    given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.y)), validation.classes()
+    judge = partial(judged, loss=loss, scale=validation.scale)
+
+    def evaluate(params):
+        plain = _folded(params, x, samples, dropout, scale=scale)
+        values, right = jax.vmap(means)(*jax.vmap(judge, (0, None, None, None))(plain, *given, classes))
+        return [named((values[i], None if right is None else right[i])) for i in range(members)]
+
+    return evaluate
+
+
+@partial(jax.jit, static_argnames="scale")
+def _folded(params, x, samples, dropout, *, scale):
+    """Every member's network for inference; one by one, for each has a sample of its own, gathered in its turn."""
+
+    def member(given):
+        params, rows = given
+        return folded(params, None if rows is None else x[rows], dropout, scale=scale)
+
+    return jax.lax.map(member, (params, None if samples is None else jnp.swapaxes(samples, 0, 1)))
+
+
+def _require_keys(keys) -> int:
+    """The number of members; raises TypeError unless ``keys`` is an array (N,) of typed keys."""
+    typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    if not typed or keys.ndim != 1 or len(keys) == 0:
+        raise TypeError(
+            f"keys: expected PRNG keys of shape (N,), one per member, got {checks.describe(keys)}; "
+            "write keys=jax.random.split(jax.random.key(0), N)"
+        )
+    return len(keys)
+
+
+def _stacked(params, members: int) -> tuple[Any, Any]:
+    """The parameters, layers as a tuple, and those of the first member, which must be a network."""
+    params = tuple(params) if isinstance(params, list) else params
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if np.ndim(leaf) == 0 or len(leaf) != members:
+            name = f"params{jax.tree_util.keystr(path)}"
+            raise ValueError(
+                f"{name}: expected a leading axis of {members} members, one per key, got {checks.describe(leaf)}; "
+                + STACKED
+            )
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    try:
+        return params, require_network(first)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error}; of the first member, without the leading axis: {STACKED}") from error
+
+
+def _in_memory(data, params, loss, name: str) -> Dataset:
+    data = for_network(data, params, loss, name)
+    if data.chunk_bytes is not None:
+        raise ValueError(
+            f"{name}: expected arrays in memory, got streamed ones, {data}; "
+            "write Dataset(np.array(x), np.array(y)), or fit one by one"
+        )
+    return data
+
+
+def _require_rates(learning_rates, members: int) -> np.ndarray:
+    rates = np.asarray(learning_rates)
+    if rates.shape != (members,):
+        raise ValueError(
+            f"learning_rates: expected {members} numbers, one per key, got {checks.describe(learning_rates)}; "
+            "write learning_rates=np.geomspace(0.01, 1, len(keys))"
+        )
+    for i, rate in enumerate(rates):
+        number("fit_many", f"learning_rates[{i}]", rate.item(), above=0)
+    return rates
+
+
+def _with_rates(states, rates: np.ndarray):
+    """The optimizer's states, each with its rate; raises ValueError unless the rate is a part of them."""
+    known = getattr(states, "hyperparams", {})
+    if "learning_rate" not in known:
+        raise ValueError(
+            "optimizer: expected one whose learning rate is part of its state, for learning_rates are given; "
+            + INJECTED
+        )
+    rate = known["learning_rate"]
+    return states._replace(hyperparams={**known, "learning_rate": jnp.asarray(rates, rate.dtype)})
