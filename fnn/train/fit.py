@@ -1,5 +1,6 @@
 """``fit``: epoch after epoch, with a record of each."""
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,7 @@ import optax
 from jax import Array
 
 from fnn import checks
+from fnn.checkpoint.run import Run, settings
 from fnn.data import for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
@@ -46,6 +48,8 @@ def fit(
     reduction: str = "mean",
     callback: Callable[[State], bool | None] | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    every: int = 1,
 ) -> tuple[AnyParams, list[Record]]:
     """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
 
@@ -54,11 +58,20 @@ def fit(
     batch_size: 1 … N. key: ``jax.random.key(seed)``, the shuffles' seed. reduction: "mean" or "sum" over a
     mini-batch (N7). dropout: fresh masks for every step. callback: called after every epoch with a :class:`State`;
     returning True stops. progress: a bar per epoch, False for none, None for one in a terminal only (needs tqdm).
+    checkpoint: a directory; the run goes on from the newest whole checkpoint in it, see below. every: epochs from one
+    checkpoint to the next, ≥ 1.
 
     A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
     since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
     "validation_accuracy". With dropout or a batch norm, the held-out data are given to the network that
     ``fnn.fold`` makes, with statistics of mini-batches of at most 10,000 training examples, always the same ones.
+
+    With ``checkpoint``, the run is saved after every ``every`` epochs and after the last, and the same call made
+    again after anything, a kill included, goes on from there to bitwise the same result (``seconds`` apart); when the
+    run is finished, it returns the result at once, and a larger ``epochs`` trains on. SIGTERM and Ctrl-C end it after
+    the epoch under way is saved, with SystemExit(143) and KeyboardInterrupt; a second Ctrl-C at once. Raises
+    ValueError that names the differences where the directory holds another run, or where no checkpoint in it is
+    whole, and OSError where nothing can be written; what is there stays whole. Needs orbax-checkpoint.
 
     One program is compiled for all epochs, and none in a second ``fit`` with equal shapes, loss and
     optimizer. Raises TypeError or ValueError that names the argument before anything is trained.
@@ -85,9 +98,14 @@ def fit(
         sample = feed.inputs(shuffle(key, 0, len(data), batch_size)[: max(1, STATISTICS_EXAMPLES // batch_size)])
     held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=data.scale))
     params, optimizer_state = start(optimizer, params)
-    history: list[Record] = []
-    with Bar(epochs, progress) as bar:
-        for epoch in range(1, epochs + 1):
+    same = settings(key=key, loss=loss, batch_size=batch_size, reduction=reduction, examples=len(data), dropout=dropout)
+    kept = Run(checkpoint, every=every, epochs=epochs, key=key, same=same, stops=callback is not None)
+    with kept, Bar(epochs, progress) as bar:
+        params, optimizer_state, history, left = kept.resume(params, optimizer_state)
+        for record in history:
+            bar.show(record)
+        started -= history[-1]["seconds"] if history else 0
+        for epoch in left:
             losses = []
             for first, batches in feed.chunks(shuffle(key, epoch, len(data), batch_size)):
                 params, optimizer_state, of_chunk = run(
@@ -98,6 +116,8 @@ def fit(
             record = {"epoch": epoch, "loss": float(np.mean(np.concatenate(losses)))} | held_out(params)
             history.append(record | {"seconds": time.perf_counter() - started})
             bar.show(history[-1])
-            if callback is not None and callback(State(epoch, params, tuple(map(dict, history)))):
+            stop = callback is not None and bool(callback(State(epoch, params, tuple(map(dict, history)))))
+            kept.after(params, optimizer_state, history, epoch * (len(data) // batch_size), stop)
+            if stop:
                 break
     return params, history
