@@ -8,7 +8,7 @@ import optax
 
 import fnn
 
-EPOCHS = 60
+EPOCHS = 150
 OPTIMIZER = optax.adam(1e-2)
 
 

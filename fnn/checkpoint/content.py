@@ -17,7 +17,8 @@ def require_arrays(trees: dict) -> None:
     """Raise TypeError that names the leaf, unless all leaves of the named pytrees are arrays."""
     for name, tree in trees.items():
         for path, leaf in zip(paths(name, tree), jax.tree.leaves(tree)):
-            if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)) or leaf.dtype.kind in "OSU":
+            plain = isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSU"
+            if not (plain or isinstance(leaf, jax.Array)):
                 raise TypeError(f"{path}: expected an array, got {leaf!r}; write jnp.asarray(...)")
 
 
