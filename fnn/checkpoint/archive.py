@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,7 @@ class Writer:
     def __init__(self, directory, keep: int, after: int):
         self.directory, self.keep, self.whole, self.writing = folder(directory), keep, after, after
         self.manager: Any = None
+        self.failed = False
         self.silence = contextlib.ExitStack()
         _orbax()
         with self._named("the directory cannot be used"):
@@ -70,10 +72,11 @@ class Writer:
 
     def finish(self) -> None:
         """Wait until what was saved is complete."""
-        if self.manager is not None and self.whole < self.writing:
-            with self._named(f"epoch {self.writing} cannot be written"):
+        epoch, self.writing = self.writing, self.whole  # an error is raised once
+        if epoch > self.whole:
+            with self._named(f"epoch {epoch} cannot be written"):
                 self.manager.wait_until_finished()
-            self.whole = self.writing
+            self.whole = self.writing = epoch
 
     def close(self) -> None:
         """Wait, and let go of the directory. Raises what ``finish`` raises."""
@@ -87,10 +90,10 @@ class Writer:
     def _let_go(self) -> None:
         with contextlib.suppress(Exception):  # the error of ``finish``, once more
             self.manager.close()
-        for thread in threading.enumerate():  # where one item fails, orbax does not wait for the other
+        for thread in threading.enumerate() if self.failed else ():  # orbax has not waited for the other item
             if type(thread).__module__.startswith("orbax."):
                 with contextlib.suppress(Exception):
-                    thread.join()
+                    thread.join(timeout=10)
 
     def _open(self) -> None:
         with self._named("the directory cannot be used"):
@@ -105,6 +108,7 @@ class Writer:
         try:
             yield
         except Exception as error:  # a full disk is a ValueError of tensorstore's
+            self.failed = True
             last = f"the last whole one is epoch {self.whole}" if self.whole else "there is no whole one yet"
             raise OSError(f"checkpoint: {self.directory}: {what}: {first_line(error)}; {last}") from error
 
@@ -116,8 +120,9 @@ class Writer:
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of what an error says; some of orbax's go on for pages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    """What an error says, in short: some of orbax's go on for pages, and tensorstore's end with the cause."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 300 else f"{line[:120]} … {line[-170:]}"
 
 
 def _manager(directory: Path, **options: Any) -> Any:
@@ -132,17 +137,24 @@ def _manager(directory: Path, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep orbax's log off the terminal: pages of traceback for every error that is raised as well."""
-    logger = logging.getLogger("absl")
+    """Keep off the terminal what orbax says, page after page, besides the error that it raises."""
+    logger, tell = logging.getLogger("absl"), sys.unraisablehook
 
     def of_others(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
+    def unheard(unraisable: Any) -> None:  # a write that ends after another one has failed finds nobody to tell
+        if not (unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"):
+            tell(unraisable)
+
     logger.addFilter(of_others)
+    sys.unraisablehook = unheard
     try:
         yield
     finally:
         logger.removeFilter(of_others)
+        if sys.unraisablehook is unheard:
+            sys.unraisablehook = tell
 
 
 def _orbax() -> Any:

@@ -17,7 +17,9 @@ SHOWN = 20  # differences that a message names at most
 
 def digest(array: np.ndarray) -> str:
     """The SHA-256 of an array's dtype, shape and entries, little-endian, row by row, in hexadecimal."""
-    return hashlib.sha256(f"{array.dtype} {array.shape}\n".encode() + array.tobytes()).hexdigest()
+    found = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
+    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def form(leaf) -> str:
