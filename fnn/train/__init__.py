@@ -7,8 +7,8 @@ epoch (a shorter batch would compile a second program, a padded one would spoil 
 shuffle leaves out others.
 """
 
+from fnn.train.epochs import Record, State, fit
 from fnn.train.evaluation import evaluate, predict
-from fnn.train.fit import Record, State, fit
 from fnn.train.loop import make_step
 from fnn.train.many import fit_many
 from fnn.train.watch import NonFinite

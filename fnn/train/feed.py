@@ -1,7 +1,8 @@
 """How the examples reach the compiled loop: chunks of an epoch's mini-batches.
 
 A feed has ``chunks(key, epoch)``, pairs of a chunk's first step and its mini-batches; ``sample(key, examples)``, x of
-the mini-batches that measure a batch norm's statistics, always the same ones; the scale of x; and ``close()``.
+the mini-batches that measure a batch norm's statistics, always the same ones; the scale of x; the number of examples,
+None if it is not known; and ``close()``.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class InMemory:
 
     def __init__(self, data: Dataset, batch_size: int):
         self.x, self.y = jnp.asarray(data.x), jnp.asarray(data.y)
-        self.scale, self.batch_size = data.scale, batch_size
+        self.scale, self.batch_size, self.examples = data.scale, batch_size, len(data)
 
     def sample(self, key: Array, examples: int) -> Array:
         """x of the first mini-batches of a shuffle of its own: (count, B, n)."""
@@ -52,7 +53,7 @@ class Streamed(Prefetched):
 
     def __init__(self, data: Dataset, batch_size: int, chunk_bytes: int):
         super().__init__()
-        self.data, self.scale, self.batch_size = data, data.scale, batch_size
+        self.data, self.scale, self.batch_size, self.examples = data, data.scale, batch_size, len(data)
         of_step = batch_size * (data.x[:1].nbytes + data.y[:1].nbytes)
         self.steps = chunk_length(len(data) // batch_size, chunk_bytes // max(1, of_step))
 

@@ -18,8 +18,8 @@ from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss
 from fnn.numbers import number, whole
+from fnn.train.epochs import STATISTICS_EXAMPLES
 from fnn.train.evaluation import Record, folded, judged, means, named, require_network
-from fnn.train.fit import STATISTICS_EXAMPLES
 from fnn.train.loop import inputs, mean_loss, require_optimizer, shuffle, start, take_step
 
 STACKED = "write jax.vmap(lambda key: fnn.init(key, sizes))(keys)"

@@ -19,7 +19,8 @@ class Metrics:
 
     path: of the file, its folder exists; history: the records that the run begins with; resumed: whether it goes on
     from a checkpoint, by default if there are such records. The file then holds these and no others: a resumed run
-    takes back what its predecessor wrote after the checkpoint. Another one wants a new or an empty file. Of several
+    takes back what its predecessor wrote after the checkpoint; what was written before there was one is kept in
+    PATH.before. Another one wants a new or an empty file. Of several
     processes the first one writes.
 
     A number that is not finite, as the loss of held-out data may be, is null: JSON has no other name for it.
@@ -42,6 +43,8 @@ class Metrics:
             kept = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
             if kept:
                 require_beginning(self.path, kept, lines, bool(lines) if resumed is None else resumed)
+                if not lines:  # of this run before its first checkpoint, or of another one: nothing is lost
+                    os.replace(self.path, self.path.with_name(f"{self.path.name}.before"))
                 replace(self.path, "".join(lines))
             self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed by __exit__
             if not kept:

@@ -13,6 +13,7 @@ import optax
 from jax import Array
 
 from fnn import checks
+from fnn.checkpoint.run import Run, settings
 from fnn.data import for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
@@ -74,6 +75,8 @@ def fit(
     reduction: str = "mean",
     callback: Callable[[State], bool | None] | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    every: int = 1,
     metrics: str | os.PathLike | None = None,
     precision: str | None = None,
 ) -> tuple[AnyParams, list[Record]]:
@@ -84,14 +87,22 @@ def fit(
     see ``fnn.losses``. epochs ≥ 1. batch_size: 1 … N; that of ``Batches``. key: ``jax.random.key(seed)``, the shuffles'
     seed. reduction: "mean" or "sum" over a mini-batch (N7). dropout: fresh masks for every step. callback: called after
     every epoch with a :class:`State`; returning True stops. progress: a bar of the epochs with loss, held-out accuracy
-    and examples per second, False for none, None for one in a terminal only (needs tqdm). metrics: the path of a new
-    file for the records, one line of JSON for each, there when its epoch ends. precision: None, or "bfloat16" for the
-    factors of a step's matrix products, float32 for all else and for the held-out data; see ``fnn.precision``.
+    and examples per second, False for none, None for one in a terminal only (needs tqdm). checkpoint: a directory; the
+    run goes on from the newest whole checkpoint in it, see below. every: epochs from one checkpoint to the next, ≥ 1.
+    metrics: the path of a new file for the records, one line of JSON for each, there when its epoch ends. precision:
+    None, or "bfloat16" for the factors of a step's matrix products, float32 for all else; see ``fnn.precision``.
 
     A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
     since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
     "validation_accuracy". With dropout or a batch norm, the held-out data are given to the network that
     ``fnn.fold`` makes, with statistics of mini-batches of at most 10,000 training examples, always the same ones.
+
+    With ``checkpoint``, the run is saved after every ``every`` epochs and after the last, and the same
+    call made again after anything, a kill included, goes on from there to bitwise the same result (``seconds`` apart);
+    when the run is finished, it returns the result at once, and a larger ``epochs`` trains on. SIGTERM and Ctrl-C end
+    it after the epoch under way is saved, with SystemExit(143) and KeyboardInterrupt; a second Ctrl-C at once. Raises
+    ValueError that names the differences where the directory holds another run, or where no checkpoint in it is
+    whole, and OSError where nothing can be written; what is there stays whole. Needs orbax-checkpoint.
 
     One program is compiled for all epochs (two where the last chunk of streamed data is shorter), and none in a second
     ``fit`` with equal shapes, loss and optimizer. Raises TypeError or ValueError that names the argument, or OSError
@@ -100,6 +111,40 @@ def fit(
     from before that epoch.
     """
     started = time.perf_counter()
+    params = _checked(params, optimizer, loss, reduction, precision, dropout, key, callback)
+    feed = feed_of(data, params, loss, batch_size)
+    epochs = whole("epochs", epochs)
+    if validation is not None:
+        validation = for_network(validation, params, loss, "validation")
+    same = settings(
+        key=key, loss=loss, batch_size=batch_size, reduction=reduction, examples=feed.examples, dropout=dropout,
+        precision=precision,
+    )  # fmt: skip
+    kept = Run(checkpoint, every=every, epochs=epochs, key=key, same=same, stops=callback is not None)
+    sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
+    held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=feed.scale))
+    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision}
+    with closing(feed), kept:
+        params, optimizer_state, history, left = kept.resume(*start(optimizer, params))
+        started -= history[-1]["seconds"] if history else 0
+        with Bar(epochs, progress, len(history)) as bar, Metrics(metrics, history, kept.resumed) as written:
+            for epoch in left:
+                params, optimizer_state, losses = _epoch(
+                    feed, params, optimizer_state, epoch, dropout, key, history, options
+                )
+                record = {"epoch": epoch, "loss": mean_loss(losses)} | held_out(params)
+                history.append(record | {"seconds": time.perf_counter() - started})
+                written.write(history[-1])
+                bar.show(history[-1], len(losses) * batch_size)
+                stop = callback is not None and bool(callback(State(epoch, params, tuple(map(dict, history)))))
+                kept.after(params, optimizer_state, history, len(losses), stop)
+                if stop:
+                    break
+    return params, history
+
+
+def _checked(params, optimizer, loss, reduction, precision, dropout, key, callback):
+    """The parameters, layers as a tuple; raises unless all arguments are what they must be."""
     params = require_network(params)
     checks.loss_like(loss)
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
@@ -110,34 +155,20 @@ def fit(
         kind(params).probabilities(dropout, params)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a fnn.train.State, got {callback!r}")
-    feed = feed_of(data, params, loss, batch_size)
-    epochs = whole("epochs", epochs)
-    if validation is not None:
-        validation = for_network(validation, params, loss, "validation")
+    return params
 
-    sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
-    held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=feed.scale))
-    params, optimizer_state = start(optimizer, params)
-    history: list[Record] = []
-    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision}
-    with Bar(epochs, progress, len(history)) as bar, Metrics(metrics, history) as written, closing(feed):
-        for epoch in range(1, epochs + 1):
-            begun, found, epoch_key = (params, optimizer_state), [], jax.random.fold_in(key, epoch)
-            for first, batches in feed.chunks(key, epoch):
-                params, optimizer_state, *of_chunk = run(
-                    params, optimizer_state, batches, first, dropout, epoch_key, scale=feed.scale, **options
-                )
-                found.append(of_chunk)
-                jax.block_until_ready(found[-2:-1])  # so that no more than one chunk waits on the device
-            losses, finite = zip(*jax.device_get(found))
-            if not all(finite):
-                again = feed.chunks(key, epoch)
-                raise non_finite(*begun, again, epoch, dropout, epoch_key, history, scale=feed.scale, **options)
-            steps = np.concatenate(losses)
-            record = {"epoch": epoch, "loss": mean_loss(steps)} | held_out(params)
-            history.append(record | {"seconds": time.perf_counter() - started})
-            written.write(history[-1])
-            bar.show(history[-1], len(steps) * batch_size)
-            if callback is not None and callback(State(epoch, params, tuple(map(dict, history)))):
-                break
-    return params, history
+
+def _epoch(feed, params, optimizer_state, epoch: int, dropout, key, history, options):
+    """The parameters and the state after an epoch, and the losses of its steps; raises NonFinite."""
+    begun, found, epoch_key = (params, optimizer_state), [], jax.random.fold_in(key, epoch)
+    for first, batches in feed.chunks(key, epoch):
+        params, optimizer_state, *of_chunk = run(
+            params, optimizer_state, batches, first, dropout, epoch_key, scale=feed.scale, **options
+        )
+        found.append(of_chunk)
+        jax.block_until_ready(found[-2:-1])  # so that no more than one chunk waits on the device
+    losses, finite = zip(*jax.device_get(found))
+    if not all(finite):
+        again = feed.chunks(key, epoch)
+        raise non_finite(*begun, again, epoch, dropout, epoch_key, history, scale=feed.scale, **options)
+    return params, optimizer_state, np.concatenate(losses)

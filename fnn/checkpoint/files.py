@@ -29,6 +29,7 @@ import numpy as np
 from fnn import checks
 from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
+from fnn.checkpoint.describe import digest
 from fnn.network import Dense, Params, Stack
 
 FORMAT = "fnn 1"
@@ -73,8 +74,8 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
         raise ValueError(f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}; write it with export")
     try:
         written = json.loads(metadata["sha256"])
-        for name, digest in _digests(tensors, metadata["architecture"]).items():
-            if written.pop(name) != digest:
+        for name, found in _digests(tensors, metadata["architecture"]).items():
+            if written.pop(name) != found:
                 raise ValueError(f"{name} is damaged: its SHA-256 is not the one that was written")
         if written:
             raise ValueError(f"{', '.join(written)} is missing")
@@ -120,9 +121,8 @@ def _build(description: dict, prefix: str, tensors: dict, classes: dict) -> Dens
 
 
 def _digests(tensors: dict[str, np.ndarray], architecture: str) -> dict[str, str]:
-    digests = {name: hashlib.sha256(f"{t.dtype} {t.shape}\n".encode() + t.tobytes()) for name, t in tensors.items()}
-    digests["architecture"] = hashlib.sha256(architecture.encode())
-    return {name: digest.hexdigest() for name, digest in digests.items()}
+    digests = {name: digest(tensor) for name, tensor in tensors.items()}
+    return digests | {"architecture": hashlib.sha256(architecture.encode()).hexdigest()}
 
 
 def _safetensors():
@@ -130,5 +130,5 @@ def _safetensors():
         import safetensors
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("fnn.checkpoint needs safetensors; install fnn[train]") from error
+        raise ImportError("fnn.checkpoint.export and load need safetensors; install fnn[train]") from error
     return safetensors

@@ -1,0 +1,113 @@
+"""What is in a checkpoint, as arrays and one JSON text with a SHA-256 for each: see ``store``."""
+
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn import checks
+from fnn.checkpoint.describe import digest, implementation, paths
+
+FORMAT = "fnn run 1"
+
+
+def require_arrays(trees: dict) -> None:
+    """Raise TypeError that names the leaf, unless all leaves of the named pytrees are arrays."""
+    for name, tree in trees.items():
+        for path, leaf in zip(paths(name, tree), jax.tree.leaves(tree)):
+            plain = isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSU"
+            if not (plain or isinstance(leaf, jax.Array)):
+                raise TypeError(f"{path}: expected an array, got {leaf!r}; write jnp.asarray(...)")
+
+
+def pack(trees: dict, values: dict) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of pytrees by number, and the JSON of ``values`` with every array's path, dtype, shape and digest.
+
+    trees: name → pytree of arrays. values: whatever JSON can hold.
+    """
+    names = [path for name, tree in trees.items() for path in paths(name, tree)]
+    arrays = [_on_host(name, leaf) for name, leaf in zip(names, jax.tree.leaves(list(trees.values())))]
+    entries = [
+        {"path": name, "dtype": str(array.dtype), "shape": list(array.shape), "sha256": digest(array)}
+        for name, array in zip(names, arrays)
+    ]
+    try:
+        text = json.dumps({"format": FORMAT, **values, "arrays": entries})
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"history: expected dictionaries of strings and numbers: {error}") from error
+    meta = {"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return numbered(arrays), meta
+
+
+def unpack_meta(meta: dict[str, str]) -> dict:
+    """The content of the JSON item, its digest verified; raises ValueError."""
+    text = meta["content"]
+    if hashlib.sha256(text.encode()).hexdigest() != meta["sha256"]:
+        raise ValueError("the content is damaged: its SHA-256 is not the one that was written")
+    saved = json.loads(text)
+    if saved["format"] != FORMAT:
+        raise ValueError(f"expected format {FORMAT!r}, got {saved['format']!r}")
+    return saved
+
+
+def like(saved: dict) -> list[np.ndarray]:
+    """Arrays, of no value, of the dtypes and shapes that the content names."""
+    return [np.empty(entry["shape"], np.dtype(entry["dtype"])) for entry in saved["arrays"]]
+
+
+def numbered(arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays by their numbers, without those that have no entries: orbax writes none."""
+    return {str(number): array for number, array in enumerate(arrays) if array.size}
+
+
+def unpack(saved: dict, state: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """The arrays in their order, each with the digest that the content names; raises ValueError."""
+    arrays = [np.asarray(state.get(str(number), empty)) for number, empty in enumerate(like(saved))]
+    for entry, array in zip(saved["arrays"], arrays):
+        if digest(array) != entry["sha256"]:
+            raise ValueError(f"{entry['path']} is damaged: its SHA-256 is not the one that was written")
+    return arrays
+
+
+def on_device(array: np.ndarray, template):
+    """The array as the template is: a typed key, or on the template's devices where it was put on some."""
+    if _is_key(template):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(template))
+    if isinstance(template, jax.Array) and template.committed:
+        return jax.device_put(array, template.sharding)
+    return jnp.asarray(array)
+
+
+def key_data(key) -> dict | None:
+    """A PRNG key as JSON."""
+    if key is None:
+        return None
+    checks.prng_key(key)
+    data = np.asarray(jax.random.key_data(key)) if _is_key(key) else np.asarray(key)
+    return {"implementation": implementation(key), "data": data.tolist()}
+
+
+def key(written: dict | None):
+    """The PRNG key that ``key_data`` wrote."""
+    if written is None:
+        return None
+    data = jnp.asarray(written["data"], jnp.uint32)
+    raw = written["implementation"] == "raw"
+    return data if raw else jax.random.wrap_key_data(data, impl=written["implementation"])
+
+
+def _on_host(name: str, leaf) -> np.ndarray:
+    """A copy, for on the CPU a jax array may be a view of what is computed with next; of a key its data."""
+    if _is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        if not leaf.is_fully_replicated:
+            raise ValueError(f"{name}: expected an array that every process holds whole, got {leaf.sharding}")
+        leaf = leaf.addressable_data(0)
+    return np.array(leaf)
+
+
+def _is_key(leaf) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,105 @@
+"""What a run is, as text, so that the checkpoint of another one is refused with the differences named."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.graph.structure import Structure
+
+SHOWN = 20  # differences that a message names at most
+
+
+def digest(array: np.ndarray) -> str:
+    """The SHA-256 of an array's dtype, shape and entries, little-endian, row by row, in hexadecimal."""
+    found = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
+    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def form(leaf) -> str:
+    """A leaf's dtype and shape: "float32 (10, 30)"."""
+    return f"{leaf.dtype} {leaf.shape}"
+
+
+def content(leaf) -> str:
+    """A number as it is written, an array by its digest."""
+    return digest(np.asarray(leaf)) if hasattr(leaf, "shape") else repr(leaf)
+
+
+def describe(name: str, tree, leaf: Callable[[Any], str] = form) -> dict[str, str]:
+    """For every node of a pytree its class and static fields, for every leaf its dtype and shape, by their paths.
+
+    >>> import fnn
+    >>> describe("params", fnn.init(jax.random.key(0), (3, 2)))  # doctest: +NORMALIZE_WHITESPACE
+    {'params': 'tuple', 'params[0]': 'Dense Identity()', 'params[0].W': 'float32 (2, 3)',
+     'params[0].b': 'float32 (2,)', 'params[0].norm': 'None'}
+    """
+    leaves = iter(jax.tree.leaves(tree))
+    nodes = _walk(name, jax.tree.structure(tree))
+    return {path: leaf(next(leaves)) if node is None else node for path, node in nodes}
+
+
+def paths(name: str, tree) -> list[str]:
+    """The leaves' paths, in their order: ["params[0].W", …]."""
+    return [path for path, node in _walk(name, jax.tree.structure(tree)) if node is None]
+
+
+def static(value) -> str:
+    """A static value as text that is equal for equal values in every process."""
+    if isinstance(value, Structure):  # its repr shows counts only
+        names = hashlib.sha256(repr((value.neurons, value.kinds)).encode() + value._digest)
+        return f"{value} {names.hexdigest()}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def differences(saved: dict[str, str], given: dict[str, str]) -> list[str]:
+    """A line for every entry that is not the same in both."""
+    lines = [
+        f"{name}: {saved.get(name, 'nothing')} in the checkpoint, {given.get(name, 'nothing')} given"
+        for name in given | saved
+        if saved.get(name) != given.get(name)
+    ]
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"]
+
+
+def key_text(key) -> str:
+    """A PRNG key's implementation and data."""
+    return f"{implementation(key)} {np.asarray(jax.random.key_data(key)).tolist()}"
+
+
+def implementation(key) -> str:
+    """The name of a typed key's implementation, "raw" for an old key of plain integers."""
+    return str(jax.random.key_impl(key)) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else "raw"
+
+
+def _walk(path: str, structure) -> Iterator[tuple[str, str | None]]:
+    """Every node's path and class with its static fields, and every leaf's path and None, in the leaves' order."""
+    node = structure.node_data()
+    if node is None:
+        yield path, None
+        return
+    kind, fields = node
+    if kind is type(None):
+        yield path, "None"
+        return
+    statics = map(static, fields) if dataclasses.is_dataclass(kind) and isinstance(fields, tuple) else ()
+    yield path, " ".join([kind.__name__, *statics])
+    children = structure.children()
+    for ending, child in zip(_endings(kind, fields, len(children)), children):
+        yield from _walk(path + ending, child)
+
+
+def _endings(kind: type, fields, count: int) -> list[str]:
+    """How a node's children are reached: ".W", "[0]" or "['key']"."""
+    names = getattr(kind, "_fields", ())
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind) if not field.metadata.get("static", False)]
+    if len(names) == count:
+        return [f".{name}" for name in names]
+    return [f"[{key!r}]" for key in (fields if issubclass(kind, dict) else range(count))]

@@ -1,0 +1,105 @@
+"""A run that goes on where it was interrupted: what ``fit`` does with its argument ``checkpoint``."""
+
+import contextlib
+import signal
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnn.checkpoint import archive
+from fnn.checkpoint.describe import content, describe, key_text, static
+from fnn.checkpoint.store import Checkpoint, packed, resume
+from fnn.numbers import whole
+
+KEEP = 3  # epochs: the newest, and two in case it is damaged
+
+
+def settings(
+    *, key, loss, batch_size: int, reduction: str, examples: int | None, dropout, precision: str | None
+) -> dict[str, str]:
+    """What must be equal for a run to go on, besides its parameters and optimizer."""
+    plain = {"batch_size": batch_size, "examples": examples, "reduction": reduction, "precision": precision}
+    texts = {name: str(value) for name, value in plain.items()}
+    return texts | {"key": key_text(key), "loss": static(loss)} | describe("dropout", dropout, leaf=content)
+
+
+class Run:
+    """The checkpoints of one run in ``directory``, or nothing at all where it is None: a context for the epochs.
+
+    resumed: whether the directory was there before; a run makes it before it trains, and so perhaps this run was, even
+    where it was killed before its first checkpoint. Inside the context, SIGTERM and Ctrl-C let the epoch under way end,
+    and :meth:`after` saves it and leaves. A second Ctrl-C leaves at once, with what was saved before.
+    """
+
+    def __init__(self, directory, *, every: int, epochs: int, key, same: dict[str, str], stops: bool):
+        self.every, self.epochs = whole("every", every), epochs
+        self.directory = None if directory is None else archive.folder(directory)
+        self.key, self.same, self.stops = key, same, stops
+        self.writer: archive.Writer | None = None
+        self.resumed, self.step = False, 0
+        self.signal: int | None = None
+        self.context = contextlib.ExitStack()
+
+    def resume(self, params, optimizer_state) -> tuple[Any, Any, list[dict], range]:
+        """The parameters, the optimizer's state and the history so far, and the epochs that are left."""
+        if self.directory is None:
+            return params, optimizer_state, [], range(1, self.epochs + 1)
+        self.resumed = self.directory.exists()
+        found = resume(self.directory, params, optimizer_state, self.same)
+        if found is None:
+            found = Checkpoint(params, optimizer_state, self.key, epoch=0)
+        if found.epoch > self.epochs:
+            raise ValueError(
+                f"epochs: the run in {self.directory} has done {found.epoch}, got epochs={self.epochs}; "
+                f"write epochs={found.epoch} or more, or name another directory"
+            )
+        if jax.process_count() > 1:  # else one that could not read the newest would train other epochs than the rest
+            from jax.experimental import multihost_utils
+
+            multihost_utils.assert_equal(np.int32(found.epoch), f"{self.directory}: not the same for all processes")
+        left = range(found.epoch + 1, self.epochs + 1)
+        if found.stopped and self.stops:
+            left = left[:0]
+        if left and jax.process_index() == 0:
+            self.writer = self.context.enter_context(archive.Writer(self.directory, KEEP, found.epoch))
+        self.step = found.step
+        return found.params, found.optimizer_state, list(found.history), left
+
+    def after(self, params, optimizer_state, history: list[dict], steps: int, stopped: bool) -> None:
+        """Save an epoch of so many steps, if it is time; leave, if a signal said so."""
+        self.step += steps
+        epoch, leaves = len(history), self.signal is not None
+        if self.writer is not None and (epoch % self.every == 0 or epoch == self.epochs or stopped or leaves):
+            state = Checkpoint(params, optimizer_state, self.key, epoch, self.step, history, stopped)
+            self.writer.save(epoch, *packed(state, self.same))
+        if leaves:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self.writer is not None:
+            self.writer.finish()
+        raise KeyboardInterrupt if self.signal == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+
+    def _signalled(self, number: int, frame) -> None:
+        if number == signal.SIGINT and self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
+
+    def __enter__(self) -> "Run":
+        if self.directory is not None and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before = signal.signal(number, self._signalled)
+                self.context.callback(signal.signal, number, signal.SIG_DFL if before is None else before)
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            self.context.close()
+        except OSError as late:
+            if error is None:
+                raise
+            error.add_note(str(late))  # what ended the run is told first
+        if error is None and self.signal is not None:  # it came after the last epoch
+            self._leave()

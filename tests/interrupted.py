@@ -1,0 +1,29 @@
+"""A training program for the tests that kill it: ``python interrupted.py DIRECTORY`` goes on where it was."""
+
+import sys
+
+import jax
+import numpy as np
+import optax
+
+import fnn
+
+EPOCHS = 150
+OPTIMIZER = optax.adam(1e-2)
+
+
+def train(directory, epochs=EPOCHS, callback=None):
+    """A run whose epochs take a few milliseconds, so that it is saving most of the time."""
+    random = np.random.default_rng(0)
+    data = fnn.data.Dataset(random.integers(0, 256, (64, 20)).astype(np.uint8), random.integers(0, 3, 64))
+    params = fnn.init(jax.random.key(0), (20, 30, 3), activation=fnn.Tanh(), batch_norm="full")
+    return fnn.train.fit(
+        params, data, OPTIMIZER, loss=fnn.SoftmaxCrossEntropy(), epochs=epochs, batch_size=8, key=jax.random.key(1),
+        dropout=fnn.Dropout(0.8), progress=False, callback=callback, checkpoint=directory,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    print("begun", flush=True)
+    train(sys.argv[1], callback=lambda state: print(state.epoch, flush=True))
+    print("ended", flush=True)

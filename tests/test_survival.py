@@ -1,0 +1,145 @@
+"""Runs that are killed, and checkpoints that are damaged, at random: nothing wrong is ever gone on from."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import interrupted
+from fnn import checkpoint
+from fnn.checkpoint import archive
+from test_resume import assert_same, settings_of, without_seconds
+
+PROGRAM = Path(interrupted.__file__)
+KILLS, DAMAGES = 24, 150
+
+
+@contextlib.contextmanager
+def program(directory, cache):
+    """The training program in a process of its own; its output is a line for every epoch."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(PROGRAM.parents[1])}
+    environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, PROGRAM, directory]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def state_of(directory, epochs):
+    """What a run left: parameters, optimizer's state, history without its clock times."""
+    params, history = interrupted.train(directory, epochs=epochs)
+    templates = params, jax.jit(interrupted.OPTIMIZER.init)(params)
+    restored = checkpoint.restore(directory, *templates, run=settings_of(directory))
+    assert_same(restored.params, params)
+    return params, restored.optimizer_state, without_seconds(history)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_random_moments_ends_bitwise_as_one_that_was_not(tmp_path):
+    random = np.random.default_rng(0)
+    with program(tmp_path / "whole", tmp_path / "cache") as process:
+        assert process.stdout.read().endswith("ended\n")
+    saving, reached = 0, [0]
+    for number in range(KILLS):
+        with program(tmp_path / "killed", tmp_path / "cache") as process:
+            lines = iter(process.stdout.readline, "")
+            assert next(lines) == "begun\n"
+            if number % 4:  # else somewhere on the way to the first epoch
+                reached.append([int(next(lines)) for _ in range(random.integers(1, 8))][-1])
+            time.sleep(random.uniform(0, 0.1 if number % 4 else 1.5))
+            process.send_signal(signal.SIGKILL)
+            assert "ended" not in process.stdout.read(), "the run ended before it was killed: it needs more epochs"
+            assert process.wait() == -signal.SIGKILL
+        saving += any("tmp" in path.name for path in (tmp_path / "killed").glob("*"))
+    with program(tmp_path / "killed", tmp_path / "cache") as process:
+        assert process.stdout.read().endswith("ended\n")
+    print(f"{KILLS} kills, {saving} of them while saving, after the epochs {reached[1:]}")
+    assert saving
+    assert reached[-1] > 10
+    ours, theirs = (state_of(tmp_path / name, interrupted.EPOCHS) for name in ("killed", "whole"))
+    assert_same(ours[:2], theirs[:2])
+    assert ours[2] == theirs[2]
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_program_with_its_epoch_saved(tmp_path):
+    with program(tmp_path / "run", tmp_path / "cache") as process:
+        lines = iter(process.stdout.readline, "")
+        assert next(lines) == "begun\n"
+        for _ in range(3):
+            seen = int(next(lines))
+        process.send_signal(signal.SIGTERM)
+        seen = [seen, *map(int, process.stdout.read().split())][-1]
+        assert process.wait(timeout=30) == 143
+    assert archive.epochs(tmp_path / "run")[-1] == seen < interrupted.EPOCHS
+
+
+def flip(path, random):
+    content = bytearray(path.read_bytes())
+    content[random.integers(len(content))] ^= 1 << random.integers(8)
+    path.write_bytes(content)
+
+
+def truncate(path, random):
+    os.truncate(path, random.integers(path.stat().st_size))
+
+
+def delete(path, random):
+    path.unlink()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # see unheard in test_resume.py
+@pytest.mark.slow
+def test_every_damage_is_detected_or_does_not_matter(tmp_path):
+    random = np.random.default_rng(1)
+    states = {}
+    original = tmp_path / "original"
+    for epoch in (1, 2, 3):
+        params = interrupted.train(original, epochs=epoch)[0]
+        state = jax.jit(interrupted.OPTIMIZER.init)(params)
+        run = settings_of(original)
+        states[epoch] = checkpoint.restore(original, params, state, run=run)
+    outcomes = {}
+    for number in range(DAMAGES):
+        copy = tmp_path / "copy"
+        shutil.copytree(original, copy)
+        worst = [3, 3, 3, 2, 1][number % 5]  # now and then in an older one, or in all
+        for epoch in range(3, worst - 1, -1):
+            files = sorted(path for path in (copy / str(epoch)).rglob("*") if path.is_file() and path.stat().st_size)
+            how = [flip, truncate, delete][random.integers(3)]
+            sizes = np.array([path.stat().st_size for path in files])
+            how(files[random.choice(len(files), p=sizes / sizes.sum() if number % 2 else None)], random)
+        outcome = restored_from(copy, params, state, run, states)
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        shutil.rmtree(copy)
+    print(f"{DAMAGES} damages: {outcomes}")
+    assert {"right, epoch 3", "right, epoch 2, with a warning", "refused"} <= set(outcomes)
+
+
+def restored_from(directory, params, state, run, states):
+    """What became of a damaged directory; fails where anything is restored that is not what was saved."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = checkpoint.restore(directory, params, state, run=run)
+        except ValueError as error:
+            if "none in" not in str(error):
+                raise
+            return "refused"
+    right = states[found.epoch]
+    assert_same((found.params, found.optimizer_state, found.key), (right.params, right.optimizer_state, right.key))
+    assert found[3:] == right[3:]
+    warned = any(f"going on from epoch {found.epoch}" in str(warning.message) for warning in caught)
+    assert warned == (found.epoch < 3)
+    return f"right, epoch {found.epoch}" + ", with a warning" * warned
