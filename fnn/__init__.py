@@ -90,6 +90,7 @@ __all__ = [
     "data",
     "graph",
     "implicit",
+    "parallel",
     "per_example",
     "train",
     "updates",

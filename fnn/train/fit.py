@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from fnn import checks
+from fnn import checks, parallel
 from fnn.data import for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
@@ -20,6 +20,7 @@ from fnn.numbers import whole
 from fnn.train.evaluation import Record, evaluator, folded, require_network
 from fnn.train.feed import InMemory
 from fnn.train.loop import require_optimizer, run, shuffle, start
+from fnn.train.spread import Spread
 
 STATISTICS_EXAMPLES = 10_000  # of a batch norm's statistics: enough for three digits of a variance
 
@@ -46,6 +47,7 @@ def fit(
     reduction: str = "mean",
     callback: Callable[[State], bool | None] | None = None,
     progress: bool | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[AnyParams, list[Record]]:
     """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
 
@@ -54,6 +56,8 @@ def fit(
     batch_size: 1 … N. key: ``jax.random.key(seed)``, the shuffles' seed. reduction: "mean" or "sum" over a
     mini-batch (N7). dropout: fresh masks for every step. callback: called after every epoch with a :class:`State`;
     returning True stops. progress: a bar per epoch, False for none, None for one in a terminal only (needs tqdm).
+    mesh: ``fnn.parallel.data_mesh()`` spreads every mini-batch over its devices, whose number divides batch_size: the
+    same training but for the order of sums. What it returns lies on the mesh's first device that is this process's own.
 
     A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
     since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
@@ -79,12 +83,19 @@ def fit(
     if validation is not None:
         validation = for_network(validation, params, loss, "validation")
 
-    feed = InMemory(data)
+    if mesh is not None:
+        parallel.require_mesh(mesh, batch_size)
+        given = {"params": params, "data": (data.x, data.y), "key": key, "dropout": dropout}
+        parallel.require_equal(**given, batch_size=batch_size, epochs=epochs)
+
+    feed: Any = InMemory(data)
     sample = None
     if kind(params).has_norm(params):
         sample = feed.inputs(shuffle(key, 0, len(data), batch_size)[: max(1, STATISTICS_EXAMPLES // batch_size)])
     held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=data.scale))
     params, optimizer_state = start(optimizer, params)
+    if mesh is not None:
+        feed, (params, optimizer_state) = Spread(feed, mesh), parallel.place((params, optimizer_state), mesh)
     history: list[Record] = []
     with Bar(epochs, progress) as bar:
         for epoch in range(1, epochs + 1):
@@ -92,12 +103,13 @@ def fit(
             for first, batches in feed.chunks(shuffle(key, epoch, len(data), batch_size)):
                 params, optimizer_state, of_chunk = run(
                     params, optimizer_state, batches, first, dropout, jax.random.fold_in(key, epoch),
-                    optimizer=optimizer, loss=loss, reduction=reduction, scale=data.scale,
+                    optimizer=optimizer, loss=loss, reduction=reduction, scale=data.scale, mesh=mesh,
                 )  # fmt: skip
-                losses.append(of_chunk)
-            record = {"epoch": epoch, "loss": float(np.mean(np.concatenate(losses)))} | held_out(params)
+                losses.append(of_chunk if mesh is None else np.asarray(of_chunk))  # CPU devices stall on two at once
+            reached = params if mesh is None else parallel.here(params)
+            record = {"epoch": epoch, "loss": float(np.mean(np.concatenate(losses)))} | held_out(reached)
             history.append(record | {"seconds": time.perf_counter() - started})
             bar.show(history[-1])
-            if callback is not None and callback(State(epoch, params, tuple(map(dict, history)))):
+            if callback is not None and callback(State(epoch, reached, tuple(map(dict, history)))):
                 break
-    return params, history
+    return reached, history

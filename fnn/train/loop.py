@@ -13,6 +13,7 @@ from fnn.backward import RULES, Rules, require_rules
 from fnn.data import as_floats
 from fnn.kinds import kind
 from fnn.losses import Loss, SquaredError
+from fnn.train import spread
 
 
 def make_step(
@@ -45,8 +46,8 @@ def make_step(
     return step
 
 
-def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
-    backprop = kind(params).value_and_backprop
+def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None, own=None):
+    backprop = (own or kind(params)).value_and_backprop
     value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
     with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
         update = optax.with_extra_args_support(optimizer).update
@@ -54,21 +55,28 @@ def _step(optimizer, loss, reduction, rules, params, state, x, y, masks=None):
         return optax.apply_updates(params, steps), state, value
 
 
-@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"))
-def run(params, optimizer_state, batches, first, dropout, key, *, optimizer, loss, reduction, scale):
+@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale", "mesh", "inside"))
+def run(
+    params, optimizer_state, batches, first, dropout, key, *, optimizer, loss, reduction, scale, mesh=None, inside=False
+):
     """Take a step for each mini-batch: the new parameters and state, and the losses.
 
     batches: x, y and the rows of every mini-batch in them, (steps, B); or x (steps, B, n), y and None. first: the
-    number of the first step in its epoch, which with ``key`` gives its dropout masks.
+    number of the first step in its epoch, which with ``key`` gives its dropout masks. mesh: over which the rows of
+    every mini-batch are spread, if it is given; inside: this is the loop of one of its devices.
     """
+    if mesh is not None and not inside:
+        of_one = partial(run, optimizer=optimizer, loss=loss, reduction=reduction, scale=scale, mesh=mesh, inside=True)
+        return spread.on_every_device(of_one, mesh)(params, optimizer_state, batches, first, dropout, key)
+    own = kind(params) if mesh is None else spread.kind_of_rows(params, mesh)
     dtype = checks.ports(params).dtype
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
         x, masks = as_floats(x, dtype, scale), None
         if dropout is not None:
-            masks = kind(params).sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
-        params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y, masks)
+            masks = own.sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
+        params, state, value = _step(optimizer, loss, reduction, RULES, params, state, x, y, masks, own)
         return (params, state), value
 
     x, y, order = batches
