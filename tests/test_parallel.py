@@ -1,0 +1,230 @@
+"""Data parallel training, and several processes: both on CPU, on this machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import fnn
+from test_train import blobs, network, train
+
+TESTS = Path(__file__).parent
+GONE_WITHIN = 30  # seconds after a process dies or stops: a bound on hanging
+
+
+def started(words, devices=1, output=subprocess.DEVNULL, errors=subprocess.DEVNULL):
+    """A Python process with so many CPU devices, which checks what the tests of this process check."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]),
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_DEBUG_KEY_REUSE": "1",
+    }
+    command = [sys.executable, *map(str, words)]
+    return subprocess.Popen(command, stdout=output, stderr=errors, env=environment, cwd=TESTS.parent, text=True)
+
+
+def printed(words, devices):
+    process = started(words, devices, subprocess.PIPE, subprocess.PIPE)
+    try:
+        said, complaints = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == 0, complaints[-2000:]
+    return said
+
+
+class Job:
+    """Processes of one training run; none outlives the with statement."""
+
+    def __init__(self, words, count, folder, module=TESTS / "training_process.py"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.logs = [folder / f"process-{i}.log" for i in range(count)]
+        self.processes = []
+        for i, log in enumerate(self.logs):
+            with open(log, "w") as file:
+                self.processes.append(started([*words(address, count, i)], 1, file, subprocess.STDOUT))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()  # a stopped one too
+            process.wait()
+
+    def wait_for(self, text, seconds=120):
+        """Until process 0 says ``text``."""
+        end = time.monotonic() + seconds
+        while text not in self.logs[0].read_text():
+            assert time.monotonic() < end, self.said()
+            assert all(process.poll() is None for process in self.processes), self.said()
+            time.sleep(0.1)
+
+    def statuses(self, seconds, of=None):
+        """How the processes end, waiting no longer."""
+        end = time.monotonic() + seconds
+        try:
+            return [process.wait(max(0, end - time.monotonic())) for process in of or self.processes]
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"a process still runs after {seconds} s\n{self.said()}") from None
+
+    def said(self):
+        return "\n".join(f"-- {log.name}\n{log.read_text()[-1500:]}" for log in self.logs)
+
+
+def training(file, epochs):
+    return lambda address, count, i: [TESTS / "training_process.py", file, epochs, address, count, i]
+
+
+def check_errors(report):
+    for case, error in report["errors"].items():
+        assert error < (1e-12 if "float64" in case else 1e-5), f"{case}: {error:.1e}"
+
+
+def test_several_devices_train_as_one_does_with_one_message_per_step():
+    said = printed([TESTS / "parallel_cases.py", "some"], devices=8)
+    report = json.loads(said)
+    check_errors(report)
+    assert len(report["errors"]) == 3
+    assert report["messages"] == [{"all-reduce": 1, "all-gather": 0, "all-to-all": 0}]
+    assert "batch_size: expected a multiple of 8, the number of devices in mesh, got 20; write batch_size=24" in said
+
+
+@pytest.mark.slow
+def test_two_four_and_eight_devices_train_every_kind_of_network_as_one_does():
+    report = json.loads(printed([TESTS / "parallel_cases.py", "all"], devices=8))
+    check_errors(report)
+    assert len(report["errors"]) == 26
+    in_order, with_norms = report["messages"]
+    assert in_order == {"all-reduce": 0, "all-gather": 1, "all-to-all": 1}
+    assert with_norms["all-reduce"] == 1
+    assert 0 < with_norms["all-gather"] <= 9  # of three batch norms: μ and ν, and the pull-back's two means in one
+    assert report["compiled by a second fit"] == []
+    assert report["rows and gathered mini-batches are trained alike"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_train_bitwise_as_one_process_with_as_many_devices(count, tmp_path):
+    printed([TESTS / "training_process.py", tmp_path / "one.npz", 3], devices=count)
+    with Job(training(tmp_path / "several.npz", 3), count, tmp_path) as job:
+        assert job.statuses(120) == [0] * count
+    one, several = np.load(tmp_path / "one.npz"), np.load(tmp_path / "several.npz")
+    assert one.files == several.files
+    assert all(np.array_equal(one[name], several[name]) for name in one.files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sign", "which", "count"),
+    [(signal.SIGKILL, 1, 2), (signal.SIGKILL, 0, 4), (signal.SIGSTOP, 3, 4), (signal.SIGSTOP, 0, 2)],
+)
+def test_where_a_process_dies_or_stops_all_others_end_with_an_error(sign, which, count, tmp_path):
+    with Job(training(tmp_path / "result.npz", 1_000_000), count, tmp_path) as job:
+        job.wait_for("epoch 3")
+        job.processes[which].send_signal(sign)
+        others = [process for i, process in enumerate(job.processes) if i != which]
+        began = time.monotonic()
+        statuses = job.statuses(GONE_WITHIN, others)
+        print(f"{sign.name} of process {which} of {count}: {statuses} after {time.monotonic() - began:.1f} s")
+        assert 0 not in statuses
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_all_at_once_and_says_where(tmp_path):
+    script = tmp_path / "fails.py"
+    script.write_text(
+        "import sys, fnn, jax, numpy as np\n"
+        "fnn.parallel.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))\n"
+        "params = fnn.init(jax.random.key(0), (3, 2))\n"
+        "data = np.ones((8, 3), np.float32), np.ones((8, 2), np.float32) * jax.process_index()\n"
+        "fnn.train.fit(params, data, fnn.updates.sgd(0.1), loss=fnn.SquaredError(), epochs=1, batch_size=2,\n"
+        "              key=jax.random.key(0), mesh=fnn.parallel.data_mesh())\n"
+    )
+    with Job(lambda address, count, i: [script, address, count, i], 2, tmp_path) as job:
+        assert job.statuses(GONE_WITHIN + 30) == [1, 1]  # from the start of Python
+        assert "Process 1 of 2 ends:" in job.logs[1].read_text()
+        assert "data: expected the same in every process, got another than that of process 0 in 1" in job.said()
+
+
+def test_the_mesh_has_one_axis_over_the_devices_given():
+    mesh = fnn.parallel.data_mesh()
+    assert mesh.axis_names == ("data",)
+    assert list(mesh.devices.flat) == jax.devices()
+    with pytest.raises(ValueError, match="devices: expected every device once"):
+        fnn.parallel.data_mesh(jax.devices()[:1] * 2)
+    with pytest.raises(TypeError, match="devices: expected at least one jax.Device, got \\[\\]"):
+        fnn.parallel.data_mesh([])
+
+
+def test_a_mesh_of_one_device_changes_nothing():
+    data = blobs()
+    one, history = train(network(), data, validation=data)
+    same, of_mesh = train(network(), data, validation=data, mesh=fnn.parallel.data_mesh(jax.devices()[:1]))
+    for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(same)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(history, of_mesh):
+        assert ours | {"seconds": 0} == pytest.approx(theirs | {"seconds": 0}, rel=1e-5)
+
+
+def test_another_mesh_than_one_of_data_is_refused():
+    other = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "model"))
+    with pytest.raises(TypeError, match="mesh: expected a mesh with one axis.*write fnn.parallel.data_mesh"):
+        train(network(), blobs(), mesh=other)
+    with pytest.raises(TypeError, match="mesh: expected a mesh with one axis, got 8"):
+        train(network(), blobs(), mesh=8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"coordinator_address": "10.0.0.1"}, "coordinator_address: expected 'host:port' with a port"),
+        ({"coordinator_address": "10.0.0.1:0"}, "coordinator_address: expected 'host:port' with a port"),
+        ({"coordinator_address": "a:1", "bind_address": ":9"}, "bind_address: expected 'host:port'"),
+        ({"num_processes": 0}, "num_processes: expected at least 1"),
+        ({"num_processes": 2, "process_id": 2}, "process_id: expected an integer, 0 … 1, got 2"),
+        ({"process_id": -1}, "process_id: expected an integer, 0 …, got -1"),
+        ({"heartbeat_timeout": 0}, "heartbeat_timeout: expected at least 1"),
+        ({"collective_timeout": 0}, "collective_timeout: expected at least 1"),
+    ],
+)
+def test_a_wrong_argument_of_initialize_is_named_before_anything_is_set(arguments, complaint):
+    before = os.environ.get("XLA_FLAGS")
+    with pytest.raises(ValueError, match=complaint):
+        fnn.parallel.initialize(**arguments)
+    assert os.environ.get("XLA_FLAGS") == before
+
+
+def test_a_batch_norm_whose_axis_is_not_there_is_an_error_that_names_it():
+    norm = fnn.BatchNorm(np.ones(4, np.float32), np.zeros(4, np.float32), axis="data")
+    layer = fnn.Dense(np.ones((4, 3), np.float32), np.zeros(4, np.float32), fnn.Tanh(), norm)
+    with pytest.raises(ValueError, match="BatchNorm.axis: there is no mesh axis 'data' here; write axis=None"):
+        fnn.forward((layer,), np.ones((5, 3), np.float32))
+
+
+@pytest.mark.slow
+def test_initialize_after_jax_has_computed_and_without_anything_to_find_says_so(tmp_path):
+    script = (
+        "import jax, fnn, os\n"
+        "for computed in (False, True):\n"
+        "    if computed: jax.devices()\n"
+        "    try: fnn.parallel.initialize(*(['127.0.0.1:1', 1, 0] if computed else []))\n"
+        "    except (ValueError, RuntimeError) as error: print(type(error).__name__, error)\n"
+        "print('collective' in os.environ['XLA_FLAGS'])"
+    )
+    said = printed(["-c", script], devices=1)
+    assert "ValueError coordinator_address, num_processes, process_id: neither given nor found" in said
+    assert "RuntimeError initialize: JAX has computed or been asked for its devices already" in said
+    assert said.endswith("False\n")
