@@ -129,9 +129,15 @@ def test_processes_train_bitwise_as_one_process_with_as_many_devices(count, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sign", "which", "count"),
-    [(signal.SIGKILL, 1, 2), (signal.SIGKILL, 0, 4), (signal.SIGSTOP, 3, 4), (signal.SIGSTOP, 0, 2)],
+    [
+        (signal.SIGKILL, 1, 2),
+        (signal.SIGKILL, 0, 4),
+        (signal.SIGSTOP, 3, 4),
+        (signal.SIGSTOP, 0, 2),
+        (signal.SIGUSR1, 1, 2),
+    ],
 )
-def test_where_a_process_dies_or_stops_all_others_end_with_an_error(sign, which, count, tmp_path):
+def test_where_a_process_dies_stops_or_is_stuck_all_others_end_with_an_error(sign, which, count, tmp_path):
     with Job(training(tmp_path / "result.npz", 1_000_000), count, tmp_path) as job:
         job.wait_for("epoch 3")
         job.processes[which].send_signal(sign)

@@ -4,7 +4,9 @@ python tests/training_process.py FILE EPOCHS [ADDRESS PROCESSES ID]: trains over
 process 0 leaves parameters and losses in FILE (.npz).
 """
 
+import signal
 import sys
+import time
 
 import numpy as np
 
@@ -14,6 +16,7 @@ def main(file, epochs, address=None, processes="1", process="0"):
 
     import fnn
 
+    signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))  # alive, and stuck
     if address is not None:
         fnn.parallel.initialize(address, int(processes), int(process))
     random = np.random.default_rng(0)
