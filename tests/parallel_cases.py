@@ -145,7 +145,8 @@ if __name__ == "__main__":
     else:
         with jax.enable_x64(True):
             report = {"errors": errors("float64", cases("float64"))}
-        report["errors"] |= errors("float32", cases("float32"))
+        fewer = ("batch norm, full", "dropout, one per example", "graph")
+        report["errors"] |= errors("float32", {name: cases("float32")[name] for name in fewer})
         report["messages"] = [messages(None, 8), messages("full", 2)]
         report["compiled by a second fit"] = compiled_by_a_second_fit()
         report["rows and gathered mini-batches are trained alike"] = gathered_batches_are_trained_alike()
