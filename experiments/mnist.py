@@ -7,6 +7,8 @@ The hyper-parameters of the default were chosen with ``--hold-out``: by training
 looking at the last 10,000 training images; the test set took no part. ``experiments.nielsen`` has those of a book.
 """
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -68,6 +70,17 @@ class Options:
     """Folder for the results; runs/mnist-… with the time if not given."""
     load: Path | None = None
     """Evaluate these parameters (a .safetensors file) and train nothing."""
+    checkpoint: Path | None = None
+    """Folder for checkpoints, one inside for each seed: the same command again goes on after an interruption."""
+    data_parallel: bool = False
+    """Spread every mini-batch over all devices of this machine; their number must divide the batch size."""
+    distributed: bool = False
+    """As one of several processes, over the devices of all; start each with the same options. Process 0 reports."""
+    coordinator_address: str | None = None
+    """host:port of process 0; found by itself, like the next two, under Slurm, Kubernetes and Open MPI."""
+    num_processes: int | None = None
+    process_id: int | None = None
+    """From 0."""
 
 
 class Run(NamedTuple):
@@ -84,6 +97,15 @@ class Run(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
+    if options.distributed:
+        fnn.parallel.initialize(options.coordinator_address, options.num_processes, options.process_id)
+        if not first_process():
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                return work(options)
+    return work(options)
+
+
+def work(options: Options) -> None:
     train, test = digits.load(options.data or digits.FOLDER)
     checked = "" if options.data else ", SHA-256 checked"
     print(f"Loaded {len(train):,} training and {len(test):,} test images of {train.x.shape[1]} pixels{checked}.\n")
@@ -128,6 +150,9 @@ def run(options: Options, seed: int, train: Dataset, test: Dataset) -> Run:
     params, history = fit(
         params, train, optimizer(options, len(train)), loss=loss, epochs=options.epochs,
         batch_size=options.batch_size, key=jax.random.key(seed), validation=test, callback=report,
+        progress=None if first_process() else False,
+        checkpoint=None if options.checkpoint is None else options.checkpoint / f"seed-{seed}",
+        mesh=fnn.parallel.data_mesh() if options.distributed or options.data_parallel else None,
     )  # fmt: skip
     reached = Run(params, history, time.perf_counter() - STARTED)
     when = f"98 % passed at {passed[0]:.1f} s" if passed else "98 % not passed"
@@ -166,6 +191,8 @@ def evaluate_file(path: Path, test: Dataset, loss: str) -> None:
 
 def save(options: Options, runs: Sequence[Run], test: Dataset) -> None:
     """Parameters of every seed; pictures of the first; the history and what it says in figures.json."""
+    if not first_process():
+        return
     from experiments import figures  # matplotlib is slow to import, and not needed before
 
     out = results.folder(options.out, "mnist")
@@ -186,6 +213,11 @@ def save(options: Options, runs: Sequence[Run], test: Dataset) -> None:
         for seed, each in zip(options.seed, runs)
     }
     results.save(out, "mnist", options, [results.Claim(claim, here)], histories)
+
+
+def first_process() -> bool:
+    """Whether this process is the one that reports, of several or alone."""
+    return jax.process_index() == 0
 
 
 def percent(values: Iterable[float]) -> str:

@@ -93,6 +93,7 @@ __all__ = [
     "data",
     "graph",
     "implicit",
+    "parallel",
     "per_example",
     "train",
     "updates",

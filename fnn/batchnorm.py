@@ -15,6 +15,7 @@ class BatchNorm:
     gamma, beta: (n,) scale and shift, trained like every parameter.
     eps:         added to the variance, > 0.
     gradient:    "full" differentiates through the statistics (S8), "fixed" treats them as constants (S7).
+    axis:        of a device mesh, over which the mini-batch's rows are spread; None: they are all here.
 
     The statistics are the mini-batch's own, biased, in two passes: E[ψ²] − E[ψ]² has no correct digit in
     float32 at mean 1e4.
@@ -24,6 +25,7 @@ class BatchNorm:
     beta: Array
     eps: float = field(default=1e-5, metadata={"static": True})
     gradient: str = field(default="full", metadata={"static": True})
+    axis: str | None = field(default=None, metadata={"static": True})
 
 
 def standardise(norm: BatchNorm, psi: Array) -> tuple[Array, Array]:
@@ -31,8 +33,8 @@ def standardise(norm: BatchNorm, psi: Array) -> tuple[Array, Array]:
 
     With ``norm.gradient == "fixed"`` no derivative passes through μ and ν, for autodiff either.
     """
-    mu = jnp.mean(psi, axis=0)
-    nu = jnp.mean((psi - mu) ** 2, axis=0)
+    (mu,) = _means(norm, psi)
+    (nu,) = _means(norm, (psi - mu) ** 2)
     if norm.gradient == "fixed":
         mu, nu = lax.stop_gradient((mu, nu))
     s = jnp.sqrt(nu + norm.eps)
@@ -62,7 +64,7 @@ def norm_pullback(norm: BatchNorm, psi: Array, delta_z: Array) -> tuple[Array, A
     x_hat, s = standardise(norm, psi)
     h = norm.gamma * delta_z
     if norm.gradient == "full":
-        h = _projected(h, x_hat)
+        h = _projected(norm, h, x_hat)
     return h / s, jnp.sum(delta_z * x_hat, axis=0), jnp.sum(delta_z, axis=0)
 
 
@@ -85,8 +87,9 @@ def norm_pullback_tangent(
     dh = along.gamma * delta_z + norm.gamma * d_delta_z
     if norm.gradient == "full":
         h = norm.gamma * delta_z
-        dh = _projected(dh, x_hat) - dx_hat * jnp.mean(h * x_hat, axis=0) - x_hat * jnp.mean(h * dx_hat, axis=0)
-        dh -= _projected(h, x_hat) * (ds / s)
+        along_x_hat, along_dx_hat = _means(norm, h * x_hat, h * dx_hat)
+        dh = _projected(norm, dh, x_hat) - dx_hat * along_x_hat - x_hat * along_dx_hat
+        dh -= _projected(norm, h, x_hat) * (ds / s)
     return dh / s, jnp.sum(d_delta_z * x_hat + delta_z * dx_hat, axis=0), jnp.sum(d_delta_z, axis=0)
 
 
@@ -95,9 +98,20 @@ def _standardise_tangent(norm: BatchNorm, psi: Array, dpsi: Array) -> tuple[Arra
     x_hat, s = standardise(norm, psi)
     if norm.gradient == "fixed":
         return dpsi / s, jnp.zeros_like(s)
-    return _projected(dpsi, x_hat) / s, jnp.mean(x_hat * dpsi, axis=0)
+    return _projected(norm, dpsi, x_hat) / s, _means(norm, x_hat * dpsi)[0]
 
 
-def _projected(h: Array, x_hat: Array) -> Array:
+def _projected(norm: BatchNorm, h: Array, x_hat: Array) -> Array:
     """h − mean(h) − x̂ mean(h x̂)."""
-    return h - jnp.mean(h, axis=0) - x_hat * jnp.mean(h * x_hat, axis=0)
+    of_h, of_product = _means(norm, h, h * x_hat)
+    return h - of_h - x_hat * of_product
+
+
+def _means(norm: BatchNorm, *values: Array) -> list[Array]:
+    """The mean of each over the rows of the whole mini-batch, (n,): those of all devices of ``norm.axis``, if any.
+
+    The devices hold equally many rows. Their means are gathered in one message and added in the order of the devices;
+    the order in which an all-reduce adds depends on how the devices are spread over processes.
+    """
+    here = [jnp.mean(value, axis=0) for value in values]
+    return here if norm.axis is None else list(jnp.mean(lax.all_gather(jnp.stack(here), norm.axis), axis=0))

@@ -270,8 +270,18 @@ def _layer(name, layer, n_in, dtype, batch) -> None:
     if layer.norm is not None:
         one_of(f"{name}.norm.gradient", layer.norm.gradient, GRADIENTS)
         number("BatchNorm", f"{name}.norm.eps", layer.norm.eps, above=0)
-        if batch < 2:
+        if whole_batch(layer.norm, batch) < 2:
             raise ValueError(f"x: {name} has a batch norm, which needs at least 2 examples, got {batch}")
+
+
+def whole_batch(norm, rows: int) -> int:
+    """The number of examples in a mini-batch of which ``rows`` are here: see ``BatchNorm.axis``."""
+    if norm.axis is None:
+        return rows
+    try:
+        return rows * jax.lax.axis_size(norm.axis)
+    except NameError as error:
+        raise ValueError(f"BatchNorm.axis: there is no mesh axis {norm.axis!r} here; write axis=None") from error
 
 
 def mask_shapes(name: str, mask: Mask, units: int, arrows: tuple[int, ...], dtype, batch: int) -> None:

@@ -210,7 +210,8 @@ def test_what_does_not_come_again_is_said():
         "optimizer": updates.sgd(0.1), "loss": SQUARED, "reduction": "mean", "precision": None, "scale": 1.0,
     }  # fmt: skip
     chunks = InMemory(data, 4).chunks(key, 3)
-    error = watch.non_finite(network(), options["optimizer"].init(network()), chunks, 3, None, key, [], **options)
+    begun = network(), options["optimizer"].init(network())
+    error = watch.non_finite(begun, chunks, 3, None, key, [], **options)
     assert (error.epoch, error.step) == (3, None)
     assert "epoch 3: the loss, the parameters or the optimizer's state are not finite, but step by step" in str(error)
 

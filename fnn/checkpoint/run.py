@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fnn import parallel
 from fnn.checkpoint import archive
 from fnn.checkpoint.describe import content, describe, key_text, static
 from fnn.checkpoint.store import Checkpoint, packed, resume
@@ -42,10 +43,14 @@ class Run:
         self.signal: int | None = None
         self.context = contextlib.ExitStack()
 
-    def resume(self, params, optimizer_state) -> tuple[Any, Any, list[dict], range]:
-        """The parameters, the optimizer's state and the history so far, and the epochs that are left."""
+    def resume(self, start: tuple[Any, Any]) -> tuple[tuple[Any, Any], list[dict], range]:
+        """What is reached, the parameters and the optimizer's state; the history so far; the epochs that are left.
+
+        start: the first parameters and state.
+        """
         if self.directory is None:
-            return params, optimizer_state, [], range(1, self.epochs + 1)
+            return start, [], range(1, self.epochs + 1)
+        params, optimizer_state = start
         self.resumed = self.directory.exists()
         found = resume(self.directory, params, optimizer_state, self.same)
         if found is None:
@@ -65,14 +70,14 @@ class Run:
         if left and jax.process_index() == 0:
             self.writer = self.context.enter_context(archive.Writer(self.directory, KEEP, found.epoch))
         self.step = found.step
-        return found.params, found.optimizer_state, list(found.history), left
+        return (found.params, found.optimizer_state), list(found.history), left
 
-    def after(self, params, optimizer_state, history: list[dict], steps: int, stopped: bool) -> None:
+    def after(self, reached: tuple[Any, Any], history: list[dict], steps: int, stopped: bool) -> None:
         """Save an epoch of so many steps, if it is time; leave, if a signal said so."""
         self.step += steps
         epoch, leaves = len(history), self.signal is not None
         if self.writer is not None and (epoch % self.every == 0 or epoch == self.epochs or stopped or leaves):
-            state = Checkpoint(params, optimizer_state, self.key, epoch, self.step, history, stopped)
+            state = Checkpoint(*reached, self.key, epoch, self.step, history, stopped)
             self.writer.save(epoch, *packed(state, self.same))
         if leaves:
             self._leave()
@@ -80,6 +85,8 @@ class Run:
     def _leave(self) -> None:
         if self.writer is not None:
             self.writer.finish()
+        if jax.process_count() > 1:  # a usual exit waits for the others
+            parallel.leave(128 + (self.signal or signal.SIGTERM))
         raise KeyboardInterrupt if self.signal == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
     def _signalled(self, number: int, frame) -> None:

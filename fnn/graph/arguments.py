@@ -44,6 +44,6 @@ def forward(params, x, masks) -> tuple[Network, jax.Array, Mask]:
     mask = Mask() if masks is None else masks
     checks.mask_argument("masks", mask)
     checks.mask_shapes("masks", mask, len(params.graph), params.weights.shape, params.weights.dtype, batch)
-    if params.norm is not None and batch < 2:
+    if params.norm is not None and checks.whole_batch(params.norm, batch) < 2:
         raise ValueError(f"x: params has a batch norm, which needs at least 2 examples, got {batch}")
     return params, x, mask

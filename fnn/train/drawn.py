@@ -23,7 +23,7 @@ class Drawn(Prefetched):
         super().__init__()
         self.data, self.params, self.loss, self.batch_size = data, params, loss, batch_size
         self.scale = 1.0 if data.scale is None else data.scale  # until the first mini-batch says what x is
-        self.examples = None
+        self.examples, self.arrays = None, ()
         self.dtypes: tuple[np.dtype, np.dtype] | None = None
         self.x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # may hold in this thread only
 

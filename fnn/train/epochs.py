@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from fnn import checks
+from fnn import checks, parallel
 from fnn.checkpoint.run import Run, settings
 from fnn.data import for_network
 from fnn.display import Bar
@@ -25,6 +25,7 @@ from fnn.train.evaluation import Record, evaluator, folded, require_network
 from fnn.train.feed import feed_of
 from fnn.train.loop import mean_loss, require_optimizer, run, start
 from fnn.train.metrics import Metrics
+from fnn.train.spread import Spread
 from fnn.train.watch import non_finite
 
 STATISTICS_EXAMPLES = 10_000  # of a batch norm's statistics: enough for three digits of a variance
@@ -79,6 +80,7 @@ def fit(
     every: int = 1,
     metrics: str | os.PathLike | None = None,
     precision: str | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[AnyParams, list[Record]]:
     """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
 
@@ -91,6 +93,8 @@ def fit(
     run goes on from the newest whole checkpoint in it, see below. every: epochs from one checkpoint to the next, ≥ 1.
     metrics: the path of a new file for the records, one line of JSON for each, there when its epoch ends. precision:
     None, or "bfloat16" for the factors of a step's matrix products, float32 for all else; see ``fnn.precision``.
+    mesh: ``fnn.parallel.data_mesh()`` spreads every mini-batch over its devices, whose number divides batch_size: the
+    same training but for the order of sums. What it returns lies on the mesh's first device that is this process's own.
 
     A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
     since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
@@ -112,7 +116,7 @@ def fit(
     """
     started = time.perf_counter()
     params = _checked(params, optimizer, loss, reduction, precision, dropout, key, callback)
-    feed = feed_of(data, params, loss, batch_size)
+    feed: Any = feed_of(data, params, loss, batch_size)
     epochs = whole("epochs", epochs)
     if validation is not None:
         validation = for_network(validation, params, loss, "validation")
@@ -120,27 +124,31 @@ def fit(
         key=key, loss=loss, batch_size=batch_size, reduction=reduction, examples=feed.examples, dropout=dropout,
         precision=precision,
     )  # fmt: skip
+    if mesh is not None:
+        parallel.require_mesh(mesh, batch_size)
+        parallel.require_equal(
+            params=params, data=feed.arrays, key=key, dropout=dropout, batch_size=batch_size, epochs=epochs
+        )
+        feed = Spread(feed, mesh)
     kept = Run(checkpoint, every=every, epochs=epochs, key=key, same=same, stops=callback is not None)
     sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
     held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=feed.scale))
-    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision}
+    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision, "mesh": mesh}
     with closing(feed), kept:
-        params, optimizer_state, history, left = kept.resume(*start(optimizer, params))
+        reached, history, left = kept.resume(start(optimizer, params))
         started -= history[-1]["seconds"] if history else 0
         with Bar(epochs, progress, len(history)) as bar, Metrics(metrics, history, kept.resumed) as written:
             for epoch in left:
-                params, optimizer_state, losses = _epoch(
-                    feed, params, optimizer_state, epoch, dropout, key, history, options
-                )
-                record = {"epoch": epoch, "loss": mean_loss(losses)} | held_out(params)
+                reached, losses = _epoch(feed, reached, epoch, dropout, key, history, **options)
+                record = {"epoch": epoch, "loss": mean_loss(losses)} | held_out(reached[0])
                 history.append(record | {"seconds": time.perf_counter() - started})
                 written.write(history[-1])
                 bar.show(history[-1], len(losses) * batch_size)
-                stop = callback is not None and bool(callback(State(epoch, params, tuple(map(dict, history)))))
-                kept.after(params, optimizer_state, history, len(losses), stop)
+                stop = callback is not None and bool(callback(State(epoch, reached[0], tuple(map(dict, history)))))
+                kept.after(reached, history, len(losses), stop)
                 if stop:
                     break
-    return params, history
+    return reached[0], history
 
 
 def _checked(params, optimizer, loss, reduction, precision, dropout, key, callback):
@@ -158,17 +166,22 @@ def _checked(params, optimizer, loss, reduction, precision, dropout, key, callba
     return params
 
 
-def _epoch(feed, params, optimizer_state, epoch: int, dropout, key, history, options):
-    """The parameters and the state after an epoch, and the losses of its steps; raises NonFinite."""
-    begun, found, epoch_key = (params, optimizer_state), [], jax.random.fold_in(key, epoch)
+def _epoch(feed, begun: tuple[Any, Any], epoch: int, dropout, key, history, mesh, **options):
+    """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
+    found: list[Any] = []
+    epoch_key = jax.random.fold_in(key, epoch)
+    params, optimizer_state = begun if mesh is None else parallel.place(begun, mesh)
     for first, batches in feed.chunks(key, epoch):
         params, optimizer_state, *of_chunk = run(
-            params, optimizer_state, batches, first, dropout, epoch_key, scale=feed.scale, **options
+            params, optimizer_state, batches, first, dropout, epoch_key, scale=feed.scale, mesh=mesh, **options
         )
         found.append(of_chunk)
-        jax.block_until_ready(found[-2:-1])  # so that no more than one chunk waits on the device
+        # no more than one chunk waits on the device, and none on several, which on CPUs stall on two at once
+        jax.block_until_ready(found[-2:-1] if mesh is None else found)
     losses, finite = zip(*jax.device_get(found))
     if not all(finite):
-        again = feed.chunks(key, epoch)
-        raise non_finite(*begun, again, epoch, dropout, epoch_key, history, scale=feed.scale, **options)
-    return params, optimizer_state, np.concatenate(losses)
+        alone = feed if mesh is None else feed.feed
+        again = alone.chunks(key, epoch)
+        raise non_finite(begun, again, epoch, dropout, epoch_key, history, scale=feed.scale, **options)
+    ended = params, optimizer_state
+    return ended if mesh is None else parallel.here(ended), np.concatenate(losses)

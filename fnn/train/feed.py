@@ -2,7 +2,7 @@
 
 A feed has ``chunks(key, epoch)``, pairs of a chunk's first step and its mini-batches; ``sample(key, examples)``, x of
 the mini-batches that measure a batch norm's statistics, always the same ones; the scale of x; the number of examples,
-None if it is not known; and ``close()``.
+None if it is not known; the arrays of all examples, if there are such; and ``close()``.
 """
 
 from collections.abc import Iterator
@@ -44,6 +44,10 @@ class InMemory:
         """Pairs of a chunk's first step and its mini-batches."""
         yield 0, (self.x, self.y, shuffle(key, epoch, len(self.x), self.batch_size))
 
+    @property
+    def arrays(self) -> tuple:
+        return self.x, self.y
+
     def close(self) -> None:
         pass
 
@@ -56,6 +60,10 @@ class Streamed(Prefetched):
         self.data, self.scale, self.batch_size, self.examples = data, data.scale, batch_size, len(data)
         of_step = batch_size * (data.x[:1].nbytes + data.y[:1].nbytes)
         self.steps = chunk_length(len(data) // batch_size, chunk_bytes // max(1, of_step))
+
+    @property
+    def arrays(self) -> tuple:
+        return self.data.x, self.data.y
 
     def sample(self, key: Array, examples: int) -> Array:
         """x of the first mini-batches of a shuffle of its own: (count, B, n)."""

@@ -14,6 +14,7 @@ from fnn.data import as_floats
 from fnn.kinds import kind
 from fnn.losses import Loss, SquaredError
 from fnn.precision import PRECISIONS, products_in
+from fnn.train import spread
 
 
 def make_step(
@@ -39,7 +40,8 @@ def make_step(
     checks.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
     checks.one_of("precision", precision, PRECISIONS)
-    compiled = jax.jit(partial(take_step, optimizer, loss, reduction, precision, rules))
+    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision, "rules": rules}
+    compiled = jax.jit(partial(take_step, **options))
 
     def step(params, state, x, y, masks=None):
         params, x, masks = kind(params).arguments(params, x, masks)  # before jit would truncate them
@@ -49,9 +51,9 @@ def make_step(
     return step
 
 
-def take_step(optimizer, loss, reduction, precision, rules, params, state, x, y, masks=None):
+def take_step(params, state, x, y, masks=None, *, optimizer, loss, reduction, precision, rules, own=None):
     """The parameters, the state and the loss before, of one step; traced by what compiles it."""
-    backprop = kind(params).value_and_backprop
+    backprop = (own or kind(params)).value_and_backprop
     with products_in(precision, params):
         value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
     with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
@@ -60,18 +62,27 @@ def take_step(optimizer, loss, reduction, precision, rules, params, state, x, y,
         return optax.apply_updates(params, steps), state, value
 
 
-@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "precision", "scale"))
-def run(params, optimizer_state, batches, first, dropout, key, *, optimizer, loss, reduction, precision, scale):
+@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "precision", "scale", "mesh", "inside"))
+def run(
+    params, optimizer_state, batches, first, dropout, key, *,
+    optimizer, loss, reduction, precision, scale, mesh=None, inside=False,
+):  # fmt: skip
     """Take a step for each mini-batch: the new parameters and state, the losses, and whether all of them are finite.
 
     batches: x, y and the rows of every mini-batch in them, (steps, B); or x (steps, B, n), y and None. first: the
-    number of the first step in its epoch, which with ``key`` gives its dropout masks.
+    number of the first step in its epoch, which with ``key`` gives its dropout masks. mesh: over which the rows of
+    every mini-batch are spread, if it is given; inside: this is the loop of one of its devices.
     """
+    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision}
+    if mesh is not None and not inside:
+        of_one = partial(run, scale=scale, mesh=mesh, inside=True, **options)
+        return spread.on_every_device(of_one, mesh)(params, optimizer_state, batches, first, dropout, key)
+    own = kind(params) if mesh is None else spread.kind_of_rows(params, mesh)
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
-        x, masks = inputs(params, x, number, dropout, key, scale)
-        params, state, value = take_step(optimizer, loss, reduction, precision, RULES, params, state, x, y, masks)
+        x, masks = inputs(own, params, x, number, dropout, key, scale)
+        params, state, value = take_step(params, state, x, y, masks, own=own, rules=RULES, **options)
         return (params, state), value
 
     x, y, order = batches
@@ -81,11 +92,11 @@ def run(params, optimizer_state, batches, first, dropout, key, *, optimizer, los
     return new, new_state, losses, all_finite((losses, new), optimizer_state, new_state)
 
 
-def inputs(params, x, number, dropout, key, scale):
+def inputs(own, params, x, number, dropout, key, scale):
     """x of a mini-batch as floats, and the masks of the step with this number in the epoch that ``key`` belongs to."""
     x, masks = as_floats(x, checks.ports(params).dtype, scale), None
     if dropout is not None:
-        masks = kind(params).sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
+        masks = own.sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
     return x, masks
 
 

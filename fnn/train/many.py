@@ -114,10 +114,12 @@ def _run(params, states, x, y, orders, dropout, keys, *, optimizer, loss, reduct
     """A step of every member for each row of ``orders``, (steps, N, B): parameters, states and losses (steps, N)."""
 
     def member(params, state, key, rows, number):
-        batch, masks = inputs(
-            params, x[rows], number, dropout, key, scale
-        )  # a mini-batch at a time: no copy per member
-        return take_step(optimizer, loss, reduction, None, RULES, params, state, batch, y[rows], masks)
+        own = kind(params)
+        batch, masks = inputs(own, params, x[rows], number, dropout, key, scale)  # a mini-batch at a time: no copies
+        return take_step(
+            params, state, batch, y[rows], masks,
+            optimizer=optimizer, loss=loss, reduction=reduction, precision=None, rules=RULES,
+        )  # fmt: skip
 
     def step(carry, of_step):
         (params, states), (rows, number) = carry, of_step

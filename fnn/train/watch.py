@@ -7,6 +7,7 @@ step's quantities are looked at in the order in which they are computed.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax import Array
 
 from fnn import backward, checks, graph
 from fnn.dropout import masked
+from fnn.kinds import kind
 from fnn.network import target_rows, trace
 from fnn.precision import products_in, with_factors
 from fnn.stacking import unstack
@@ -42,20 +44,20 @@ class NonFinite(FloatingPointError):
 
 
 def non_finite(
-    params, optimizer_state, chunks: Iterable[tuple[int, Chunk]], epoch: int, dropout, key, history, **options
-):
+    begun: tuple[Any, Any], chunks: Iterable[tuple[int, Chunk]], epoch: int, dropout, key, history, **options
+) -> NonFinite:
     """The exception for an epoch that was not finite.
 
-    params, optimizer_state: those that it began with; chunks, dropout, key: as ``loop.run`` got them; options: the
-    keywords of ``loop.run``.
+    begun: the parameters and the optimizer's state that it began with; chunks, dropout, key: as ``loop.run`` got them;
+    options: the keywords of ``loop.run``.
     """
-    begun, before, state = (params, optimizer_state), params, optimizer_state
+    before, state = begun
     for number, batch in steps(chunks):
         new, new_state, losses, finite = loop.run(before, state, batch, number, dropout, key, **options)
         if not finite:
             x, y, order = batch
             x, y = (x[0], y[0]) if order is None else (x[order[0]], y[order[0]])
-            x, masks = loop.inputs(before, jnp.asarray(x), number, dropout, key, options["scale"])
+            x, masks = loop.inputs(kind(before), before, jnp.asarray(x), number, dropout, key, options["scale"])
             of_step = quantities(before, x, jnp.asarray(y), masks, options)
             found = next((told for name, value in of_step if (told := told_of(name, value))), None)
             return NonFinite(found or updated(new, new_state), epoch, number + 1, *begun, history)

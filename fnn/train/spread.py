@@ -1,0 +1,133 @@
+"""Data parallel: the loop on every device of a mesh, each with its own rows of every mini-batch.
+
+Parameters and optimizer state are whole on every device, and every device takes the same step: with the sum of all
+devices' gradients, the only message of a step where there is no batch norm. Nothing in it depends on the number of
+devices but the order of that sum: dropout draws the masks of the whole mini-batch, a batch norm has its statistics.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from fnn import kinds, parallel
+from fnn.kinds import Kind
+
+
+class Spread:
+    """The mini-batches of another feed, spread over a mesh: an argument of ``loop.run`` with that mesh."""
+
+    def __init__(self, feed, mesh: Mesh):
+        self.feed, self.mesh, self.examples, self.sample, self.close = (
+            feed,
+            mesh,
+            feed.examples,
+            feed.sample,
+            feed.close,
+        )
+        self._given: Any = None  # what is whole on every device stays there for all epochs
+        self._placed: Any = None
+
+    @property
+    def scale(self) -> float:
+        return self.feed.scale
+
+    def chunks(self, key: Array, epoch: int) -> Iterator[tuple[int, tuple]]:
+        """As those of the feed within."""
+        (axis,) = self.mesh.axis_names
+        for first, (x, y, rows) in self.feed.chunks(key, epoch):
+            if rows is None:
+                yield first, (*parallel.place((x, y), self.mesh, None, axis), None)
+                continue
+            if self._given is not x:
+                self._given, self._placed = x, parallel.place((x, y), self.mesh)
+            yield first, (*self._placed, parallel.place(rows, self.mesh, None, axis))
+
+
+def on_every_device(loop: Callable, mesh: Mesh) -> Callable:
+    """``loop``, with the arguments of ``loop.run``, on every device of the mesh with its rows of the mini-batches."""
+    (axis,) = mesh.axis_names
+    mine = P(None, axis)
+
+    def spread(params, optimizer_state, batches, *rest):
+        of_data = mine if batches[2] is None else P()
+        specs = (P(), P(), (of_data, of_data, mine), *(P() for _ in rest))
+        over = jax.shard_map(loop, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+        return over(params, optimizer_state, batches, *rest)
+
+    return spread
+
+
+def kind_of_rows(params, mesh: Mesh) -> Kind:
+    """The functions of these parameters' kind where only a device's rows of the mini-batch are at hand.
+
+    ``value_and_backprop`` takes them and gives what the whole mini-batch gives; ``sample_masks`` gives their masks.
+    """
+    own = kinds.kind(params)
+    return own._replace(
+        value_and_backprop=partial(_value_and_backprop, own, mesh), sample_masks=partial(_sample_masks, own, mesh)
+    )
+
+
+def _value_and_backprop(own: Kind, mesh: Mesh, params, x, y, *, loss, reduction, masks, rules):
+    (axis,) = mesh.axis_names
+    normed = jax.tree.map(lambda node: replace(node, axis=axis) if _is_norm(node) else node, params, is_leaf=_is_norm)
+    value, gradients = own.value_and_backprop(normed, x, y, loss=loss, reduction="sum", masks=masks, rules=rules)
+    gradients = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(gradients))  # norms without an axis
+    scale = 1 / (len(x) * mesh.size) if reduction == "mean" else 1
+    leaves, structure = jax.tree.flatten((value, gradients))
+    total = _total(_one_vector(leaves), mesh)  # a message for every leaf would cost one latency each
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    parts = (total[end - leaf.size : end].reshape(leaf.shape).astype(leaf.dtype) for leaf, end in zip(leaves, ends))
+    return jax.tree.unflatten(structure, [part * scale for part in parts])
+
+
+def _one_vector(leaves) -> Array:
+    """All entries of the leaves: written in place, for jnp.concatenate is at times a hundred times slower on a CPU."""
+    with jax.numpy_dtype_promotion("standard"):  # a loss may be in another dtype
+        vector = jnp.zeros(sum(leaf.size for leaf in leaves), jnp.result_type(*leaves))
+    offset = 0
+    for leaf in leaves:
+        vector = lax.dynamic_update_slice(vector, leaf.ravel().astype(vector.dtype), (offset,))
+        offset += leaf.size
+    return vector
+
+
+def _total(vector: Array, mesh: Mesh) -> Array:
+    """The sum over the devices, on every device.
+
+    In which order an all-reduce adds three or more depends, between CPUs, on how the devices are spread over
+    processes. There each device adds its part of all vectors in the devices' order instead, and the parts are
+    gathered: what is sent is as much.
+    """
+    (axis,) = mesh.axis_names
+    if mesh.size <= 2 or mesh.devices.flat[0].platform != "cpu":
+        return lax.psum(vector, axis)
+    parts = jnp.pad(vector, (0, -vector.size % mesh.size)).reshape(mesh.size, -1)
+    mine = jnp.sum(lax.all_to_all(parts, axis, 0, 0), axis=0)
+    return lax.all_gather(mine, axis, tiled=True)[: vector.size]
+
+
+def _sample_masks(own: Kind, mesh: Mesh, key, params, dropout, rows: int):
+    """The masks of the whole mini-batch, and of those with a row for every example the rows at hand."""
+    whole = rows * mesh.size
+
+    def of_rows(mask):
+        if mask.units is None or mask.units.shape[-2] != whole:
+            return mask
+        first = lax.axis_index(*mesh.axis_names) * rows
+        return mask._replace(units=lax.dynamic_slice_in_dim(mask.units, first, rows, axis=-2))
+
+    masks = own.sample_masks(key, params, dropout, whole)
+    return of_rows(masks) if hasattr(masks, "units") else tuple(map(of_rows, masks))
+
+
+def _is_norm(node) -> bool:
+    return hasattr(node, "gamma")
