@@ -6,7 +6,7 @@ show, or ask for, the mistake behind a report.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import tyro
@@ -56,14 +56,19 @@ def broken(mistake: str, layer: int) -> fnn.Rules:
     return RULES._replace(**{name: rule})
 
 
+def problem(batch: int = 17) -> tuple[fnn.network.Params, jax.Array, jax.Array]:
+    """The network, tanh and a sigmoid at the end, and random data: x (batch, 6), y (batch, 3) in [0, 1)."""
+    key_x, key_y = jax.random.split(jax.random.key(1))
+    params = fnn.init(jax.random.key(0), SIZES, activation=fnn.Tanh(), output=fnn.Sigmoid())
+    return params, jax.random.normal(key_x, (batch, SIZES[0])), jax.random.uniform(key_y, (batch, SIZES[-1]))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
     name = MISTAKES[options.mistake][0]
     if (name == "output_delta" and options.layer != 3) or (name == "hidden_delta" and options.layer == 3):
         raise SystemExit(f"--layer: {options.mistake} is a mistake in {name}, which is not at layer {options.layer}")
-    key_x, key_y = jax.random.split(jax.random.key(1))
-    params = fnn.init(jax.random.key(0), SIZES, activation=fnn.Tanh(), output=fnn.Sigmoid())
-    x, y = jax.random.normal(key_x, (options.batch, SIZES[0])), jax.random.uniform(key_y, (options.batch, SIZES[-1]))
+    params, x, y = problem(options.batch)
     rules = broken(options.mistake, options.layer)
     report = verify.network(params, x, y, loss=fnn.SquaredError(), rules=rules, dtype=options.dtype)
     print(report)
@@ -79,14 +84,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\nbackprop refuses to run it: {error}")
 
 
-def training(params, x, y, rules) -> list[float]:
+def training(params, x, y, rules, learning_rate: float = 0.5) -> list[float]:
     """The loss during training with these rules: it often falls in spite of the mistake."""
-    optimizer = fnn.updates.sgd(0.5)
+    optimizer = fnn.updates.sgd(learning_rate)
     step, state, losses = fnn.train.make_step(optimizer, rules=rules), optimizer.init(params), []
     for _ in range(200):
         params, state, loss = step(params, state, x, y)
         losses.append(float(loss))
     return losses
+
+
+class Tried(NamedTuple):
+    """A mistake, the layer it was made at, what the checker says, and the losses; none where backprop refuses."""
+
+    mistake: str
+    layer: int
+    report: verify.Report
+    losses: list[float]
+
+
+def every(layer: int = 2) -> list[Tried]:
+    """Each mistake in turn, at this hidden layer, 1 or 2, or at the output where its equation belongs there."""
+    params, x, y = problem()
+    tried = []
+    for mistake, (name, _) in MISTAKES.items():
+        at = 3 if name == "output_delta" else layer
+        rules = broken(mistake, at)
+        report = verify.network(params, x, y, loss=fnn.SquaredError(), rules=rules)
+        try:
+            losses = training(params, x, y, rules)
+        except ValueError:  # a shape that cannot be right
+            losses = []
+        tried.append(Tried(mistake, at, report, losses))
+    return tried
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def small_graph(options: Options) -> tuple[Network, dict]:
     return fitted, {"first epoch": history[0]["loss"], "last epoch": history[-1]["loss"]}
 
 
-def draw_graph(axes: Axes, params: Network, x, y) -> None:
-    """Generations from left to right; arrows by the sign of their weight, neurons by their λ."""
+def draw_graph(axes: Axes, params: Network, x, y, title: str, *, names: bool = False) -> None:
+    """Generations from left to right; arrows by the sign of their weight, neurons by their λ, and named if asked."""
     graph, lam = params.graph, np.asarray(fnn.graph.deltas(params, x, y))
     place = np.zeros((len(graph), 2))
     for number in range(graph.generation.max() + 1):
@@ -127,14 +127,19 @@ def draw_graph(axes: Axes, params: Network, x, y) -> None:
         place[:, 0], place[:, 1], c=lam, cmap="RdBu", vmin=-most, vmax=most, s=150, edgecolors=GREY, zorder=3
     )
     axes.figure.colorbar(shown, ax=axes, label="λ of one example", shrink=0.8)
-    axes.set(title="30 neurons fitted to sin(πx) cos(πy); inputs left", xticks=[], yticks=[])
+    if names:
+        axes.margins(y=0.15)
+        for neuron, at in zip(graph.neurons, place):
+            axes.annotate(str(neuron), (at[0], at[1]), (0, 9), textcoords="offset points", ha="center")
+    axes.set(title=title, xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
 def draw(path: Path, pruned: list[dict], accuracy: dict[str, dict], params: Network) -> None:
     figure = Figure(figsize=(13, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    draw_graph(left, params, jnp.array([0.4, -0.3]), jnp.array([0.0]))
+    title = "30 neurons fitted to sin(πx) cos(πy); inputs left"
+    draw_graph(left, params, jnp.array([0.4, -0.3]), jnp.array([0.0]), title)
     arrows = [row["arrows"] for row in pruned]
     lines = (
         ("random arrows", "random arrows, from the start", RED),

@@ -2,15 +2,17 @@
 
 import html
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from fnn import checks
-from fnn.network import Params
+from fnn.network import LayerTrace, Params
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def count(params) -> int:
 
 
 def summary(params: Params | Any) -> Table:
-    """The layers, their shapes and their numbers of parameters, as text and as HTML.
+    """The layers, their shapes and their numbers of parameters, or what a ``trace`` holds, as text and as HTML.
+
+    params: of layers, or of a graph; or what ``fnn.trace`` returned. Raises TypeError or ValueError for others.
 
     >>> import jax, fnn
     >>> fnn.summary(fnn.init(jax.random.key(0), (3, 4, 2)))
@@ -65,8 +69,11 @@ def summary(params: Params | Any) -> Table:
     2      4       2        Identity()         -     10
     26 parameters, float32
 
-    Equation B4: a 3-4-2 network has 20 weights and 6 biases. Of a graph, its generations.
+    Equation B4: a 3-4-2 network has 20 weights and 6 biases. Of a graph, its generations. Of a trace, the shape of
+    every array and the mean, the standard deviation and the range of its numbers.
     """
+    if isinstance(params, tuple) and params and isinstance(params[0], LayerTrace):
+        return _of_trace(params)
     if hasattr(params, "table"):  # parameters that show themselves
         return params.table()
     checks.layers(params)
@@ -82,6 +89,22 @@ def summary(params: Params | Any) -> Table:
     return Table(header, tuple(rows), footer=f"{count(params):,} parameters, {params[0].W.dtype}")
 
 
+def _of_trace(passed: Sequence) -> Table:
+    """A row for every array of a trace; a stack, which has an axis of layers in front, is one entry of it."""
+    rows = [
+        (str(number), name, str(value.shape), *spread(np.asarray(value)))
+        for number, layer in enumerate(passed, 1)
+        for name, value in zip(layer._fields, layer)
+    ]
+    header = ("entry", "array", "shape", "mean", "deviation", "least", "largest")
+    return Table(header, tuple(rows), footer=f"{len(passed)} entries, {passed[0].a.dtype}")
+
+
+def spread(value: np.ndarray) -> tuple[str, str, str, str]:
+    """Mean, standard deviation, least and largest of an array's numbers, to four digits."""
+    return tuple(f"{of(value):.4g}" for of in (np.mean, np.std, np.min, np.max))  # type: ignore[return-value]
+
+
 class Bar:
     """A progress bar over the epochs, or nothing where tqdm is not installed.
 
@@ -92,12 +115,14 @@ class Bar:
     def __init__(self, epochs: int, progress: bool | None, done: int = 0):
         self.bar = None
         self.shown = time.perf_counter()
+        if progress is None and not sys.stderr.isatty():
+            return  # before tqdm.auto is imported, which in a notebook without widgets warns
         if progress is not False:
             try:
                 from tqdm.auto import tqdm
             except ImportError:
                 return
-            self.bar = tqdm(total=epochs, initial=done, unit="epoch", disable=None if progress is None else False)
+            self.bar = tqdm(total=epochs, initial=done, unit="epoch")
 
     def show(self, record: dict[str, float], examples: int) -> None:
         """One more epoch, of so many examples: its loss, the held-out accuracy if it is known, and examples/s."""

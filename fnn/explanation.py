@@ -13,8 +13,9 @@ from jax import Array
 
 from fnn import checks
 from fnn.backward import RULES, run
+from fnn.display import spread
 from fnn.losses import Loss, SquaredError
-from fnn.network import Params, trace
+from fnn.network import LayerTrace, Params, trace
 from fnn.stacking import unstack
 
 SMALL = 8  # rows and columns of the largest array whose numbers are written out
@@ -264,6 +265,16 @@ def grid(value: np.ndarray) -> str:
     rows = ("".join(f"<td>{four_digits(entry)}</td>" for entry in row) for row in np.atleast_2d(value))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f'<table style="margin:0;border-left:1px solid;border-right:1px solid">{body}</table>'
+
+
+def traced(layer: LayerTrace) -> str:
+    """What a layer computed, in HTML: the numbers of small arrays, and the mean ± deviation and range of others."""
+    rows = []
+    for name, value in zip(layer._fields, map(np.asarray, layer)):
+        written = grid(value) if is_small(value) and value.ndim <= 2 else "{} ± {}, {} to {}".format(*spread(value))
+        cells = (name, shape(value), written)
+        rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
+    return f"<table>{''.join(rows)}</table>"
 
 
 def plain(latex: str) -> str:

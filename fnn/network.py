@@ -76,6 +76,11 @@ class LayerTrace(NamedTuple):
     z: Array
     a: Array
 
+    def _repr_html_(self) -> str:
+        from fnn.explanation import traced  # which imports this module
+
+        return traced(self)
+
 
 Params = tuple[Dense, ...]
 Masks = Sequence[Mask] | None

@@ -1,0 +1,46 @@
+"""Execute the notebooks and write their .ipynb from their .md: ``python -m experiments.notebooks [NAME ...]``.
+
+``--check`` writes nothing, and fails where a pair disagrees, a cell raises, or a file holds a path of a machine.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from experiments.notebooks import pairs
+
+
+@dataclass(frozen=True)
+class Options:
+    """Execute the notebooks and write their .ipynb anew."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Such as 1_backpropagation_step_by_step; all of them if none is given."""
+    check: bool = False
+    """Execute them, and compare sources, without writing."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = tyro.cli(Options, args=arguments)
+    known = pairs.names()
+    if unknown := [name for name in options.names if name not in known]:
+        raise SystemExit(f"names: no notebook {', '.join(unknown)}; there are {', '.join(known)}")
+    wrong = []
+    for name in options.names or known:
+        started = time.perf_counter()
+        if options.check:
+            wrong += [f"{name}: {what}" for what in [*pairs.disagreements(name), *pairs.noise(pairs.executed(name))]]
+            print(f"{name}: ran in {time.perf_counter() - started:.0f} s", flush=True)
+        else:
+            path = pairs.write(name)
+            seconds = time.perf_counter() - started
+            print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB in {seconds:.0f} s", flush=True)
+    if wrong:
+        raise SystemExit("\n".join([*wrong, "write python -m experiments.notebooks"]))
+
+
+if __name__ == "__main__":
+    main()
