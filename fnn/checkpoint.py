@@ -31,6 +31,8 @@ from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
 from fnn.network import Dense, Params, Stack
 
+__all__ = ["export", "load"]
+
 FORMAT = "fnn 1"
 
 

@@ -18,6 +18,8 @@ from fnn.checks import describe, ports, target_arguments
 from fnn.losses import Loss
 from fnn.numbers import number
 
+__all__ = ["Dataset", "load_idx", "load_mnist"]
+
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MNIST_FILES = (
     ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
