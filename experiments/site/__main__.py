@@ -17,7 +17,9 @@ def build(out: Path = OUT, options: Sequence[str] = ()) -> int:
     """Sphinx's exit code, all pages made anew; the first is ``out``/index.html."""
     from sphinx.cmd.build import main
 
-    code = main(["-E", "-a", "-W", "--keep-going", "-n", "-q", "-b", "html", "-c", str(HERE), *options, str(ROOT), str(out)])
+    code = main(
+        ["-E", "-a", "-W", "--keep-going", "-n", "-q", "-b", "html", "-c", str(HERE), *options, str(ROOT), str(out)]
+    )
     if code == 0:
         print(f"{out}/index.html")
     return code

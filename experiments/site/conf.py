@@ -18,8 +18,16 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "myst_nb"]
 root_doc = "README"
 html_additional_pages = {"index": "redirect.html"}
 templates_path, html_static_path, html_css_files = ["."], ["style.css"], ["style.css"]
-notebooks = {path.with_suffix(".md").relative_to(ROOT).as_posix() for path in ROOT.glob("experiments/notebooks/*.ipynb")}
-include_patterns = ["README.md", "CHANGELOG.md", "experiments/*.md", "experiments/**/*.md", "experiments/notebooks/*.ipynb"]
+notebooks = {
+    path.with_suffix(".md").relative_to(ROOT).as_posix() for path in ROOT.glob("experiments/notebooks/*.ipynb")
+}
+include_patterns = [
+    "README.md",
+    "CHANGELOG.md",
+    "experiments/*.md",
+    "experiments/**/*.md",
+    "experiments/notebooks/*.ipynb",
+]
 exclude_patterns = [".*", "build", "dist", "runs", "**/.ipynb_checkpoints", *notebooks]  # an .ipynb has the outputs
 
 html_theme = "furo"

@@ -4,6 +4,10 @@ import ast
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+
+import fnn
 from experiments import table
 
 HERE = Path(__file__).parent
@@ -19,11 +23,11 @@ def tree(caption: str, pages: list[str]) -> str:
 def contents() -> str:
     """The tree behind the README, which is the first page."""
     notebooks = sorted(path.stem for path in EXPERIMENTS.glob("notebooks/*.ipynb"))
-    index = ["experiments/notebooks/README"] if (EXPERIMENTS / "notebooks" / "README.md").exists() else []
+    index = ["README"] if (EXPERIMENTS / "notebooks" / "README.md").exists() else []
     programs = ["experiments/site/experiments", "experiments/gallery/README", "experiments/equations"]
     programs += ["experiments/benchmarks/README", "experiments/data/mnist/README"]
-    trees = [("Look", [*index, *(f"experiments/notebooks/{name}" for name in notebooks)])] if notebooks else []
-    trees += [
+    trees = [
+        ("Look", ["experiments/site/formulas", *(f"experiments/notebooks/{name}" for name in index + notebooks)]),
         ("Reference", ["fnn <experiments/site/api/fnn>", *(f"experiments/site/api/{name}" for name in MODULES)]),
         ("Experiments", programs),
         ("About", ["experiments/site/comparison", "CHANGELOG"]),
@@ -54,9 +58,8 @@ def pictures() -> str:
     for record in table.kept():
         name = record["experiment"]
         if (table.GALLERY / f"{name}.png").exists():
-            figures.append(
-                f":::{{figure}} ../gallery/{name}.png\n:alt: {name}\n\n[{name}](../gallery/README.md#{anchor(name)})\n:::\n"
-            )
+            caption = f"[{name}](../gallery/README.md#{anchor(name)})"
+            figures.append(f":::{{figure}} ../gallery/{name}.png\n:alt: {name}\n\n{caption}\n:::\n")
     return "::::{container} pictures\n" + "\n".join(figures) + "::::\n"
 
 
@@ -65,10 +68,21 @@ def anchor(name: str) -> str:
     return re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-")
 
 
+def explanation() -> str:
+    """The example on the page of formulas."""
+    params = fnn.init(jax.random.key(0), (3, 4, 2), output=fnn.Sigmoid())
+    return fnn.explain(params, jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 1.0])).latex()
+
+
+MADE = {"<!-- experiments -->": experiments, "<!-- pictures -->": pictures, "<!-- explanation -->": explanation}
+
+
 def read(app, docname: str, source: list[str]) -> None:
     if docname == app.config.root_doc:
         source[0] += contents()
-    source[0] = source[0].replace("<!-- experiments -->", experiments()).replace("<!-- pictures -->", pictures())
+    for mark, make in MADE.items():
+        if mark in source[0]:
+            source[0] = source[0].replace(mark, make())
 
 
 def setup(app) -> None:

@@ -8,14 +8,22 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
-ALIGNED = re.compile(r"\\(begin|end)\{(?:align|alignat|eqnarray|split|gather)\*?\}")
-SINGLE = re.compile(r"\\(?:begin|end)\{equation\*?\}")
+AS_DOCUTILS_KNOWS_IT = [  # LaTeX that it does not take, and the same as it does
+    (re.compile(r"\\(?:begin|end)\{equation\*?\}"), ""),
+    (re.compile(r"\\(begin|end)\{(?:align|alignat|eqnarray|split|gather)\*?\}"), r"\\\1{aligned}"),
+    (re.compile(r"\\([dt]?frac)(\d)(\d)"), r"\\\1{\2}{\3}"),
+    (re.compile(r"\\(?:text|display)style\b"), ""),
+    (re.compile("'+"), lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}"),
+]
+BARS = re.compile(r"<mo(?![^>]*stretchy)([^>]*)>([‖|])</mo>")
 
 
 def mathml(latex: str, block: bool) -> str:
     """The formula in MathML; raises MathError if a command or an environment is not known."""
-    latex = ALIGNED.sub(r"\\\1{aligned}", SINGLE.sub("", latex))
-    return tex2mathml(re.sub(r"'+", lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}", latex), as_block=block)
+    for pattern, replacement in AS_DOCUTILS_KNOWS_IT:
+        latex = pattern.sub(replacement, latex)
+    made = tex2mathml(latex, as_block=block).replace('class="ams-align"', 'class="ams-align" displaystyle="true"')
+    return BARS.sub(r'<mo\1 stretchy="false">\2</mo>', made)  # as high as letters, whatever else is in the line
 
 
 def visit(self, node: nodes.Node) -> None:

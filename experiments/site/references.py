@@ -1,4 +1,4 @@
-"""Names in docstrings and signatures, found where the site describes the same object: ``:class:`Dense``` is fnn.Dense."""
+"""Names in docstrings and signatures, found where the site describes the same object."""
 
 import importlib
 from typing import Any

@@ -1,11 +1,13 @@
-"""What is written for plain text and is better set on a page: x_0 and δ^ℓ outside of code, and code's empty last line."""
+"""What is written for plain text and looks otherwise on a page: x_0 and δ^ℓ, and the last empty line of code."""
 
 import re
 
 from docutils import nodes
 from docutils.transforms import Transform
 
-INDEX = re.compile(r"(?<![\w\\/.])(\w)([_^])(?:\{([^{}]+)\}|([A-Za-z0-9ℓ]{1,4}))(?!\w)(?:(\^)(?:\{([^{}]+)\}|([A-Za-z0-9ℓ])))?")
+INDEX = re.compile(
+    r"(?<![\w\\/.])(\w)([_^])(?:\{([^{}]+)\}|([A-Za-z0-9ℓ]{1,4}))(?!\w)(?:(\^)(?:\{([^{}]+)\}|([A-Za-z0-9ℓ])))?"
+)
 AS_WRITTEN = (nodes.literal, nodes.literal_block, nodes.doctest_block, nodes.raw, nodes.math, nodes.math_block)
 RAISED = {"^": nodes.superscript, "_": nodes.subscript}
 
