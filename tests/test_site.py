@@ -6,11 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 import fnn
+from experiments.site import docstrings
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "experiments" / "site"
@@ -84,6 +87,61 @@ def test_the_check_of_links_finds_a_broken_one(tmp_path):
     assert headings(broken) == {"a-title"}
 
 
+def test_docstrings_become_restructured_text_that_says_the_same():
+    text = """First |x| of W_ and a*.
+
+params: a tuple; y_bar, x: arrays of :class:`Dense` or ``W * b``. other: no argument.
+    L = a * b
+
+    x   (B, n)     what comes in
+
+>>> 1 + 1
+2
+
+Raises:
+    ValueError: x_0 is
+        wrong.
+"""
+    made = docstrings.rest(text, {"params", "x", "y_bar"})
+    assert "First \\|x\\| of W\\_ and a\\*." in made
+    assert "**params**: a tuple; **y\\_bar**, **x**: arrays of :class:`Dense` or ``W * b``. other: no" in made
+    assert ".. code-block:: text\n\n   L = a * b\n\n   x   (B, n)     what comes in\n" in made
+    assert ".. code-block:: pycon\n\n   >>> 1 + 1\n   2\n" in made
+    assert made.endswith("Raises ValueError: x\\_0 is wrong.\n")
+
+
+class Page(HTMLParser):
+    """The places of a page, and what it points to."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.ids: set[str] = set()
+        self.targets: set[str] = set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id":
+                self.ids.add(value)
+            elif name in ("href", "src"):
+                self.targets.add(value)
+
+
+def broken(pages: dict[Path, Page]) -> list[str]:
+    """Every link of a built page that leads to no file, or to no place in its page."""
+    found = []
+    for path, page in pages.items():
+        for target in page.targets:
+            url = urlsplit(target)
+            if url.scheme or url.netloc:
+                continue
+            file = (path.parent / unquote(url.path)).resolve() if url.path else path
+            place = unquote(url.fragment)
+            if not file.exists() or (place and file in pages and place not in pages[file].ids):
+                found.append(f"{path.name}: {target}")
+    return found
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_asks_the_network_for_nothing(tmp_path):
     pytest.importorskip("sphinx", reason="the extra docs is not installed")
@@ -96,8 +154,9 @@ def test_the_site_is_built_without_a_warning_and_asks_the_network_for_nothing(tm
         [sys.executable, "-c", code, tmp_path], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    pages = list(tmp_path.rglob("*.html"))
+    pages = [page.resolve() for page in tmp_path.rglob("*.html")]
     assert len(pages) > len(MODULES) + 10
+    assert not broken({page: Page(page) for page in pages})
     loaded = r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//"
     assert not [page for page in pages if re.search(loaded, page.read_text())]
     for name in MODULES:

@@ -12,7 +12,7 @@ from textwrap import dedent, indent
 
 MARKED = re.compile(r"(``.+?``|:\w+:`[^`]+`|(?<![\w*])\*{1,2}\w[^*]*?\*{1,2}(?![\w*]))", re.DOTALL)
 COLUMNS = re.compile(r"\S {3,}\S")
-ARGUMENTS = re.compile(r"(?:(?<=^)|(?<=[;.] )|(?<=\n))((?:[\w\\]+, )*[\w\\]+): ")
+ARGUMENTS = re.compile(r"(?:(?<=^)|(?<=[;.] )|(?<=\n))((?:[\w\\]+,\s+)*[\w\\]+): ")
 
 
 def rest(text: str, arguments: Collection[str] = ()) -> str:
@@ -51,7 +51,7 @@ def converted(part: str, arguments: Collection[str]) -> str:
 
 
 def bold(match: re.Match, arguments: Collection[str]) -> str:
-    names = match[1].replace("\\", "").split(", ")
+    names = match[1].replace("\\", "").replace(",", " ").split()
     if not set(names) <= set(arguments):
         return match[0]
     return ", ".join(f"**{name}**".replace("_", "\\_") for name in names) + ": "

@@ -8,12 +8,13 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
-AS_DOCUTILS_KNOWS_IT = [  # LaTeX that it does not take, and the same as it does
+AS_DOCUTILS_KNOWS_IT: list[tuple[re.Pattern[str], str]] = [  # LaTeX that it does not take, and the same as it does
     (re.compile(r"\\(?:begin|end)\{equation\*?\}"), ""),
     (re.compile(r"\\(begin|end)\{(?:align|alignat|eqnarray|split|gather)\*?\}"), r"\\\1{aligned}"),
     (re.compile(r"\\([dt]?frac)(\d)(\d)"), r"\\\1{\2}{\3}"),
     (re.compile(r"\\(?:text|display)style\b"), ""),
-    (re.compile("'+"), lambda primes: r"^{" + r"\prime" * len(primes[0]) + "}"),
+    (re.compile("''"), r"^{\\prime\\prime}"),
+    (re.compile("'"), r"^{\\prime}"),
 ]
 BARS = re.compile(r"<mo(?![^>]*stretchy)([^>]*)>([‖|])</mo>")
 

@@ -48,5 +48,12 @@ def imported(name: str) -> Any:
         return None
 
 
+def source_of(app, module: str, attribute: str) -> str | None:
+    """A name for a type of Python's own has its source where the name is given."""
+    value = imported(f"{module}.{attribute}")
+    return module if getattr(value, "__module__", None) == "builtins" else None
+
+
 def setup(app) -> None:
+    app.connect("viewcode-follow-imported", source_of)
     app.connect("missing-reference", resolve)
