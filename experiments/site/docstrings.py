@@ -76,6 +76,11 @@ def process(app, what, name, described, options, lines: list[str]) -> None:
     lines[:] = rest("\n".join(lines), names(described)).split("\n")
 
 
+def signature(app, what, name, described, options, arguments: str | None, returned: str | None):
+    """A function that is a default value by its name alone."""
+    return (re.sub(r"<function (\w+)[^>]*>", r"\1", arguments), returned) if arguments else None
+
+
 def skip(app, what, name, described, skipped, options) -> bool | None:
     """The fields of a named tuple are described by the tuple itself."""
     return True if (getattr(described, "__doc__", None) or "").startswith("Alias for field number") else None
@@ -83,4 +88,5 @@ def skip(app, what, name, described, skipped, options) -> bool | None:
 
 def setup(app) -> None:
     app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skip)
