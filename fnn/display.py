@@ -14,6 +14,8 @@ import numpy as np
 from fnn import checks
 from fnn.network import LayerTrace, Params
 
+CELL = "text-align:left;vertical-align:top;padding:2px 10px"  # notebooks and sites differ in what they give a table
+
 
 @dataclass(frozen=True)
 class Table:
@@ -35,10 +37,11 @@ class Table:
         """HTML; ``colours``, if any, are the rows' backgrounds."""
 
         def row(cells: Sequence[str], tag: str, colour: str = "") -> str:
-            style = f' style="background:{colour}"' if colour else ""
-            return f"<tr{style}>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+            style = f' style="background:{colour};color:#111"' if colour else ""  # readable on a dark page as well
+            inside = "".join(f'<{tag} style="{CELL}">{html.escape(cell)}</{tag}>' for cell in cells)
+            return f"<tr{style}>{inside}</tr>"
 
-        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        caption = f'<caption style="text-align:left">{html.escape(self.title)}</caption>' if self.title else ""
         footer = f"<p>{html.escape(self.footer)}</p>" if self.footer else ""
         colours = colours or [""] * len(self.rows)
         body = "".join(row(cells, "td", colour) for cells, colour in zip(self.rows, colours))

@@ -22,6 +22,11 @@ SMALL = 8  # rows and columns of the largest array whose numbers are written out
 PLAIN = {
     r"\delta": "δ", r"\sigma": "σ", r"\odot": "⊙", r"\partial ": "∂", r"\mathsf{T}": "T", r" \, ": " ", r",\,": ",",
 }  # fmt: skip
+LINE = "text-align:left;vertical-align:middle;padding:2px 10px;white-space:nowrap"
+NUMBER = "text-align:right;padding:0 6px;border:0;white-space:nowrap"
+MATRIX = (
+    "margin:0;width:auto;border-collapse:separate;border-spacing:0;border:solid;border-width:0 1px;border-radius:6px"
+)
 RAISED = str.maketrans("0123456789T", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ")
 
 
@@ -87,22 +92,22 @@ class Explanation:
         lines = []
         for equation in self.equations:
             tag = rf" && \text{{{equation.number}}}" if equation.number else ""
-            lines.append(equation.formula().replace(" = ", " &= ", 1) + tag)
-            if (substituted := equation.substituted()) is not None:
-                lines.append(rf"&= {substituted} = {matrix(equation.left.value)}")
-        return "\\begin{align*}\n" + " \\\\\n".join(lines) + "\n\\end{align*}"
+            formula, substituted = equation.formula().replace(" = ", " &= ", 1), equation.substituted()
+            in_numbers = "" if substituted is None else rf"&= {substituted} = {matrix(equation.left.value)}"
+            lines += [formula + tag, in_numbers] if "&" in formula else [f"{formula} {in_numbers}{tag}"]
+        return "\\begin{align*}\n" + " \\\\\n".join(filter(None, lines)) + "\n\\end{align*}"
 
     def _repr_html_(self) -> str:
         rows = []
         for part, equations in self._parts():
-            rows.append(f'<tr><th colspan="5" style="text-align:left">{part}</th></tr>')
+            rows.append(f'<tr><th colspan="5" style="text-align:left;padding:8px 10px 2px">{part}</th></tr>')
             for equation in equations:
                 value = equation.left.value
                 cells = (
                     html.escape(equation.number), marked_up(equation.formula()), shape(value),
                     grid(value) if is_small(value) else "", html.escape(equation.sources),
                 )  # fmt: skip
-                rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
+                rows.append("<tr>" + "".join(f'<td style="{LINE}">{cell}</td>' for cell in cells) + "</tr>")
         functions = "".join(f"<br>{html.escape(function)}" for function in self.functions)
         return f"<p><b>{html.escape(self.title)}</b>{functions}</p><table>{''.join(rows)}</table>"
 
@@ -262,9 +267,9 @@ def grid(value: np.ndarray) -> str:
     """In HTML: a vector as a row, for a column would be high."""
     if value.ndim == 0:
         return four_digits(value)
-    rows = ("".join(f"<td>{four_digits(entry)}</td>" for entry in row) for row in np.atleast_2d(value))
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<table style="margin:0;border-left:1px solid;border-right:1px solid">{body}</table>'
+    rows = ("".join(f'<td style="{NUMBER}">{four_digits(entry)}</td>' for entry in row) for row in np.atleast_2d(value))
+    body = "".join(f'<tr style="background:none">{row}</tr>' for row in rows)
+    return f'<table style="{MATRIX}">{body}</table>'
 
 
 def traced(layer: LayerTrace) -> str:

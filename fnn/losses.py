@@ -27,6 +27,8 @@ from jax import Array, lax
 from fnn.activations import Activation, Sigmoid, Softmax
 from fnn.numbers import number
 
+__all__ = ["CrossEntropy", "Huber", "Loss", "Poisson", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredError"]
+
 
 @dataclass(frozen=True)
 class Loss:

@@ -18,6 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fnn.numbers import whole
 
+__all__ = ["data_mesh", "initialize", "leave"]
+
 TIMEOUT_FLAG = "--xla_cpu_collective_timeout_seconds"
 SAMPLE = 4096  # rows of a data set that are compared between processes
 

@@ -32,6 +32,8 @@ from fnn.batchnorm import BatchNorm
 from fnn.checkpoint.describe import digest
 from fnn.network import Dense, Params, Stack
 
+__all__ = ["export", "load"]
+
 FORMAT = "fnn 1"
 
 

@@ -19,7 +19,7 @@ class Stage(NamedTuple):
     """One function of a chain, with its hand-written pull-back; x, y and params may be any pytrees.
 
     forward(params, x) -> y
-    pullback(params, x, y, y_bar) -> (params_bar, x_bar): the cotangents, shaped like params and x
+    pullback(params, x, y, y_bar) -> (params_bar, x_bar)    the cotangents, shaped like params and x
     """
 
     name: str

@@ -1,0 +1,1 @@
+"""The documentation site, of docstrings, README, experiments and notebooks: ``python -m experiments.site``."""

@@ -1,0 +1,166 @@
+"""The documentation: every public name has its place, every link inside the repository leads somewhere."""
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import fnn
+from experiments.site import docstrings
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT / "experiments" / "site"
+PAGES = {page.stem: page.read_text() for page in (SITE / "api").glob("*.md")}
+MODULES = sorted(
+    path.stem if path.name != "__init__.py" else path.parent.name
+    for path in (*ROOT.glob("fnn/*.py"), *ROOT.glob("fnn/*/__init__.py"))
+    if path != ROOT / "fnn" / "__init__.py" and "\n__all__ = " in path.read_text()
+)
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("experiments/**/*.md")]
+LINK = re.compile(r"\[[^\]]*\]\(<?([^)>\s]+)>?\)")
+HEADING = re.compile(r"(?m)^#+ +(.+)$")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_module_has_a_page_with_all_that_is_public(name):
+    assert f".. automodule:: fnn.{name}\n   :members:\n" in PAGES[name], f"write experiments/site/api/{name}.md"
+    module = importlib.import_module(f"fnn.{name}")
+    assert len(set(module.__all__)) == len(module.__all__) > 0
+    assert not [public for public in module.__all__ if not described(name, public)]
+
+
+def described(name: str, public: str) -> bool:
+    """Whether the page has its own words for it, or it is a function, class or exception with a docstring."""
+    value = getattr(importlib.import_module(f"fnn.{name}"), public)
+    if isinstance(value, type) or inspect.isroutine(value):
+        return bool(inspect.getdoc(value))
+    return re.search(rf"\.\. py:\w+:: {public}\n   :module: fnn\.{name}\n\n   \w", PAGES[name]) is not None
+
+
+def test_every_name_of_fnn_is_on_its_page():
+    named = re.findall(
+        r"(?::\w+:`~?|auto\w+:: |py:\w+:: )(?:fnn\.)?(?:(?:activations|losses)\.)?(\w+)`?(?=[,.;\s])", PAGES["fnn"]
+    )
+    assert set(fnn.__all__) <= set(named)
+
+
+def test_every_page_of_the_reference_is_of_a_module():
+    assert set(PAGES) == {"fnn", *MODULES}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_inside_the_repository_lead_to_a_file_and_a_heading(document):
+    for target in links(document):
+        if target.startswith(("http://", "https://", "mailto:")):
+            assert re.fullmatch(r"https://[\w.-]+\.\w+(/[\w./#%~?=&+,-]*)?", target), target
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), target
+        if anchor:
+            assert anchor in headings(file), target
+
+
+def links(document: Path) -> list[str]:
+    """The targets of its Markdown links and pictures, those in code aside."""
+    text = re.sub(r"(?ms)^```.*?^```|`[^`\n]*`", "", document.read_text())
+    return LINK.findall(text)
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors of its headings, as GitHub makes them."""
+    titles = (title.lower().replace("`", "") for title in HEADING.findall(document.read_text()))
+    return {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}
+
+
+def test_the_check_of_links_finds_a_broken_one(tmp_path):
+    broken = tmp_path / "broken.md"
+    broken.write_text("# A title\n[here](#a-title) [there](#nowhere) `[code](gone.md)` ![picture](gone.png)\n")
+    assert links(broken) == ["#a-title", "#nowhere", "gone.png"]
+    assert headings(broken) == {"a-title"}
+
+
+def test_docstrings_become_restructured_text_that_says_the_same():
+    text = """First |x| of W_ and a*.
+
+params: a tuple; y_bar, x: arrays of :class:`Dense` or ``W * b``. other: no argument.
+    L = a * b
+
+    x   (B, n)     what comes in
+
+>>> 1 + 1
+2
+
+Raises:
+    ValueError: x_0 is
+        wrong.
+"""
+    made = docstrings.rest(text, {"params", "x", "y_bar"})
+    assert "First \\|x\\| of W\\_ and a\\*." in made
+    assert "**params**: a tuple; **y\\_bar**, **x**: arrays of :class:`Dense` or ``W * b``. other: no" in made
+    assert ".. code-block:: text\n\n   L = a * b\n\n   x   (B, n)     what comes in\n" in made
+    assert ".. code-block:: pycon\n\n   >>> 1 + 1\n   2\n" in made
+    assert made.endswith("Raises ValueError: x\\_0 is wrong.\n")
+
+
+class Page(HTMLParser):
+    """The places of a page, and what it points to."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.ids: set[str] = set()
+        self.targets: set[str] = set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id":
+                self.ids.add(value)
+            elif name in ("href", "src"):
+                self.targets.add(value)
+
+
+def broken(pages: dict[Path, Page]) -> list[str]:
+    """Every link of a built page that leads to no file, or to no place in its page."""
+    found = []
+    for path, page in pages.items():
+        for target in page.targets:
+            url = urlsplit(target)
+            if url.scheme or url.netloc:
+                continue
+            file = (path.parent / unquote(url.path)).resolve() if url.path else path
+            place = unquote(url.fragment)
+            if not file.exists() or (place and file in pages and place not in pages[file].ids):
+                found.append(f"{path.name}: {target}")
+    return found
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_asks_the_network_for_nothing(tmp_path):
+    pytest.importorskip("sphinx", reason="the extra docs is not installed")
+    code = (
+        "import sys; from pathlib import Path; from experiments.site.__main__ import build; "
+        "sys.exit(build(Path(sys.argv[1])))"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    pages = [page.resolve() for page in tmp_path.rglob("*.html")]
+    assert len(pages) > len(MODULES) + 10
+    assert not broken({page: Page(page) for page in pages})
+    loaded = r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//"
+    assert not [page for page in pages if re.search(loaded, page.read_text())]
+    for name in MODULES:
+        page = (tmp_path / f"experiments/site/api/{name}.html").read_text()
+        public = importlib.import_module(f"fnn.{name}").__all__
+        assert not [one for one in public if f'id="fnn.{name}.{one}"' not in page]
+    assert "<math" in (tmp_path / "experiments/site/formulas.html").read_text()
