@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fnn import checks
+from fnn.markup import spread
 from fnn.network import LayerTrace, Params
 
 CELL = "text-align:left;vertical-align:top;padding:2px 10px"  # notebooks and sites differ in what they give a table
@@ -101,11 +102,6 @@ def _of_trace(passed: Sequence) -> Table:
     ]
     header = ("entry", "array", "shape", "mean", "deviation", "least", "largest")
     return Table(header, tuple(rows), footer=f"{len(passed)} entries, {passed[0].a.dtype}")
-
-
-def spread(value: np.ndarray) -> tuple[str, str, str, str]:
-    """Mean, standard deviation, least and largest of an array's numbers, to four digits."""
-    return tuple(f"{of(value):.4g}" for of in (np.mean, np.std, np.min, np.max))  # type: ignore[return-value]
 
 
 class Bar:

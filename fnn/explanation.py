@@ -13,21 +13,12 @@ from jax import Array
 
 from fnn import checks
 from fnn.backward import RULES, run
-from fnn.display import spread
 from fnn.losses import Loss, SquaredError
-from fnn.network import LayerTrace, Params, trace
+from fnn.markup import grid, is_small, marked_up, matrix, numbers, plain, shape
+from fnn.network import Params, trace
 from fnn.stacking import unstack
 
-SMALL = 8  # rows and columns of the largest array whose numbers are written out
-PLAIN = {
-    r"\delta": "δ", r"\sigma": "σ", r"\odot": "⊙", r"\partial ": "∂", r"\mathsf{T}": "T", r" \, ": " ", r",\,": ",",
-}  # fmt: skip
 LINE = "text-align:left;vertical-align:middle;padding:2px 10px;white-space:nowrap"
-NUMBER = "text-align:right;padding:0 6px;border:0;white-space:nowrap"
-MATRIX = (
-    "margin:0;width:auto;border-collapse:separate;border-spacing:0;border:solid;border-width:0 1px;border-radius:6px"
-)
-RAISED = str.maketrans("0123456789T", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ")
 
 
 class Symbol(NamedTuple):
@@ -234,63 +225,3 @@ def _gradients(passed, deltas, gradients) -> Iterator[Equation]:
         b = Symbol(rf"\partial C/\partial b^{{{number}}}", np.asarray(gradient.b))
         yield Equation("gradients", "(3)", "H10, B6, S2", W, (delta, r" \, ", _transposed(a(number - 1))))
         yield Equation("gradients", "(4)", "H10, S2", b, (delta,))
-
-
-# -- how arrays and formulas are written -----------------------------------------------------------------------
-
-
-def is_small(value: np.ndarray) -> bool:
-    return max(value.shape, default=1) <= SMALL
-
-
-def shape(value: np.ndarray) -> str:
-    return "scalar" if value.ndim == 0 else str(value.shape)
-
-
-def four_digits(number) -> str:
-    return f"{number:.4g}"
-
-
-def numbers(value: np.ndarray) -> str:
-    return np.array2string(value, precision=4, floatmode="maxprec", suppress_small=False, max_line_width=110)
-
-
-def matrix(value: np.ndarray) -> str:
-    """In LaTeX; a vector as a column, a scalar as it is."""
-    if value.ndim == 0:
-        return four_digits(value)
-    rows = (" & ".join(map(four_digits, row)) for row in (value if value.ndim == 2 else value[:, None]))
-    return r"\begin{pmatrix} " + r" \\ ".join(rows) + r" \end{pmatrix}"
-
-
-def grid(value: np.ndarray) -> str:
-    """In HTML: a vector as a row, for a column would be high."""
-    if value.ndim == 0:
-        return four_digits(value)
-    rows = ("".join(f'<td style="{NUMBER}">{four_digits(entry)}</td>' for entry in row) for row in np.atleast_2d(value))
-    body = "".join(f'<tr style="background:none">{row}</tr>' for row in rows)
-    return f'<table style="{MATRIX}">{body}</table>'
-
-
-def traced(layer: LayerTrace) -> str:
-    """What a layer computed, in HTML: the numbers of small arrays, and the mean ± deviation and range of others."""
-    rows = []
-    for name, value in zip(layer._fields, map(np.asarray, layer)):
-        written = grid(value) if is_small(value) and value.ndim <= 2 else "{} ± {}, {} to {}".format(*spread(value))
-        cells = (name, shape(value), written)
-        rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
-    return f"<table>{''.join(rows)}</table>"
-
-
-def plain(latex: str) -> str:
-    """LaTeX as used here in plain text, with raised digits."""
-    for command, character in PLAIN.items():
-        latex = latex.replace(command, character)
-    return re.sub(r"\^(?:\{(\w+)\}|(T))", lambda raised: (raised[1] or raised[2]).translate(RAISED), latex)
-
-
-def marked_up(latex: str) -> str:
-    """The same in HTML."""
-    for command, character in PLAIN.items():
-        latex = latex.replace(command, character)
-    return re.sub(r"\^(?:\{(\w+)\}|(T))", lambda raised: f"<sup>{raised[1] or raised[2]}</sup>", html.escape(latex))

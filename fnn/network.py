@@ -24,6 +24,7 @@ from fnn.activations import Activation, Identity, Sigmoid
 from fnn.batchnorm import BatchNorm, normalise
 from fnn.dropout import Mask, masked
 from fnn.initializers import glorot_normal, standard_normal
+from fnn.markup import traced
 from fnn.precision import factor, products_in
 
 
@@ -77,8 +78,6 @@ class LayerTrace(NamedTuple):
     a: Array
 
     def _repr_html_(self) -> str:
-        from fnn.explanation import traced  # which imports this module
-
         return traced(self)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.explanation import Symbol, matrix, plain
+from fnn.explanation import Symbol
+from fnn.markup import matrix, plain
 
 X, Y = np.array([0.1, -0.2, 0.3]), np.array([1.0, 0.0])
 

@@ -1,0 +1,79 @@
+"""How arrays and formulas are written: plain text, LaTeX, HTML."""
+
+import html
+import re
+from typing import Any
+
+import numpy as np
+
+SMALL = 8  # rows and columns of the largest array whose numbers are written out
+PLAIN = {
+    r"\delta": "δ", r"\sigma": "σ", r"\odot": "⊙", r"\partial ": "∂", r"\mathsf{T}": "T", r" \, ": " ", r",\,": ",",
+}  # fmt: skip
+NUMBER = "text-align:right;padding:0 6px;border:0;white-space:nowrap"
+MATRIX = (
+    "margin:0;width:auto;border-collapse:separate;border-spacing:0;border:solid;border-width:0 1px;border-radius:6px"
+)
+RAISED = str.maketrans("0123456789T", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ")
+
+
+def spread(value: np.ndarray) -> tuple[str, str, str, str]:
+    """Mean, standard deviation, least and largest of an array's numbers, to four digits."""
+    return tuple(f"{of(value):.4g}" for of in (np.mean, np.std, np.min, np.max))  # type: ignore[return-value]
+
+
+def is_small(value: np.ndarray) -> bool:
+    return max(value.shape, default=1) <= SMALL
+
+
+def shape(value: np.ndarray) -> str:
+    return "scalar" if value.ndim == 0 else str(value.shape)
+
+
+def four_digits(number) -> str:
+    return f"{number:.4g}"
+
+
+def numbers(value: np.ndarray) -> str:
+    return np.array2string(value, precision=4, floatmode="maxprec", suppress_small=False, max_line_width=110)
+
+
+def matrix(value: np.ndarray) -> str:
+    """In LaTeX; a vector as a column, a scalar as it is."""
+    if value.ndim == 0:
+        return four_digits(value)
+    rows = (" & ".join(map(four_digits, row)) for row in (value if value.ndim == 2 else value[:, None]))
+    return r"\begin{pmatrix} " + r" \\ ".join(rows) + r" \end{pmatrix}"
+
+
+def grid(value: np.ndarray) -> str:
+    """In HTML: a vector as a row, for a column would be high."""
+    if value.ndim == 0:
+        return four_digits(value)
+    rows = ("".join(f'<td style="{NUMBER}">{four_digits(entry)}</td>' for entry in row) for row in np.atleast_2d(value))
+    body = "".join(f'<tr style="background:none">{row}</tr>' for row in rows)
+    return f'<table style="{MATRIX}">{body}</table>'
+
+
+def traced(layer: Any) -> str:
+    """What a layer computed, a ``LayerTrace``: the numbers of small arrays, of others mean ± deviation and range."""
+    rows = []
+    for name, value in zip(layer._fields, map(np.asarray, layer)):
+        written = grid(value) if is_small(value) and value.ndim <= 2 else "{} ± {}, {} to {}".format(*spread(value))
+        cells = (name, shape(value), written)
+        rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def plain(latex: str) -> str:
+    """LaTeX as used here in plain text, with raised digits."""
+    for command, character in PLAIN.items():
+        latex = latex.replace(command, character)
+    return re.sub(r"\^(?:\{(\w+)\}|(T))", lambda raised: (raised[1] or raised[2]).translate(RAISED), latex)
+
+
+def marked_up(latex: str) -> str:
+    """The same in HTML."""
+    for command, character in PLAIN.items():
+        latex = latex.replace(command, character)
+    return re.sub(r"\^(?:\{(\w+)\}|(T))", lambda raised: f"<sup>{raised[1] or raised[2]}</sup>", html.escape(latex))
