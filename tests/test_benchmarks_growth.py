@@ -29,6 +29,7 @@ def test_an_exponent_is_found_with_its_standard_error():
         growth.fitted((1, 2), (1, 2))
 
 
+@pytest.mark.slow
 def test_memory_tells_ours_from_jax_grads(tmp_path):
     sizes = ["--depths", "3", "--widths", "8", "--batches", "256", "--narrow-depths", "2", "6", "--rounds", "2"]
     memory.main([*sizes, "--only", "ReLU", "--out", str(tmp_path)])
@@ -54,27 +55,13 @@ def test_every_activation_has_its_plain_twin():
 
 def test_matmuls_name_every_peer_measured_or_not(tmp_path, monkeypatch):
     monkeypatch.setattr(matmuls.importlib.util, "find_spec", lambda name: None)
-    matmuls.main(
-        [
-            "--shapes",
-            "2",
-            "8",
-            "4",
-            "--precisions",
-            "float32",
-            "tf32",
-            "bfloat16",
-            "--rounds",
-            "2",
-            "--out",
-            str(tmp_path),
-        ]
-    )
+    sizes = ["--shapes", "2", "8", "4", "--precisions", "float32", "bfloat16"]
+    matmuls.main([*sizes, "--rounds", "2", "--out", str(tmp_path)])
     rows = matmuls.rows(figures(tmp_path))
-    assert {row.workload for row in rows} == {f"gradient, 2 × 8, batch 4, {name}" for name in matmuls.PRECISIONS}
+    assert {row.workload for row in rows} == {f"gradient, 2 × 8, batch 4, {name}" for name in ("float32", "bfloat16")}
     measured = ["its products alone", "jax.grad", "the measured rate"]
     missing = ["PyTorch eager", "PyTorch compile", "Flax"]
-    assert [row.peer for row in rows] == 3 * (measured + missing)
+    assert [row.peer for row in rows] == 2 * (measured + missing)
     assert all((row.ratio is None) == (row.note == "not installed") == (row.peer in missing) for row in rows)
 
 

@@ -182,7 +182,7 @@ def test_layers_as_a_graph_are_the_same_network(activation, x64):
         assert_is_the_layers(problem(activation, SQUARED, 3, output=fnn.Identity(), dtype="float64"))
 
 
-@pytest.mark.parametrize("loss", some(LOSSES, every=4), ids=name)
+@pytest.mark.parametrize("loss", some(LOSSES, every=8), ids=name)
 def test_layers_as_a_graph_have_the_same_loss(loss, x64):
     output = fnn.Sigmoid(2.0) if isinstance(loss, fnn.CrossEntropy) else fnn.Identity()
     batch = None if loss.takes_labels else 7

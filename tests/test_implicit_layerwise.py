@@ -165,6 +165,7 @@ def test_a_hidden_layers_step_uses_the_gradient_of_its_outputs(activation, x64):
     np.testing.assert_allclose(new.b, params[0].b + alpha.mean(axis=0), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [fnn.Tanh()], ids=repr)
 def test_float32_is_finite_and_close_to_float64_at_every_rate(activation):
     params, x, y = problem(activation, dtype="float32")

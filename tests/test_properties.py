@@ -63,7 +63,7 @@ def examples(p):
     return 1 if p.x.ndim == 1 else len(p.x)
 
 
-@settings(max_examples=6, **SETTINGS)
+@settings(max_examples=4, **SETTINGS)
 @given(p=problems(), reduction=st.sampled_from(["mean", "sum"]))
 def test_the_gradient_equals_autodiff(p, reduction):
     hand = fnn.backprop(p.params, p.x, p.y, loss=p.loss, reduction=reduction, masks=p.masks)
@@ -78,7 +78,7 @@ def test_the_gradient_equals_autodiff(p, reduction):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_every_derivative_has_the_shape_and_dtype_of_what_it_is_by(dtype):
-    @settings(max_examples=10, **SETTINGS)
+    @settings(max_examples=6, **SETTINGS)
     @given(p=problems(dtype))
     def check(p):
         arguments = (p.params, p.x, p.y)
@@ -96,7 +96,7 @@ def test_every_derivative_has_the_shape_and_dtype_of_what_it_is_by(dtype):
     check()
 
 
-@settings(max_examples=5, **SETTINGS)
+@settings(max_examples=3, **SETTINGS)
 @given(p=problems())
 def test_the_deltas_and_the_layers_inputs_make_the_gradients(p):
     gradients = fnn.backprop(p.params, p.x, p.y, loss=p.loss, masks=p.masks)
@@ -110,7 +110,7 @@ def test_the_deltas_and_the_layers_inputs_make_the_gradients(p):
         assert distance(gradient.b, delta.mean(axis=0)) <= allowed
 
 
-@settings(max_examples=5, **SETTINGS)
+@settings(max_examples=3, **SETTINGS)
 @given(p=problems(batches=(1, 2, 5), norms=(None,)))
 def test_the_gradient_of_a_batch_is_the_mean_of_its_examples_gradients(p):
     p = p._replace(masks=None)

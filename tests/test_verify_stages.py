@@ -177,7 +177,9 @@ def named(report):
     return {finding.name for finding in report.wrong}
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", None])
+@pytest.mark.parametrize(
+    "dtype", ["float64", *(pytest.param(other, marks=pytest.mark.slow) for other in ("float32", None))]
+)
 def test_a_right_transformer_block_passes(dtype):
     report = check(dtype=dtype)
     assert report.check() is report
