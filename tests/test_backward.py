@@ -24,7 +24,7 @@ def test_the_gradient_equals_autodiff_for_every_activation_and_loss(activation, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES, ids=name)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.long)])
 def test_the_gradient_equals_autodiff_at_every_depth_of_a_single_example_and_a_batch(loss, dtype):
     with jax.enable_x64(dtype == "float64"), jax.disable_jit():
         for activation in ACTIVATIONS:

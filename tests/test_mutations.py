@@ -56,6 +56,7 @@ def test_both_of_two_mistakes_are_named(pairs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_both_mistakes_of_every_pair_are_named():
     assert len(PAIRS) >= 400
     assert_named(PAIRS)
@@ -111,6 +112,7 @@ def test_exact_cancellation_is_no_false_alarm(case):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_figures_beside_check_grads_and_the_falling_loss(capsys):
     """How many of the mistakes each way of looking catches; run with -n 0 to see."""
     caught = {"verify.network": 0, "jax.test_util.check_grads, float32": 0, "the loss does not go down": 0}

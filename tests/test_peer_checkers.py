@@ -10,7 +10,7 @@ import fnn
 from mutants import MUTANTS, Mutant
 from test_mutations import sample
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def in_float64(mutant):

@@ -54,9 +54,9 @@ def fit_many(
     "seconds" are of all together. The results are those of ``fit`` one by one but for rounding: the products of all
     members are computed together, in another order of summation. A member that diverges leaves the others alone.
 
-    When to: what is too small to keep the device busy. On 2 CPU cores 16 networks 20-16-4, 784-30-10 or 784-64-64-10
-    with mini-batches of 10 take 0.6 to 0.8 of the time that they take one by one, and 784-64-64-10 with mini-batches of
-    128 takes 1.1 to 1.4: one by one is faster there (``python -m experiments.benchmarks.ensembles``).
+    When to: what is too small to keep the device busy. On 2 idle CPU cores 16 networks 20-16-4 with mini-batches of 10
+    take 0.57 of the time that they take one by one, 784-64-64-10 0.75, 784-30-10 0.87; with mini-batches of 128 and
+    other work on the cores, one by one may be the faster (``python -m experiments.benchmarks.ensembles``).
     Raises TypeError or ValueError that names the argument before anything is trained.
 
     >>> import fnn
