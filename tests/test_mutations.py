@@ -20,7 +20,7 @@ def reported(mutant: Mutant, **options) -> dict:
     return {(finding.kind, finding.layer): finding.note for finding in report.wrong}
 
 
-@pytest.mark.parametrize("mutant", some(MUTANTS, every=5), ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", some(MUTANTS, every=8), ids=lambda mutant: mutant.name)
 def test_every_mistake_is_found_where_it_was_made_and_recognised(mutant):
     found = reported(mutant)
     assert found.keys() == mutant.where

@@ -189,7 +189,7 @@ def test_a_right_transformer_block_passes(dtype):
     assert not jax.config.jax_enable_x64
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("stage", "mistake", "leaves", "note"), WRONG)
 def test_a_mistake_is_named_where_it_is_made(stage, mistake, leaves, note, dtype):
     report = check((stage, partial(CHAIN[stage].pullback, **mistake)), dtype=dtype)
