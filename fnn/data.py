@@ -22,7 +22,6 @@ from fnn.streams import CHUNK_BYTES, Batches, by_blocks, memory_mapped
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 
-
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MNIST_FILES = (
     ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

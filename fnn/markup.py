@@ -14,6 +14,7 @@ NUMBER = "text-align:right;padding:0 6px;border:0;white-space:nowrap"
 MATRIX = (
     "margin:0;width:auto;border-collapse:separate;border-spacing:0;border:solid;border-width:0 1px;border-radius:6px"
 )
+EXPONENT = re.compile(r"\^(?:\{(\w+)\}|(T))")
 RAISED = str.maketrans("0123456789T", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ")
 
 
@@ -67,13 +68,15 @@ def traced(layer: Any) -> str:
 
 def plain(latex: str) -> str:
     """LaTeX as used here in plain text, with raised digits."""
-    for command, character in PLAIN.items():
-        latex = latex.replace(command, character)
-    return re.sub(r"\^(?:\{(\w+)\}|(T))", lambda raised: (raised[1] or raised[2]).translate(RAISED), latex)
+    return EXPONENT.sub(lambda raised: (raised[1] or raised[2]).translate(RAISED), _in_characters(latex))
 
 
 def marked_up(latex: str) -> str:
     """The same in HTML."""
+    return EXPONENT.sub(lambda raised: f"<sup>{raised[1] or raised[2]}</sup>", html.escape(_in_characters(latex)))
+
+
+def _in_characters(latex: str) -> str:
     for command, character in PLAIN.items():
         latex = latex.replace(command, character)
-    return re.sub(r"\^(?:\{(\w+)\}|(T))", lambda raised: f"<sup>{raised[1] or raised[2]}</sup>", html.escape(latex))
+    return latex

@@ -23,7 +23,7 @@ from fnn.numbers import whole
 from fnn.precision import require as require_precision
 from fnn.train.evaluation import Record, evaluator, folded, require_network
 from fnn.train.feed import feed_of
-from fnn.train.loop import mean_loss, require_optimizer, run, start
+from fnn.train.loop import mean_loss, require_training, run, start
 from fnn.train.metrics import Metrics
 from fnn.train.spread import Spread
 from fnn.train.watch import non_finite
@@ -154,13 +154,9 @@ def fit(
 def _checked(params, optimizer, loss, reduction, precision, dropout, key, callback):
     """The parameters, layers as a tuple; raises unless all arguments are what they must be."""
     params = require_network(params)
-    checks.loss_like(loss)
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    require_training(params, optimizer, loss, reduction, dropout)
     checks.prng_key(key)
-    require_optimizer(optimizer)
     require_precision(precision, params)
-    if dropout is not None:
-        kind(params).probabilities(dropout, params)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a function of a fnn.train.State, got {callback!r}")
     return params

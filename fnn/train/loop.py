@@ -137,6 +137,15 @@ def shuffle(key, epoch: int, examples: int, batch_size: int) -> np.ndarray:
     return order.reshape(steps, batch_size).astype(np.int32)
 
 
+def require_training(params, optimizer, loss, reduction, dropout) -> None:
+    """Raise TypeError or ValueError unless a network can be trained so; params: of a network that is checked."""
+    checks.loss_like(loss)
+    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    require_optimizer(optimizer)
+    if dropout is not None:
+        kind(params).probabilities(dropout, params)
+
+
 def require_optimizer(optimizer) -> None:
     """Raise TypeError unless ``optimizer`` is one of optax's kind."""
     if isinstance(optimizer, type) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):

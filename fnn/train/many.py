@@ -20,7 +20,7 @@ from fnn.losses import Loss
 from fnn.numbers import number, whole
 from fnn.train.epochs import STATISTICS_EXAMPLES
 from fnn.train.evaluation import Record, folded, judged, means, named, require_network
-from fnn.train.loop import inputs, mean_loss, require_optimizer, shuffle, start, take_step
+from fnn.train.loop import inputs, mean_loss, require_training, shuffle, start, take_step
 
 STACKED = "write jax.vmap(lambda key: fnn.init(key, sizes))(keys)"
 INJECTED = "write optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)"
@@ -72,11 +72,7 @@ def fit_many(
     started = time.perf_counter()
     members = _require_keys(keys)
     params, first = _stacked(params, members)
-    checks.loss_like(loss)
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
-    require_optimizer(optimizer)
-    if dropout is not None:
-        kind(first).probabilities(dropout, first)
+    require_training(first, optimizer, loss, reduction, dropout)
     data = _in_memory(data, first, loss, "data")
     batch_size = whole("batch_size", batch_size, len(data), "examples")
     epochs = whole("epochs", epochs)
