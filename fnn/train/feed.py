@@ -16,7 +16,7 @@ from fnn.losses import Loss
 from fnn.numbers import whole
 from fnn.streams import Batches
 from fnn.train.drawn import Drawn
-from fnn.train.loop import shuffle
+from fnn.train.loop import sample_rows, shuffle
 from fnn.train.prefetch import Chunk, Packed, Prefetched
 
 
@@ -34,19 +34,16 @@ class InMemory:
 
     def __init__(self, data: Dataset, batch_size: int):
         self.x, self.y = jnp.asarray(data.x), jnp.asarray(data.y)
+        self.arrays = self.x, self.y
         self.scale, self.batch_size, self.examples = data.scale, batch_size, len(data)
 
     def sample(self, key: Array, examples: int) -> Array:
         """x of the first mini-batches of a shuffle of its own: (count, B, n)."""
-        return self.x[shuffle(key, 0, len(self.x), self.batch_size)[: max(1, examples // self.batch_size)]]
+        return self.x[sample_rows(key, self.examples, self.batch_size, examples)]
 
     def chunks(self, key: Array, epoch: int) -> Iterator[tuple[int, Chunk]]:
         """Pairs of a chunk's first step and its mini-batches."""
         yield 0, (self.x, self.y, shuffle(key, epoch, len(self.x), self.batch_size))
-
-    @property
-    def arrays(self) -> tuple:
-        return self.x, self.y
 
     def close(self) -> None:
         pass
@@ -57,18 +54,14 @@ class Streamed(Prefetched):
 
     def __init__(self, data: Dataset, batch_size: int, chunk_bytes: int):
         super().__init__()
-        self.data, self.scale, self.batch_size, self.examples = data, data.scale, batch_size, len(data)
+        self.data, self.arrays = data, (data.x, data.y)
+        self.scale, self.batch_size, self.examples = data.scale, batch_size, len(data)
         of_step = batch_size * (data.x[:1].nbytes + data.y[:1].nbytes)
         self.steps = chunk_length(len(data) // batch_size, chunk_bytes // max(1, of_step))
 
-    @property
-    def arrays(self) -> tuple:
-        return self.data.x, self.data.y
-
     def sample(self, key: Array, examples: int) -> Array:
         """x of the first mini-batches of a shuffle of its own: (count, B, n)."""
-        order = shuffle(key, 0, len(self.data), self.batch_size)[: max(1, examples // self.batch_size)]
-        return jnp.asarray(gathered(self.data.x, order))
+        return jnp.asarray(gathered(self.data.x, sample_rows(key, self.examples, self.batch_size, examples)))
 
     def prepared(self, key: Array, epoch: int) -> Iterator[Packed]:
         order = shuffle(key, epoch, len(self.data), self.batch_size)

@@ -137,6 +137,11 @@ def shuffle(key, epoch: int, examples: int, batch_size: int) -> np.ndarray:
     return order.reshape(steps, batch_size).astype(np.int32)
 
 
+def sample_rows(key, examples: int, batch_size: int, enough: int) -> np.ndarray:
+    """The first mini-batches of a shuffle that no epoch has, of ``enough`` examples at most but one at least."""
+    return shuffle(key, 0, examples, batch_size)[: max(1, enough // batch_size)]
+
+
 def require_training(params, optimizer, loss, reduction, dropout) -> None:
     """Raise TypeError or ValueError unless a network can be trained so; params: of a network that is checked."""
     checks.loss_like(loss)

@@ -20,7 +20,7 @@ from fnn.losses import Loss
 from fnn.numbers import number, whole
 from fnn.train.epochs import STATISTICS_EXAMPLES
 from fnn.train.evaluation import Record, folded, judged, means, named, require_network
-from fnn.train.loop import inputs, mean_loss, require_training, shuffle, start, take_step
+from fnn.train.loop import inputs, mean_loss, require_training, sample_rows, shuffle, start, take_step
 
 STACKED = "write jax.vmap(lambda key: fnn.init(key, sizes))(keys)"
 INJECTED = "write optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)"
@@ -85,7 +85,8 @@ def fit_many(
     orders = partial(_orders, seeds, examples=len(data), batch_size=batch_size)
     samples = None
     if kind(first).has_norm(first):
-        samples = orders(0)[: max(1, STATISTICS_EXAMPLES // batch_size)]
+        of_members = [sample_rows(key, len(data), batch_size, STATISTICS_EXAMPLES) for key in seeds]
+        samples = np.stack(of_members, axis=1)
     held_out = _evaluator(validation, loss, x, samples, dropout, data.scale, members)
     params, states = jax.vmap(partial(start, optimizer))(params)
     states = states if rates is None else _with_rates(states, rates)
