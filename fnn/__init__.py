@@ -21,21 +21,32 @@ from fnn.activations import (
     Tanh,
     Threshold,
 )
-from fnn.backward import RULES, Rules, backprop, deltas, input_gradient, value_and_backprop
+from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm
-from fnn.display import summary
-from fnn.dropout import DropConnect, Dropout, Mask, sample_masks
+from fnn.dropout import DropConnect, Dropout, Mask
 from fnn.explanation import Explanation, explain
-from fnn.fold import fold, statistics
-from fnn.initializers import glorot_normal, glorot_uniform, he_normal, lecun_normal, standard_normal
+from fnn.functions import (
+    backprop,
+    deltas,
+    forward,
+    input_gradient,
+    pullback,
+    sample_masks,
+    trace,
+    value_and_backprop,
+)
+from fnn.inference import fold, statistics
+from fnn.initializers import init
+from fnn.layers import Dense, LayerTrace, Stack
 from fnn.losses import CrossEntropy, Huber, Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from fnn.network import Dense, LayerTrace, Stack, forward, init, trace
-from fnn.regression import least_squares
+from fnn.precision import BFLOAT16
 from fnn.stacking import stack, unstack
+from fnn.summary import summary
 
 __all__ = [
     "Activation",
     "backprop",
+    "BFLOAT16",
     "BatchNorm",
     "CrossEntropy",
     "deltas",
@@ -49,26 +60,22 @@ __all__ = [
     "forward",
     "Gaussian",
     "GELU",
-    "glorot_normal",
-    "glorot_uniform",
-    "he_normal",
     "Huber",
     "Identity",
     "init",
     "input_gradient",
     "LayerTrace",
     "LeakyReLU",
-    "least_squares",
-    "lecun_normal",
     "Loss",
     "Mask",
     "PiecewiseLinear",
     "Poisson",
     "ReLU",
+    "pullback",
     "Rules",
+    "RULES",
     "sample_masks",
     "statistics",
-    "RULES",
     "ScaledTanh",
     "Sigmoid",
     "SigmoidCrossEntropy",
@@ -81,7 +88,6 @@ __all__ = [
     "SquaredError",
     "Stack",
     "stack",
-    "standard_normal",
     "summary",
     "Tanh",
     "Threshold",
@@ -92,9 +98,11 @@ __all__ = [
     "curvature",
     "data",
     "graph",
+    "initializers",
     "implicit",
     "parallel",
     "per_example",
+    "regression",
     "train",
     "updates",
     "verify",

@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe, ports, target_arguments
+from fnn.checks.arrays import describe
+from fnn.checks.network import Ports
+from fnn.checks.numbers import number, whole
+from fnn.checks.targets import target_arguments
 from fnn.losses import Loss
-from fnn.numbers import number, whole
 from fnn.streams import CHUNK_BYTES, Batches, by_blocks, memory_mapped
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
@@ -132,7 +134,7 @@ def as_floats(x, dtype, scale: float):
     return x.astype(dtype) * dtype.type(scale) if scale != 1 else x.astype(dtype)
 
 
-def for_network(data, params, loss: Loss, name: str = "data") -> Dataset:
+def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
     """``data``, a Dataset or a pair (x, y), checked against the network and the loss that will use it."""
     if not isinstance(data, Dataset):
         if not isinstance(data, (tuple, list)) or len(data) != 2:
@@ -141,14 +143,14 @@ def for_network(data, params, loss: Loss, name: str = "data") -> Dataset:
             data = Dataset(*data)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
-    dtype, n_in, n_out = ports(params)
+    dtype, n_in, n_out = ports
     if data.x.shape[1] != n_in:
         raise ValueError(f"{name}: the network takes {n_in} inputs, got x of shape {data.x.shape}")
     if data.x.dtype not in (np.uint8, dtype):
         raise TypeError(
             f"{name}: expected x in {dtype} as the parameters have, got {data.x.dtype}; convert one of them"
         )
-    target_arguments(params, data.y, loss, f"{name}: y")
+    target_arguments(ports, data.y, loss, f"{name}: y")
     if data.y.ndim == 1 and n_out == 1:
         raise ValueError(
             f"{name}: a network with one output takes y of shape (N, 1), got labels of shape {data.y.shape}"

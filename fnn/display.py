@@ -1,19 +1,11 @@
 """What people look at: tables, as text in a terminal and as HTML in a notebook, and a progress bar."""
 
 import html
-import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import jax
-import numpy as np
-
-from fnn import checks
-from fnn.markup import spread
-from fnn.network import LayerTrace, Params
 
 CELL = "text-align:left;vertical-align:top;padding:2px 10px"  # notebooks and sites differ in what they give a table
 
@@ -50,58 +42,6 @@ class Table:
         return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>{footer}"
 
     __repr__ = __str__
-
-
-def count(params) -> int:
-    """The number of parameters: the sizes of all leaves of a pytree (B4).
-
-    Of a neuron with n weights and a bias n + 1, so that its error is a surface in n + 2 dimensions (B11 corrected).
-    """
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def summary(params: Params | Any) -> Table:
-    """The layers, their shapes and their numbers of parameters, or what a ``trace`` holds, as text and as HTML.
-
-    params: of layers, or of a graph; or what ``fnn.trace`` returned. Raises TypeError or ValueError for others.
-
-    >>> import jax, fnn
-    >>> fnn.summary(fnn.init(jax.random.key(0), (3, 4, 2)))
-    layer  inputs  outputs  activation         norm  parameters
-    -----  ------  -------  -----------------  ----  ----------
-    1      3       4        Sigmoid(beta=1.0)  -     16
-    2      4       2        Identity()         -     10
-    26 parameters, float32
-
-    Equation B4: a 3-4-2 network has 20 weights and 6 biases. Of a graph, its generations. Of a trace, the shape of
-    every array and the mean, the standard deviation and the range of its numbers.
-    """
-    if isinstance(params, tuple) and params and isinstance(params[0], LayerTrace):
-        return _of_trace(params)
-    if hasattr(params, "table"):  # parameters that show themselves
-        return params.table()
-    checks.layers(params)
-    rows, number = [], 1
-    for layer in params:
-        *run, n_out, n_in = layer.W.shape
-        last = number + math.prod(run) - 1
-        name = f"{number}–{last}" if run else str(number)  # of a stack, its first and last layer
-        norm = "-" if layer.norm is None else layer.norm.gradient
-        rows.append((name, f"{n_in:,}", f"{n_out:,}", str(layer.activation), norm, f"{count(layer):,}"))
-        number = last + 1
-    header = ("layer", "inputs", "outputs", "activation", "norm", "parameters")
-    return Table(header, tuple(rows), footer=f"{count(params):,} parameters, {params[0].W.dtype}")
-
-
-def _of_trace(passed: Sequence) -> Table:
-    """A row for every array of a trace; a stack, which has an axis of layers in front, is one entry of it."""
-    rows = [
-        (str(number), name, str(value.shape), *spread(np.asarray(value)))
-        for number, layer in enumerate(passed, 1)
-        for name, value in zip(layer._fields, layer)
-    ]
-    header = ("entry", "array", "shape", "mean", "deviation", "least", "largest")
-    return Table(header, tuple(rows), footer=f"{len(passed)} entries, {passed[0].a.dtype}")
 
 
 class Bar:

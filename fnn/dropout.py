@@ -144,12 +144,8 @@ def require_probability(name: str, p, dropout, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected {bounds}, got {values[()] if values.ndim == 0 else values}")
 
 
-def sample_masks(key: Array, params: Sequence, dropout: Dropout | DropConnect, batch: int) -> tuple[Mask, ...]:
-    """One :class:`Mask` per layer, drawn from ``key``, which is split by layer; the same key gives the same masks.
-
-    params: tuple of ``Dense``; batch: the number of examples. May be called under jit. Raises TypeError or
-    ValueError that names the argument.
-    """
+def layer_masks(key: Array, params: Sequence, dropout: Dropout | DropConnect, batch: int) -> tuple[Mask, ...]:
+    """One :class:`Mask` per layer, drawn from ``key``, which is split by layer."""
     masks, number = [], 0  # of the layer
     for layer, p in zip(params, probabilities(dropout, params)):
         *run, n_out, n_in = layer.W.shape

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn import checks
-from fnn.backward import RULES, run
+from fnn.backward import RULES
+from fnn.checks import network as checks
+from fnn.functions import results, trace
+from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
 from fnn.markup import grid, is_small, marked_up, matrix, numbers, plain, shape
-from fnn.network import Params, trace
 from fnn.stacking import unstack
 
 LINE = "text-align:left;vertical-align:middle;padding:2px 10px;white-space:nowrap"
@@ -131,7 +132,7 @@ def explain(params: Params, x: Array, y: Array, *, loss: Loss = SquaredError()) 
                 "fnn.explain(fnn.fold(params, fnn.statistics(params, batches)), x, y)"
             )
     params = unstack(params)
-    value, deltas, gradients, of_x = run(
+    value, deltas, gradients, of_x = results(
         ("loss", "deltas", "gradients", "input_gradient"), params, x, y, loss, "sum", None, RULES
     )
     passed = trace(params, x)

@@ -8,9 +8,17 @@ Pass functions that live in a module: a fresh lambda compiles ``init`` anew at e
 """
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax import Array
+
+from fnn.activations import Activation, Identity, Sigmoid
+from fnn.batchnorm import BatchNorm
+from fnn.checks.network import init_arguments, initial_weights
+from fnn.layers import Dense, Params, Stack, equal_neighbours, one_by_one
 
 
 def glorot_normal(key: Array, shape: tuple[int, int], dtype) -> Array:
@@ -39,3 +47,54 @@ def lecun_normal(key: Array, shape: tuple[int, int], dtype) -> Array:
 def standard_normal(key: Array, shape: tuple[int, ...], dtype) -> Array:
     """N(0, 1); ``fnn.init`` draws the biases from it too, as Nielsen's network.py does."""
     return jax.random.normal(key, shape, dtype)
+
+
+def init(
+    key: Array,
+    sizes: Sequence[int],
+    *,
+    activation: Activation = Sigmoid(),
+    output: Activation = Identity(),
+    initializer: Callable = glorot_normal,
+    batch_norm: str | None = None,
+    stack: bool = False,
+    dtype=jnp.float32,
+) -> Params:
+    """The parameters of a network with ``sizes = (n_0, n_1, …, n_L)``: one :class:`Dense` per layer.
+
+    key: ``jax.random.key(seed)``; activation: of every hidden layer; output: of the last one;
+    initializer: f(key, (n_out, n_in), dtype) → W, see ``fnn.initializers``; biases start at zero, and
+    at N(0, 1) with ``standard_normal``; batch_norm: "full" or "fixed" puts a :class:`BatchNorm` with γ = 1,
+    β = 0 in every hidden layer, whose bias, being of no effect there (S13), stays zero; stack: every run of hidden
+    layers with equal widths as one :class:`Stack`, with the same values; dtype: floating.
+
+    Raises TypeError or ValueError that names the argument.
+
+    >>> init(jax.random.key(0), (784, 30, 10))
+    (Dense(W=(30, 784), b=(30,), Sigmoid(beta=1.0), float32), Dense(W=(10, 30), b=(10,), Identity(), float32))
+    """
+    sizes, dtype = init_arguments(key, sizes, activation, output, initializer, batch_norm, stack, dtype)
+    params = _init(key, sizes, activation, output, initializer, batch_norm, dtype)
+    return params if stack else tuple(one for layer in params for one in one_by_one(layer, layer))
+
+
+@partial(jax.jit, static_argnums=range(1, 7))  # one compiled call: drawing layer by layer takes seconds
+def _init(key, sizes, activation, output, initializer, batch_norm, dtype):
+    def draw(i, n_in, n_out, hidden):
+        key_W, key_b = jax.random.split(jax.random.fold_in(key, i))
+        W = initial_weights(initializer(key_W, (n_out, n_in), dtype), (n_out, n_in), dtype)
+        b, norm = jnp.zeros(n_out, dtype), None
+        if hidden and batch_norm is not None:
+            norm = BatchNorm(jnp.ones(n_out, dtype), jnp.zeros(n_out, dtype), gradient=batch_norm)
+        elif initializer is standard_normal:
+            b = standard_normal(key_b, (n_out,), dtype)
+        return Dense(W, b, activation if hidden else output, norm)
+
+    shapes, layers = tuple(zip(sizes, sizes[1:])), []
+    for run in equal_neighbours([shape if shape[0] == shape[1] else None for shape in shapes]):
+        layer = partial(draw, n_in=shapes[run[0]][0], n_out=shapes[run[0]][1], hidden=run[-1] < len(shapes) - 1)
+        if len(run) == 1:
+            layers.append(layer(run[0]))
+        else:
+            layers.append(Stack(**vars(jax.vmap(layer)(jnp.asarray(run)))))
+    return tuple(layers)

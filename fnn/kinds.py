@@ -1,56 +1,102 @@
-"""The two kinds of network, layers and graphs, behind one table: for training, which serves both."""
+"""The two kinds of network, layers and graphs: the only place where they are told apart.
+
+Both give the same pure functions. x is (B, n_0) and what comes out has examples in rows; masks are as
+``Kind.arguments`` returned them.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from fnn import backward, checks, dropout, graph, network
-from fnn.fold import batch_moments, fold, kept_weights
-from fnn.graph import arguments, training
+from fnn import backward as layered
+from fnn import dropout, fold, layers, network
+from fnn.checks import network as checks
+from fnn.graph import arguments, graph, inference, passes
 
-AnyParams = TypeVar("AnyParams", bound=network.Params | graph.Network)
+AnyParams = TypeVar("AnyParams", bound=layers.Params | graph.GraphParams)
+
+
+class Outputs(NamedTuple):
+    """What the forward pass of either kind gives: σ, z and a of the output, (B, n_L), and all that comes before."""
+
+    activation: Any
+    z: Any
+    a: Any
+    passed: Any
+
+
+class Backward(NamedTuple):
+    """What the backward pass of either kind gives, of the sum over the examples."""
+
+    deltas: Any  # ∂/∂ψ
+    deltas_z: Any  # ∂/∂z
+    gradients: Any
+    input_gradient: Any
 
 
 class Kind(NamedTuple):
-    """The functions of one kind of network; each takes its parameters as ``fnn.forward`` takes those of layers."""
+    """The functions for one kind of network."""
 
-    require: Callable  # (params), raises unless they are of this kind
-    arguments: Callable  # (params, x, masks), as compiled functions take them
-    forward: Callable
-    value_and_backprop: Callable
-    probabilities: Callable
-    sample_masks: Callable
-    kept_weights: Callable
-    batch_moments: Callable
-    fold: Callable
-    has_norm: Callable
+    require: Callable  # (params): raises unless they are a network of this kind
+    arguments: Callable  # (params, x, masks, rules): what compiled functions take, in one form; raises what jit would hide
+    check: Callable  # (params, x, masks): raises unless they fit together; called while tracing
+    ports: Callable  # (params): dtype, number of inputs and outputs
+    forward: Callable  # (rules, params, x, masks) -> Outputs
+    trace: Callable  # (rules, params, x, masks)
+    backward: Callable  # (rules, params, masks, passed, delta_z) -> Backward
+    probabilities: Callable  # (dropout, params)
+    sample_masks: Callable  # (key, params, dropout, batch)
+    kept_weights: Callable  # (params, dropout): W p for W
+    norm_statistics: Callable  # (params, x) of one mini-batch
+    fold: Callable  # (params, statistics, dropout)
+    has_norm: Callable  # (params)
+
+
+def _forward(rules, params, x, masks) -> Outputs:
+    a, passed = network.forward_pass(rules, params, x, masks)
+    return Outputs(params[-1].activation, passed[-1][1].z, a, passed)
+
+
+def _trace(rules, params, x, masks) -> tuple:
+    return tuple(t for _, t in network.forward_pass(rules, params, x, masks)[1])
+
+
+def _backward(rules, params, masks, passed, delta_z) -> Backward:
+    g, pulled = layered.backward_pass(rules, params, masks, passed, delta_z)
+    return Backward(*zip(*pulled), g)
 
 
 LAYERS = Kind(
-    checks.layers,
-    checks.network_arguments,
-    network.forward,
-    backward.value_and_backprop,
-    dropout.probabilities,
-    dropout.sample_masks,
-    kept_weights,
-    batch_moments,
-    fold,
-    lambda params: any(layer.norm is not None for layer in params),
+    require=checks.layers,
+    arguments=checks.network_arguments,
+    check=checks.network,
+    ports=checks.ports,
+    forward=_forward,
+    trace=_trace,
+    backward=_backward,
+    probabilities=dropout.probabilities,
+    sample_masks=dropout.layer_masks,
+    kept_weights=fold.kept_weights,
+    norm_statistics=fold.norm_statistics,
+    fold=fold.fold_layers,
+    has_norm=lambda params: any(layer.norm is not None for layer in params),
 )
 GRAPH = Kind(
-    arguments.network,
-    arguments.forward,
-    graph.forward,
-    graph.value_and_backprop,
-    training.probability,
-    training.sample_masks,
-    training.kept_weights,
-    training.batch_moments,
-    training.fold,
-    lambda params: params.norm is not None,
+    require=arguments.network,
+    arguments=arguments.given,
+    check=arguments.check,
+    ports=arguments.ports,
+    forward=lambda *given: Outputs(*passes.forward(*given)),
+    trace=passes.trace,
+    backward=lambda *given: Backward(*passes.backward(*given)),
+    probabilities=inference.probability,
+    sample_masks=inference.sample_masks,
+    kept_weights=inference.kept_weights,
+    norm_statistics=inference.norm_statistics,
+    fold=inference.fold,
+    has_norm=lambda params: params.norm is not None,
 )
 
 
 def kind(params: Any) -> Kind:
     """The functions for these parameters."""
-    return GRAPH if isinstance(params, graph.Network) else LAYERS
+    return GRAPH if isinstance(params, graph.GraphParams) else LAYERS

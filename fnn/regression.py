@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
-from fnn.numbers import number
+from fnn.checks import arrays
+from fnn.checks.numbers import number
 
 
 def least_squares(A: Array, y: Array, rcond: float | None = None) -> Array:
@@ -70,12 +70,12 @@ def _as_printed(A, y):
 
 def _check(A, y) -> None:
     for name, array in (("A", A), ("y", y)):
-        checks.array(name, array)
+        arrays.array(name, array)
     if A.dtype not in (jnp.float32, jnp.float64):
-        raise TypeError(f"A: expected float32 or float64, got {checks.describe(A)}; write A.astype(jnp.float32)")
+        raise TypeError(f"A: expected float32 or float64, got {arrays.describe(A)}; write A.astype(jnp.float32)")
     if y.dtype != A.dtype:
         wanted = str(A.dtype)
-        raise TypeError(f"y: expected {wanted} as A has, got {checks.describe(y)}; write y.astype({wanted!r})")
+        raise TypeError(f"y: expected {wanted} as A has, got {arrays.describe(y)}; write y.astype({wanted!r})")
     if A.ndim != 2 or 0 in A.shape:
         raise ValueError(f"A: expected shape (m, n) with m, n >= 1, got {A.shape}; write A.reshape(len(y), -1)")
     if y.ndim not in (1, 2) or len(y) != len(A):

@@ -2,11 +2,8 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from fnn import checks
-from fnn.network import Dense, Params, Stack, one_by_one, runs
+from fnn.checks import network as checks
+from fnn.layers import Params, one_by_one, stack_layers
 
 
 def stack(params: Params) -> Params:
@@ -27,14 +24,7 @@ def stack(params: Params) -> Params:
     >>> bool(jnp.array_equal(fnn.forward(stack(params), jnp.ones(3)), fnn.forward(params, jnp.ones(3))))
     True
     """
-    layers = unstack(params)
-
-    def entry(run):
-        if len(run) == 1:
-            return layers[run[0]]
-        return Stack(**vars(jax.tree.map(lambda *leaves: jnp.stack(leaves), *(layers[i] for i in run))))
-
-    return tuple(map(entry, runs([_kind(layer) for layer in layers])))
+    return stack_layers(unstack(params))
 
 
 def unstack(params: Params, entries: Any = None) -> tuple:
@@ -55,9 +45,3 @@ def unstack(params: Params, entries: Any = None) -> tuple:
     if len(entries) != len(params):
         raise ValueError(f"entries: expected one for every entry of params, {len(params)}, got {len(entries)}")
     return tuple(one for layer, entry in zip(params, entries) for one in one_by_one(layer, entry))
-
-
-def _kind(layer: Dense) -> Any:
-    """What two layers have in common if they may be scanned: None if the layer may not."""
-    n_out, n_in = layer.W.shape
-    return (n_in, layer.W.dtype, jax.tree.structure(layer)) if n_out == n_in else None

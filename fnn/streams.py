@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fnn.checks import describe
-from fnn.numbers import number, whole
+from fnn.checks.arrays import describe
+from fnn.checks.numbers import number, whole
 
 CHUNK_BYTES = 1 << 24  # of streamed mini-batches: the device computes with one while the next is gathered
 BLOCK_BYTES = 1 << 24  # of rows whose values are checked together

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from fnn.numbers import number
+from fnn.checks.numbers import number
 
 Schedule = Callable[[Array], Any]
 

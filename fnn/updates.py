@@ -37,8 +37,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from fnn import checks
-from fnn.numbers import whole
+from fnn.checks import arrays
+from fnn.checks.numbers import whole
 from fnn.transforms import (
     Schedule,
     State,
@@ -197,23 +197,23 @@ def _value_and_gradient(f, x):
     """f(x), if it is a scalar and a gradient like x."""
     result = f(x)
     if not isinstance(result, tuple) or len(result) != 2:
-        got = checks.describe(result)
+        got = arrays.describe(result)
         raise TypeError(f"f: expected f(x) -> (value, gradient), got {got}; write jax.value_and_grad(f)")
     value, gradient = jax.tree.map(jnp.asarray, result)
     if value.shape != ():
-        raise ValueError(f"f: expected a scalar value, got {checks.describe(value)}; write jnp.sum(value)")
+        raise ValueError(f"f: expected a scalar value, got {arrays.describe(value)}; write jnp.sum(value)")
     expected, got = (str(jax.tree.structure(tree)) for tree in (x, gradient))
     if got != expected:
         raise ValueError(
             f"f: expected a gradient that is a {expected} as x0 is, got {got}; write jax.value_and_grad(f)"
         )
-    return value, jax.tree.map(lambda g, leaf: checks.same_shape(g, leaf, "f(x)[1], the gradient"), gradient, x)
+    return value, jax.tree.map(lambda g, leaf: arrays.same_shape(g, leaf, "f(x)[1], the gradient"), gradient, x)
 
 
 def _starting_point(leaf) -> Array:
     leaf = jnp.asarray(leaf) if isinstance(leaf, float) else leaf
     if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
-        got = checks.describe(leaf)
+        got = arrays.describe(leaf)
         raise TypeError(f"x0: expected floating arrays, or a float, got {got}; write x0=jnp.asarray(x0, jnp.float32)")
-    checks.array("x0", leaf)
+    arrays.array("x0", leaf)
     return jnp.asarray(leaf, leaf.dtype)  # a Python float's weak type would not survive the first step

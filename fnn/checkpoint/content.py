@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import checks
 from fnn.checkpoint.describe import digest, implementation, paths
+from fnn.checks import arrays
 
 FORMAT = "fnn run 1"
 
@@ -84,7 +84,7 @@ def key_data(key) -> dict | None:
     """A PRNG key as JSON."""
     if key is None:
         return None
-    checks.prng_key(key)
+    arrays.prng_key(key)
     data = np.asarray(jax.random.key_data(key)) if _is_key(key) else np.asarray(key)
     return {"implementation": implementation(key), "data": data.tolist()}
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.graph.structure import Structure
+from fnn.graph.graph import Graph
 
 SHOWN = 20  # differences that a message names at most
 
@@ -52,7 +52,7 @@ def paths(name: str, tree) -> list[str]:
 
 def static(value) -> str:
     """A static value as text that is equal for equal values in every process."""
-    if isinstance(value, Structure):  # its repr shows counts only
+    if isinstance(value, Graph):  # its repr shows counts only
         names = hashlib.sha256(repr((value.neurons, value.kinds)).encode() + value._digest)
         return f"{value} {names.hexdigest()}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

@@ -26,11 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import checks
 from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
 from fnn.checkpoint.describe import digest
-from fnn.network import Dense, Params, Stack
+from fnn.checks import network as checks
+from fnn.layers import Dense, Params, Stack
 
 __all__ = ["export", "load"]
 

@@ -12,7 +12,7 @@ from fnn import parallel
 from fnn.checkpoint import archive
 from fnn.checkpoint.describe import content, describe, key_text, static
 from fnn.checkpoint.store import Checkpoint, packed, resume
-from fnn.numbers import whole
+from fnn.checks.numbers import whole
 
 KEEP = 3  # epochs: the newest, and two in case it is damaged
 

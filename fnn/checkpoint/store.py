@@ -32,7 +32,7 @@ import numpy as np
 
 from fnn.checkpoint import archive, content
 from fnn.checkpoint.describe import describe, differences
-from fnn.numbers import whole
+from fnn.checks.numbers import whole
 
 
 class Checkpoint(NamedTuple):

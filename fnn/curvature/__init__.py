@@ -7,10 +7,10 @@
     kfac_factors           per layer A = E[ā āᵀ] and G = E[δ δᵀ], whose Kronecker product stands for the Fisher matrix
     hessian_trace          tr H by Hutchinson's random ±1 directions, with the standard error
 
-Everywhere: params, a tuple of ``Dense`` and ``Stack``, or a ``fnn.graph.Network``; x: (B, n_0) in the parameters'
-dtype; y, loss, masks: as in ``fnn.backprop`` or ``fnn.graph.backprop``; reduction: "mean" or "sum" over the examples.
+Everywhere: params, a tuple of ``Dense`` and ``Stack``, or a ``fnn.graph.GraphParams``; x: (B, n_0) in the parameters'
+dtype; y, loss, masks: as in ``fnn.backprop``; reduction: "mean" or "sum" over the examples.
 Results are pytrees like ``params``, or have one entry for each of theirs; what belongs to a ``Stack`` has an axis of
-layers. All may be called under jit and vmap. An activation or a loss of one's own needs ``second_derivative`` and
+layers. All may be called under jit and vmap. A custom activation or loss needs ``second_derivative`` and
 ``hessian``. Where an activation has a kink, σ'' is that of the two sides.
 
 On a graph every line of the R-operator is one of each neuron, with sums over its arrows for the products with W and V;
@@ -22,9 +22,9 @@ Raises TypeError or ValueError that names the argument.
 """
 
 from fnn.curvature.factors import KroneckerFactors, fisher_diagonal, gauss_newton_diagonal, kfac_factors
+from fnn.curvature.hutchinson import Estimate, HessianTrace, hessian_trace
 from fnn.curvature.products import gauss_newton_vp, hvp
 from fnn.curvature.tangents import TANGENTS, TangentRules
-from fnn.curvature.trace import Estimate, HessianTrace, hessian_trace
 
 __all__ = [
     "TANGENTS",

@@ -8,16 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks, kinds
+from fnn.checks import arrays, targets
+from fnn.checks import network as checks
 from fnn.curvature import graphs
-from fnn.curvature.products import Seed
-from fnn.dropout import Mask
-from fnn.graph import Network
-from fnn.kinds import AnyParams
+from fnn.functions import forward
+from fnn.kinds import GRAPH, AnyParams, kind
+from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.network import Masks, Params, forward_pass
-from fnn.per_example.factors import Factors, arguments, equal_weights, factors
-from fnn.per_example.gradients import kind
+from fnn.per_example.gradients import arguments, factors, outputs_of, sums
+from fnn.per_example.layers import Factors, equal_weights, require_shared_inputs
 
 
 class KroneckerFactors(NamedTuple):
@@ -36,7 +35,7 @@ def fisher_diagonal(
     y: Array | None = None,
     *,
     loss: Loss = SquaredError(),
-    masks: Masks | Mask = None,
+    masks=None,
     key: Array | None = None,
 ) -> AnyParams:
     """E[g ⊙ g] over the examples, the diagonal of the Fisher matrix: a pytree like ``params``, by (δ ⊙ δ)ᵀ (a ⊙ a).
@@ -52,7 +51,7 @@ def fisher_diagonal(
     (4, 3)
     """
     y = _target(params, x, y, loss, masks, key)
-    return _fisher_diagonal(*kind(params).arguments(params, x, y, loss, masks), loss=loss)
+    return _fisher_diagonal(*arguments(params, x, y, loss, masks), loss=loss)
 
 
 def gauss_newton_diagonal(
@@ -62,15 +61,15 @@ def gauss_newton_diagonal(
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
-    masks: Masks | Mask = None,
+    masks=None,
 ) -> AnyParams:
     """The diagonal of the Gauss–Newton matrix of :func:`gauss_newton_vp`, exactly: a pytree like ``params``.
 
     One backward pass for each output, together: for large outputs take ``fisher_diagonal`` with a key, whose
     expectation is the same for losses on logits. Arguments and errors: see ``fnn.curvature``.
     """
-    params, x, y, masks = kind(params).arguments(params, x, y, loss, masks)
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    params, x, y, masks = arguments(params, x, y, loss, masks)
+    arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     return _gauss_newton_diagonal(params, x, y, masks, loss=loss, reduction=reduction)
 
 
@@ -80,7 +79,7 @@ def kfac_factors(
     y: Array | None = None,
     *,
     loss: Loss = SquaredError(),
-    masks: Masks = None,
+    masks=None,
     key: Array | None = None,
 ) -> tuple[KroneckerFactors, ...]:
     """The Kronecker factors of every layer's Fisher matrix, bias included: one entry for each of ``params``.
@@ -96,18 +95,15 @@ def kfac_factors(
     >>> [(A.shape, G.shape) for A, G in kfac_factors(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))]
     [((4, 4), (4, 4)), ((5, 5), (2, 2))]
     """
-    if isinstance(params, Network):
+    if kind(params) is GRAPH:
         raise TypeError(
-            "params: kfac_factors takes layers, got a fnn.graph.Network, where every neuron has inputs of its own, so "
+            "params: kfac_factors takes layers, got a fnn.graph.GraphParams, where every neuron has inputs of its own, so "
             "that no matrix A is shared; write fisher_diagonal(params, x, y)"
         )
     y = _target(params, x, y, loss, masks, key)
-    return _kfac_factors(*arguments(params, x, y, loss, masks, arrows=False), loss=loss)
-
-
-def _outputs(params: Params, x: Array, masks):
-    a, passed = forward_pass(params, x, masks)
-    return params[-1].activation, passed[-1][1].z, a
+    params, x, y, masks = arguments(params, x, y, loss, masks)
+    require_shared_inputs(masks)
+    return _kfac_factors(params, x, y, masks, loss=loss)
 
 
 def _squares(J: list[Factors], product: Callable[[Array], Array], masks):
@@ -121,9 +117,9 @@ def _target(params, x, y, loss: Loss, masks, key) -> Array:
         raise TypeError("y, key: expected one of them; write y=y for the empirical Fisher matrix, or key=key to draw y")
     if y is not None:
         return y
-    checks.loss_like(loss)
-    checks.prng_key(key)
-    return _drawn(key, kinds.kind(params).forward(params, x, masks), loss=loss)
+    targets.loss_like(loss)
+    arrays.prng_key(key)
+    return _drawn(key, forward(params, x, masks=masks), loss=loss)
 
 
 @partial(jax.jit, static_argnames="loss")
@@ -133,34 +129,34 @@ def _drawn(key, a, *, loss):
 
 @partial(jax.jit, static_argnames="loss")
 def _fisher_diagonal(params, x, y, masks, *, loss):
-    of = kind(params)
-    return of.weighted_sums(params, of.factors(params, x, y, masks, loss), masks, equal_weights(x), power=2)
+    found = factors(params, x, y, masks, loss)
+    return sums(params).weighted_sums(params, found, masks, equal_weights(x), power=2)
 
 
 @partial(jax.jit, static_argnames=("loss", "reduction"))
 def _gauss_newton_diagonal(params, x, y, masks, *, loss, reduction):
-    of = kind(params)
-    outputs_of, squares_of = (graphs.outputs, graphs.squares) if isinstance(params, Network) else (_outputs, _squares)
-    activation, z, a = outputs_of(params, x, masks)
-    checks.target(y, a, loss)
-    outputs = jnp.eye(a.shape[1], dtype=a.dtype)
+    outputs, own = outputs_of(params, x, masks), sums(params)
+    activation, z, a = outputs[:3]
+    targets.target(y, a, loss)
+    units = jnp.eye(a.shape[1], dtype=a.dtype)
 
     def at_output(unit):  # a column of ∂²L/∂z² but for σ'', of every example
         dz = jnp.broadcast_to(unit, z.shape)
         return loss.gauss_newton(activation, z, a, y, activation.pushforward(dz, z, a))
 
     def pull(unit):  # the factors of ∂z^L_o/∂θ
-        return of.factors(params, x, jnp.broadcast_to(unit, z.shape), masks, Seed())
+        return own.factors(params, masks, outputs, jnp.broadcast_to(unit, z.shape))
 
-    H, J = jax.vmap(at_output)(outputs), jax.vmap(pull)(outputs)  # the outputs in front
+    H, J = jax.vmap(at_output)(units), jax.vmap(pull)(units)  # the outputs in front
 
     def product(v: Array) -> Array:
         """Σ_op H_op v_o ⊙ v_p of each example."""
         return jnp.einsum("obp,o...bj,p...bj->...bj", H, v, v)
 
     weights = equal_weights(x) if reduction == "mean" else jnp.ones(len(x), x.dtype)
+    squares_of = graphs.squares if kind(params) is GRAPH else _squares
     squares, arrows = squares_of(J, product, masks)
-    return of.weighted_sums(params, squares, arrows, weights)
+    return own.weighted_sums(params, squares, arrows, weights)
 
 
 @partial(jax.jit, static_argnames="loss")

@@ -22,29 +22,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.activations import Activation
 from fnn.backward import RULES
+from fnn.checks import targets
 from fnn.curvature.tangents import TANGENTS, TangentRules
 from fnn.dropout import Mask, masked
-from fnn.graph import Network
-from fnn.graph import arguments as graph_arguments
-from fnn.graph.passes import leaves, states_and_outputs, with_mask
-from fnn.graph.plan import Index, Layout, plan
-from fnn.graph.recursion import (
-    Leaves,
-    States,
-    backward_pass,
-    by_neurons,
-    by_rows,
-    each,
-    norm_by_rows,
-    sweep,
-    weight_gradients,
-)
+from fnn.functions import like_examples
+from fnn.graph.graph import GraphParams
+from fnn.graph.passes import Given, leaves, states_and_outputs, with_mask
+from fnn.graph.plan import Index, Layout
+from fnn.graph.recursion import Leaves, States, by_neurons, by_rows, each, norm_by_rows, sweep, weight_gradients
 from fnn.graph.schedule import Run
+from fnn.kinds import Outputs as PassedOutputs
 from fnn.losses import Loss
-from fnn.network import target_rows
-from fnn.per_example.graphs import Factors, Planned
+from fnn.per_example.graphs import Factors
 
 SUMS = ("psi", "input_gradient", "weight_gradient")  # the rules that take a layer's matrix
 
@@ -81,23 +71,17 @@ class LambdaTangents(NamedTuple):
     beta: Array | None
 
 
-def arguments(params: Network, x, masks) -> tuple[Network, Array, Planned]:
-    """(params, x, masks) as the compiled functions take them."""
-    _, x, mask = graph_arguments.forward(params, x, masks)
-    return params, x, Planned(mask, plan(params.graph).tables, params.graph.arrows)
-
-
-def hvp(params: Network, x: Array, y: Array, v: Network, masks: Planned, loss: Loss, reduction: str, rules) -> Network:
+def hvp(params: GraphParams, x: Array, y: Array, v: GraphParams, masks: Given, loss: Loss, reduction: str, rules) -> GraphParams:
     """The Hessian times v: λ and o times the changes of the other, summed over the examples."""
     replaced = [name for name in SUMS if getattr(rules, name) is not getattr(TANGENTS, name)]
     if replaced:
         raise ValueError(
-            f"rules.{replaced[0]}: expected that of curvature.TANGENTS, for the sums over a graph's arrows are no "
+            f"rules.{replaced[0]}: expected that of curvature.TANGENTS, because the sums over a graph's arrows are no "
             f"products of matrices; write rules._replace({replaced[0]}=TANGENTS.{replaced[0]})"
         )
-    layout, index = plan(params.graph).layout, masks.tables
-    at, tangents, (z, a, dz, da) = _forward(params, x, v, masks, rules)
-    y = target_rows(y, x, a, loss)
+    layout, index = masks.layout(params), masks.tables
+    at, tangents, (z, a, dz, da) = _forward(params, jnp.atleast_2d(x), v, masks, rules)
+    y = targets.target_rows(y, like_examples(a, x), loss)
     direct = RULES.output_delta(loss, layout.output, z, a, y).T
     d_direct = rules.output_delta(loss, layout.output, z, a, y, dz, da).T
     found = lambda_tangents(layout, index, at, tangents, direct, d_direct, rules)
@@ -106,44 +90,30 @@ def hvp(params: Network, x: Array, y: Array, v: Network, masks: Planned, loss: L
     return _like(params, masks, rules, _scale(a, reduction), by_arrow, found.d_lam, found.gamma, found.beta)
 
 
-def gauss_newton_vp(
-    params: Network, x: Array, y: Array, v: Network, masks: Planned, loss: Loss, reduction: str
-) -> Network:
-    """The Gauss–Newton matrix times v: an ordinary backward pass from the (∂²L/∂a²) J v of the outputs."""
-    layout, (mask, index, _) = plan(params.graph).layout, masks
+def output_tangent(params: GraphParams, v: GraphParams, x: Array, masks: Given) -> tuple[PassedOutputs, Array]:
+    """The forward pass, and the change of the outputs along v."""
     at, _, (z, a, _, da) = _forward(params, x, v, masks, TANGENTS)
-    direct = loss.gauss_newton(layout.output, z, a, target_rows(y, x, a, loss), da).T
-    units = None if mask.units is None else mask.units.T
-    lam, gamma, beta = backward_pass(layout, index, at.leaves, at.states, units, direct, RULES)
-    by_arrow = weight_gradients(layout, index, lam, at.states.o, RULES)
-    return _like(params, masks, RULES, _scale(a, reduction), by_arrow, lam, gamma, beta)
+    return PassedOutputs(masks.layout(params).output, z, a, at.states), da
 
 
-def outputs(params: Network, x: Array, masks: Planned) -> tuple[Activation, Array, Array]:
-    """The activation, z and a of the outputs, (B, n_L)."""
-    layout, (mask, index, _) = plan(params.graph).layout, masks
-    _, z, a = states_and_outputs(layout, index, with_mask(leaves(params), mask), x, mask.units)
-    return layout.output, z, a
-
-
-def squares(J: Factors, product: Callable[[Array], Array], masks: Planned) -> tuple[Factors, Planned]:
+def squares(J: Factors, product: Callable[[Array], Array], masks: Given) -> tuple[Factors, Given]:
     """From the factors of every output's derivatives, in front, those of the Gauss–Newton diagonal, and their masks."""
     arrows = None if masks.mask.arrows is None else masks.mask.arrows**2
     by_gamma, by_beta = map(product, J.by_norm) if J.by_norm else (None, None)
-    return Factors(product(J.lam), J.o[0] ** 2, by_gamma, by_beta), masks._replace(mask=Mask(arrows=arrows))
+    return Factors(product(J.lam), J.o[0] ** 2, by_gamma, by_beta), replace(masks, mask=Mask(arrows=arrows))
 
 
-def by_neuron(masks: Planned, products: Network) -> Array:
+def by_neuron(masks: Given, products: GraphParams) -> Array:
     """The sum over what belongs to each neuron, its bias, the arrows into it, γ and β: (N,)."""
     own = products.biases if products.norm is None else products.biases + products.norm.gamma + products.norm.beta
     return own.at[masks.arrows[:, 1]].add(products.weights)
 
 
-def _forward(params: Network, x: Array, v: Network, masks: Planned, rules: TangentRules):
+def _forward(params: GraphParams, x: Array, v: GraphParams, masks: Given, rules: TangentRules):
     """Where the changes are taken, R{states}, and what the outputs are."""
-    layout, (mask, index, _) = plan(params.graph).layout, masks
+    layout, mask, index = masks.layout(params), masks.mask, masks.tables
     w, along = (with_mask(leaves(of), mask) for of in (params, v))
-    states, z, a = states_and_outputs(layout, index, w, jnp.atleast_2d(x), mask.units)
+    states, z, a = states_and_outputs(layout, index, w, x, mask.units)
     units, every_a = None, states.o
     if mask.units is not None:
         units = by_rows(layout, index, mask.units.T)
@@ -154,9 +124,9 @@ def _forward(params: Network, x: Array, v: Network, masks: Planned, rules: Tange
     return at, tangents, Outputs(z, a, dz, rules.activation(dz, layout.output, z, a))
 
 
-def _like(params: Network, masks: Planned, rules, scale: float, by_arrow: Array, lam: Array, gamma, beta) -> Network:
+def _like(params: GraphParams, masks: Given, rules, scale: float, by_arrow: Array, lam: Array, gamma, beta) -> GraphParams:
     """A pytree like ``params``, times ``scale``: of sums over the examples, (M,) and (rows, 1), and of λ (rows, B)."""
-    layout, (mask, index, _), norm = plan(params.graph).layout, masks, params.norm
+    layout, mask, index, norm = masks.layout(params), masks.mask, masks.tables, params.norm
     if norm is not None:
         gamma, beta = (by_neurons(layout, index, of)[:, 0] * scale for of in (gamma, beta))
         norm = replace(norm, gamma=gamma, beta=beta)

@@ -1,6 +1,6 @@
 """Products of the Hessian and of the Gauss–Newton matrix with a direction; see ``fnn.curvature``."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,24 +8,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
-from fnn.backward import RULES, run
+from fnn.backward import RULES
+from fnn.checks import arrays, targets
+from fnn.checks import network as checks
 from fnn.curvature import graphs
 from fnn.curvature.tangents import TANGENTS, TangentRules
-from fnn.dropout import Mask, masked
-from fnn.graph import Network
-from fnn.kinds import AnyParams
+from fnn.dropout import masked
+from fnn.functions import given, like_examples
+from fnn.kinds import GRAPH, AnyParams, Outputs, kind
+from fnn.layers import Params, each
 from fnn.losses import Loss, SquaredError
-from fnn.network import Masks, Params, each, layer_forward, target_rows
-from fnn.per_example.kernels import Projection
-
-
-@dataclass(frozen=True)
-class Seed(Projection):
-    """δ^L = y whatever the output activation: a backward pass from a δ of one's own."""
-
-    def delta(self, activation, z, a, y):
-        return y
+from fnn.network import layer_forward
 
 
 def hvp(
@@ -36,7 +29,7 @@ def hvp(
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
-    masks: Masks | Mask = None,
+    masks=None,
     rules: TangentRules = TANGENTS,
 ) -> AnyParams:
     """The Hessian of C times v, by the R-operator: a pytree like ``params``, at the cost of two gradients.
@@ -64,7 +57,7 @@ def gauss_newton_vp(
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
-    masks: Masks | Mask = None,
+    masks=None,
 ) -> AnyParams:
     """The generalised Gauss–Newton matrix Σ_n Jᵀ (∂²L/∂a²) J times v: a pytree like ``params``.
 
@@ -79,10 +72,11 @@ def gauss_newton_vp(
 
 def arguments(params, x, y, v, loss: Loss, reduction: str, masks):
     """(params, x, y, v, masks) as the compiled functions take them."""
-    require = graphs.arguments if isinstance(params, Network) else checks.network_arguments
-    params, x, masks = require(params, x, masks)
-    checks.target_arguments(params, y, loss)
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    params, x, masks = given(params, x, masks, RULES)
+    of = kind(params)
+    of.require(params)
+    targets.target_arguments(of.ports(params), y, loss)
+    arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     return params, x, y, direction(v, params), masks
 
 
@@ -94,26 +88,24 @@ def direction(v, params):
     if expected != structure:
         raise TypeError(f"v: expected a pytree like params, {expected}, got {structure}; write jax.tree.map(f, params)")
     for i, (leaf, like) in enumerate(zip(leaves, jax.tree.leaves(params))):
-        checks.array(f"leaf {i} of v", leaf)
-        checks.same_shape(leaf, like, f"leaf {i} of v")
+        arrays.array(f"leaf {i} of v", leaf)
+        arrays.same_shape(leaf, like, f"leaf {i} of v")
     return v
 
 
 def forward_tangents(params: Params, v: Params, x: Array, masks, rules: TangentRules):
     """(a^L, R{a^L}), and for every entry of params a and R{a} of the layer below, its trace, R{ψ} and R{z}."""
-    checks.network(params, x, masks)
 
     def layer_tangent(carry, layer, v, mask):
         a, da = carry
-        out, (_, t) = layer_forward(a, layer, mask)
+        out, (_, t) = layer_forward(RULES, a, layer, mask)
         da_in = None if da is None else masked(da, mask.units)
         dpsi = rules.psi(t.a_in, da_in, masked(layer.W, mask.arrows), masked(v.W, mask.arrows), v.b)
         dz = dpsi if layer.norm is None else rules.normalise(layer.norm, v.norm, t.psi, dpsi)
         d_out = rules.activation(dz, layer.activation, t.z, t.a)
         return (out, d_out), (a, da, t, dpsi, dz)
 
-    a = jnp.atleast_2d(x)
-    carry: Any = (a, None)  # R{a⁰} = 0
+    carry: Any = (x, None)  # R{a⁰} = 0
     passed = []
     for layer, along, mask in zip(params, v, masks):
         carry, here = each(layer_tangent, carry, layer, along, mask)
@@ -123,10 +115,12 @@ def forward_tangents(params: Params, v: Params, x: Array, masks, rules: TangentR
 
 @partial(jax.jit, static_argnames=("loss", "reduction", "rules"))
 def hessian_product(params, x, y, v, masks, *, loss, reduction, rules):
-    if isinstance(params, Network):
+    of = kind(params)
+    of.check(params, x, masks)
+    if of is GRAPH:
         return graphs.hvp(params, x, y, v, masks, loss, reduction, rules)
-    (a, da), passed = forward_tangents(params, v, x, masks, rules)
-    y = target_rows(y, x, a, loss)
+    (a, da), passed = forward_tangents(params, v, jnp.atleast_2d(x), masks, rules)
+    y = targets.target_rows(y, like_examples(a, x), loss)
     scale = 1 / len(a) if reduction == "mean" else 1
 
     def layer_backward(above, layer, v, mask, here):
@@ -162,11 +156,18 @@ def hessian_product(params, x, y, v, masks, *, loss, reduction, rules):
 
 @partial(jax.jit, static_argnames=("loss", "reduction"))
 def _gauss_newton_vp(params, x, y, v, masks, *, loss, reduction):
-    if isinstance(params, Network):
-        return graphs.gauss_newton_vp(params, x, y, v, masks, loss, reduction)
+    of = kind(params)
+    of.check(params, x, masks)
+    outputs, da = (graphs.output_tangent if of is GRAPH else output_tangent)(params, v, jnp.atleast_2d(x), masks)
+    y = targets.target_rows(y, like_examples(outputs.a, x), loss)
+    seed = loss.gauss_newton(*outputs[:3], y, da)  # of J v; what is left is Jᵀ
+    scale = 1 / len(da) if reduction == "mean" else 1
+    product = of.backward(RULES, params, masks, outputs.passed, seed).gradients
+    return jax.tree.map(lambda leaf: leaf * scale, product)
+
+
+def output_tangent(params: Params, v: Params, x: Array, masks) -> tuple[Outputs, Array]:
+    """The forward pass, and R{a^L} = J v."""
     (a, da), passed = forward_tangents(params, v, x, masks, TANGENTS)
-    y = target_rows(y, x, a, loss)
-    _, _, t, _, _ = passed[-1]
-    seed = loss.gauss_newton(params[-1].activation, t.z, a, y, da)  # of J v; what is left is Jᵀ
-    seed = seed.reshape(*x.shape[:-1], -1)
-    return run(("gradients",), params, x, seed, Seed(), reduction, masks, RULES)[0]
+    here = [(a_before, t) for a_before, _, t, _, _ in passed]
+    return Outputs(params[-1].activation, here[-1][1].z, a, here), da

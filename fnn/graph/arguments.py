@@ -3,28 +3,32 @@
 import jax
 import jax.numpy as jnp
 
-from fnn import checks
+from fnn.backward import RULES
+from fnn.checks import arrays
+from fnn.checks import network as checks
+from fnn.checks.numbers import number
 from fnn.dropout import Mask
-from fnn.graph.graph import Network
-from fnn.numbers import number
+from fnn.graph import passes
+from fnn.graph.graph import GraphParams
+from fnn.graph.passes import Given
 
 
 def network(params) -> None:
-    """Raise unless ``params`` is a :class:`Network` whose leaves are arrays, one number per arrow and per neuron."""
-    if not isinstance(params, Network):
+    """Raise unless ``params`` is a :class:`GraphParams` whose leaves are arrays, one number per arrow and per neuron."""
+    if not isinstance(params, GraphParams):
         raise TypeError(
-            f"params: expected a fnn.graph.Network, got {checks.describe(params)}; write graph.init(jax.random.key(0))"
+            f"params: expected a fnn.graph.GraphParams, got {arrays.describe(params)}; write graph.init(jax.random.key(0))"
         )
     arrows, neurons = params.graph.arrows.shape[:1], (len(params.graph),)
     leaves = {"weights": (params.weights, arrows), "biases": (params.biases, neurons)}
     if params.norm is not None:
         if not (hasattr(params.norm, "gamma") and hasattr(params.norm, "beta")):
-            raise TypeError(f"params.norm: expected a fnn.BatchNorm or None, got {checks.describe(params.norm)}")
-        checks.one_of("params.norm.gradient", params.norm.gradient, checks.GRADIENTS)
+            raise TypeError(f"params.norm: expected a fnn.BatchNorm or None, got {arrays.describe(params.norm)}")
+        arrays.one_of("params.norm.gradient", params.norm.gradient, checks.GRADIENTS)
         number("BatchNorm", "params.norm.eps", params.norm.eps, above=0)
         leaves |= {"norm.gamma": (params.norm.gamma, neurons), "norm.beta": (params.norm.beta, neurons)}
     for name, (leaf, shape) in leaves.items():
-        checks.array(f"params.{name}", leaf)
+        arrays.array(f"params.{name}", leaf)
         if leaf.shape != shape:
             what = "arrow" if name == "weights" else "neuron"
             raise ValueError(
@@ -36,14 +40,32 @@ def network(params) -> None:
         raise TypeError(f"params.weights: expected a floating dtype, got {params.weights.dtype}; write graph.init(key)")
 
 
-def forward(params, x, masks) -> tuple[Network, jax.Array, Mask]:
-    """(params, x, mask) as the compiled functions take them."""
-    network(params)
-    checks.floating("x", x, params)
-    batch = checks.examples(x, len(params.graph.inputs))
+def ports(params: GraphParams) -> checks.Ports:
+    """The dtype, and the numbers of inputs and outputs."""
+    return checks.Ports(params.weights.dtype, len(params.graph.inputs), len(params.graph.outputs))
+
+
+def given(params, x, masks, rules) -> tuple[GraphParams, jax.Array, Given]:
+    """(params, x, masks) as the compiled functions take them."""
+    if rules.affine is not RULES.affine:
+        raise ValueError(
+            "rules.affine: expected that of fnn.RULES, because a graph adds up arrow by arrow and not by a product of "
+            "matrices; write rules._replace(affine=fnn.RULES.affine), or take layers from fnn.init"
+        )
     mask = Mask() if masks is None else masks
+    if not arrays.plain((params, x, mask)) or not isinstance(mask, Mask):
+        network(params)
+        checks.floating("x", x, ports(params))
+        checks.mask_argument("masks", mask)
+    return params, x, passes.given(params, mask, rules)
+
+
+def check(params: GraphParams, x: jax.Array, masks: Given) -> None:
+    """Raise unless the parameters, x and the mask fit together; called while tracing."""
+    network(params)
+    checks.floating("x", x, ports(params))
+    batch, mask = checks.examples(x, len(params.graph.inputs)), masks.mask
     checks.mask_argument("masks", mask)
     checks.mask_shapes("masks", mask, len(params.graph), params.weights.shape, params.weights.dtype, batch)
     if params.norm is not None and checks.whole_batch(params.norm, batch) < 2:
         raise ValueError(f"x: params has a batch norm, which needs at least 2 examples, got {batch}")
-    return params, x, mask

@@ -8,17 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn import checks
 from fnn.activations import Activation, Identity, Sigmoid
 from fnn.batchnorm import BatchNorm
-from fnn.display import Table
-from fnn.graph.drawn import drawn_arrows
+from fnn.checks import arrays
+from fnn.checks import network as checks
+from fnn.checks.numbers import floating_dtype, layer_sizes, number
+from fnn.graph.random import drawn_arrows
 from fnn.graph.structure import Structure
-from fnn.network import Params
-from fnn.numbers import floating_dtype, layer_sizes, number
+from fnn.layers import Params
 from fnn.stacking import unstack
-
-GENERATIONS_SHOWN = 10  # of a summary, at either end
 
 
 class Graph(Structure):
@@ -45,26 +43,26 @@ class Graph(Structure):
     >>> graph = Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])
     >>> graph
     Graph(3 neurons, 3 arrows, 3 generations, 1 inputs, 1 outputs)
-    >>> fnn.graph.forward(graph.init(jax.random.key(0)), jnp.ones((5, 1))).shape
+    >>> fnn.forward(graph.init(jax.random.key(0)), jnp.ones((5, 1))).shape
     (5, 1)
     """
 
-    def init(self, key: Array, *, gain: float = 1.0, batch_norm: str | None = None, dtype=jnp.float32) -> "Network":
-        """Parameters: weights from N(0, gain² 2/(n_in + n_out)), biases zero; a :class:`Network`.
+    def init(self, key: Array, *, gain: float = 1.0, batch_norm: str | None = None, dtype=jnp.float32) -> "GraphParams":
+        """Parameters: weights from N(0, gain² 2/(n_in + n_out)), biases zero; a :class:`GraphParams`.
 
         n_in: the number of arrows into the target, n_out: of those out of the source; in a layered graph that is
         Glorot's initialisation. gain > 0: √2 suits ReLU. batch_norm: "full" or "fixed" normalises ψ of every
         neuron that is neither input nor output, with γ = 1, β = 0. Raises TypeError or ValueError.
         """
-        checks.prng_key(key)
+        arrays.prng_key(key)
         gain, dtype = number("init", "gain", gain, above=0), floating_dtype(dtype)
-        checks.one_of("batch_norm", batch_norm, (None, *checks.GRADIENTS))
+        arrays.one_of("batch_norm", batch_norm, (None, *checks.GRADIENTS))
         source, target = self.arrows.T
         fans = np.bincount(source, minlength=len(self))[source] + np.bincount(target, minlength=len(self))[target]
         weights = jax.random.normal(key, source.shape, dtype) * jnp.asarray(gain * np.sqrt(2 / fans), dtype)
         zeros = jnp.zeros(len(self), dtype)
         norm = None if batch_norm is None else BatchNorm(jnp.ones_like(zeros), zeros, gradient=batch_norm)
-        return Network(weights, zeros, self, norm)
+        return GraphParams(weights, zeros, self, norm)
 
     @classmethod
     def layered(
@@ -94,8 +92,8 @@ class Graph(Structure):
         return cls(np.concatenate(arrows), activations, range(sizes[0]), range(*first[-2:]))
 
     @classmethod
-    def from_layers(cls, params: Params) -> "Network":
-        """The same network as a graph, with the weights and biases of the layers, as a :class:`Network`.
+    def from_layers(cls, params: Params) -> "GraphParams":
+        """The same network as a graph, with the weights and biases of the layers, as a :class:`GraphParams`.
 
         params: a tuple of ``Dense`` without batch norm (``fnn.fold`` takes it away) and with elementwise activations.
         Neurons and arrows are numbered as by :meth:`layered`. Raises TypeError or ValueError.
@@ -103,7 +101,7 @@ class Graph(Structure):
         >>> import fnn
         >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
         >>> network = Graph.from_layers(params)
-        >>> bool(jnp.allclose(fnn.graph.forward(network, jnp.ones(3)), fnn.forward(params, jnp.ones(3))))
+        >>> bool(jnp.allclose(fnn.forward(network, jnp.ones(3)), fnn.forward(params, jnp.ones(3))))
         True
         """
         params = unstack(params)
@@ -117,7 +115,7 @@ class Graph(Structure):
         activations = [Identity()] * sizes[0] + [layer.activation for layer in params for _ in layer.b]
         graph = cls(plain.arrows, activations, plain.inputs, plain.outputs)
         biases = [jnp.zeros(sizes[0], params[0].b.dtype), *(layer.b for layer in params)]
-        return Network(jnp.concatenate([layer.W.ravel() for layer in params]), jnp.concatenate(biases), graph)
+        return GraphParams(jnp.concatenate([layer.W.ravel() for layer in params]), jnp.concatenate(biases), graph)
 
     @classmethod
     def from_networkx(cls, G, activation: Activation = Sigmoid(), output: Activation = Identity()) -> "Graph":
@@ -128,7 +126,7 @@ class Graph(Structure):
         "activation" wins. For other outputs write ``Graph(G.edges, activations, inputs, outputs)``.
         """
         if not (hasattr(G, "in_degree") and hasattr(G, "out_degree")):
-            raise TypeError(f"G: expected a networkx.DiGraph, got {checks.describe(G)}")
+            raise TypeError(f"G: expected a networkx.DiGraph, got {arrays.describe(G)}")
         inputs = [n for n, degree in G.in_degree() if degree == 0]
         outputs = [n for n, degree in G.out_degree() if degree == 0]
         last = set(outputs)
@@ -169,13 +167,13 @@ def _all_pairs(sources, targets) -> np.ndarray:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False, repr=False)
-class Network:
+class GraphParams:
     """Parameters that know their graph: a pytree with leaves weights, biases and, if any, the batch norm's γ and β.
 
     weights: (M,), in the order of ``graph.arrows``: w_kl for the arrow l → k. biases: (N,), in the order of
     ``graph.neurons``; an input has none, and its entry is not used. norm: None, or a :class:`fnn.BatchNorm` with
     γ, β (N,) for every neuron that is neither input nor output; the others' entries are not used. One floating
-    dtype. Gradients have the same structure. Nothing is checked here; ``fnn.graph.forward`` checks.
+    dtype. Gradients have the same structure. Nothing is checked here; ``fnn.forward`` checks.
     """
 
     weights: Array
@@ -185,36 +183,4 @@ class Network:
 
     def __repr__(self) -> str:
         norm = "" if self.norm is None else f", norm={self.norm.gradient}"
-        return f"Network({self.graph}{norm}, {getattr(self.weights, 'dtype', self.weights)})"
-
-    @property
-    def ports(self) -> checks.Ports:
-        """The dtype, and the numbers of inputs and outputs."""
-        return checks.Ports(self.weights.dtype, len(self.graph.inputs), len(self.graph.outputs))
-
-    def table(self) -> Table:
-        """What ``fnn.summary`` shows: the generations, their neurons, and the arrows into them.
-
-        >>> from fnn import ReLU, summary
-        >>> summary(Graph.layered((3, 4, 2), ReLU(), skips=[(0, 2)]).init(jax.random.key(0)))
-        generation  neurons  arrows into  activations  norm
-        ----------  -------  -----------  -----------  ----
-        0           3        0            -            -
-        1           4        12           ReLU()       -
-        2           2        14           Identity()   -
-        26 weights and 6 biases, float32
-        """
-        graph, rows = self.graph, []
-        into = np.bincount(graph.generation[graph.arrows[:, 1]], minlength=graph.generation.max() + 1)
-        for generation, arrows in enumerate(into.tolist()):
-            neurons = np.flatnonzero(graph.generation == generation)
-            kinds = [str(graph.kinds[k]) for k in np.unique(graph.kind[neurons])] if generation else ["-"]
-            normed = self.norm is not None and graph.hidden[neurons].any()
-            norm = self.norm.gradient if self.norm is not None and normed else "-"
-            rows.append((str(generation), f"{len(neurons):,}", f"{arrows:,}", ", ".join(kinds), norm))
-        if len(rows) > 2 * GENERATIONS_SHOWN:
-            rows[GENERATIONS_SHOWN:-GENERATIONS_SHOWN] = [("...",) * 5]
-        norms = f", {2 * int(graph.hidden.sum()):,} of batch norms" if self.norm is not None else ""
-        biases = int((graph.generation > 0).sum())
-        footer = f"{len(graph.arrows):,} weights and {biases:,} biases{norms}, {self.weights.dtype}"
-        return Table(("generation", "neurons", "arrows into", "activations", "norm"), tuple(rows), footer=footer)
+        return f"GraphParams({self.graph}{norm}, {getattr(self.weights, 'dtype', self.weights)})"

@@ -1,22 +1,27 @@
-"""forward, trace, deltas and backprop of a graph: the public functions, and the two compiled ones beneath them."""
+"""The passes of a graph as pure functions, with examples in rows, as ``kinds`` wants them."""
 
-from dataclasses import replace
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
-from fnn.backward import RULES, Rules, require_rules
+from fnn.activations import Activation
+from fnn.backward import RULES, Rules
 from fnn.dropout import Mask, masked
-from fnn.graph import arguments
-from fnn.graph.graph import Network
+from fnn.graph.graph import GraphParams
 from fnn.graph.plan import Index, Layout, plan
-from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, each, forward_pass, weight_gradients
-from fnn.losses import Loss, SquaredError
-from fnn.network import target_rows
+from fnn.graph.recursion import (
+    Leaves,
+    States,
+    backward_pass,
+    by_neurons,
+    each,
+    forward_pass,
+    lambdas_of_inputs,
+    weight_gradients,
+)
 
 
 class Trace(NamedTuple):
@@ -27,122 +32,70 @@ class Trace(NamedTuple):
     a: Array
 
 
-def forward(params: Network, x: Array, masks: Mask | None = None) -> Array:
-    """The values of the output neurons, (B, n_L), or (n_L,) for a single example (equation S1).
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A graph's mask with what its passes look up: the plan's tables, and the arrows (M, 2). All but ``dense`` are arrays.
 
-    params: a :class:`Network`, from ``graph.init``; x: (B, n_0) or (n_0,) in the order of the graph's inputs and
-    in the parameters' dtype; masks: None, or a ``fnn.Mask`` with ``arrows`` (M,), which multiplies the weights
-    (S4), and ``units`` (B, N) or (1, N), which multiplies what a neuron's receivers see of it, and not the
-    network's output. Raises TypeError or ValueError that names the argument.
+    dense: whether every arrow is computed in a matrix, so that rules other than ours see all of them.
     """
-    _, x, mask = arguments.forward(params, x, masks)
-    layout, index = plan(params.graph)
-    return _forward(leaves(params), x, mask, index, layout=layout)
+
+    mask: Mask
+    tables: Index
+    arrows: Any
+    dense: bool = field(metadata={"static": True})
+
+    def layout(self, params: GraphParams) -> Layout:
+        """The static half of the plan to which the tables belong."""
+        return plan(params.graph, self.dense).layout
 
 
-def trace(params: Network, x: Array, masks: Mask | None = None) -> Trace:
-    """ψ, z and a of every neuron, a :class:`Trace` of (B, N), or (N,) for one example; arguments as in ``forward``."""
-    _, x, mask = arguments.forward(params, x, masks)
-    layout, index = plan(params.graph)
-    return _trace(leaves(params), x, mask, index, layout=layout)
+def given(params: GraphParams, mask: Mask = Mask(), rules: Rules = RULES) -> Given:
+    """What the passes over ``params`` with these rules are given."""
+    dense = rules != RULES
+    return Given(mask, plan(params.graph, dense).tables, params.graph.arrows, dense)
 
 
-def backprop(
-    params: Network,
-    x: Array,
-    y: Array,
-    *,
-    loss: Loss = SquaredError(),
-    reduction: str = "mean",
-    masks: Mask | None = None,
-    rules: Rules = RULES,
-) -> Network:
-    """The gradients ∂C/∂w of every arrow and ∂C/∂β of every neuron (equations S2, S3): a pytree like ``params``.
-
-    Every λ comes from the weights before any update (S11 corrected).
-
-    params, x, masks: as in :func:`forward`; y: (B, n_L) or (n_L,), or labels (B,); loss, reduction: as in
-    ``fnn.backprop``. rules: the equations; with any but ``fnn.RULES`` every arrow is computed in a matrix between
-    two generations, so that ``input_gradient`` and ``weight_gradient`` see all of them: meant for small graphs.
-
-    Compiled once for each layout of a graph, shapes, loss and reduction: equal graphs share it.
-
-    >>> import fnn
-    >>> graph = fnn.graph.Graph.layered((3, 4, 2), fnn.Tanh())
-    >>> fnn.graph.backprop(graph.init(jax.random.key(0)), jnp.ones((5, 3)), jnp.zeros((5, 2))).weights.shape
-    (20,)
-    """
-    return _run(("gradients",), params, x, y, loss, reduction, masks, rules)[0]
+def forward(rules: Rules, params: GraphParams, x: Array, given: Given) -> tuple[Activation, Array, Array, States]:
+    """σ, z and a of the outputs, (B, n_L), and the states of all neurons."""
+    layout = given.layout(params)
+    states, z, a = states_and_outputs(layout, given.tables, with_mask(leaves(params), given.mask), x, given.mask.units, rules)
+    return layout.output, z, a, states
 
 
-def value_and_backprop(
-    params: Network,
-    x: Array,
-    y: Array,
-    *,
-    loss: Loss = SquaredError(),
-    reduction: str = "mean",
-    masks: Mask | None = None,
-    rules: Rules = RULES,
-) -> tuple[Array, Network]:
-    """The loss C, a scalar, and its gradients; arguments as in :func:`backprop`."""
-    return _run(("loss", "gradients"), params, x, y, loss, reduction, masks, rules)
-
-
-def deltas(
-    params: Network, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Mask | None = None, rules: Rules = RULES
-) -> Array:
-    """λ_k = ∂(Σ_n L_n)/∂ψ_k of every neuron (S2, 4), (B, N) in the order of ``graph.neurons``, or (N,).
-
-    Of the sum over the examples, as ``fnn.deltas``. An input's λ is ∂L/∂x. Arguments as in :func:`backprop`.
-    """
-    return _run(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
-
-
-def input_gradient(
-    params: Network,
-    x: Array,
-    y: Array,
-    *,
-    loss: Loss = SquaredError(),
-    reduction: str = "mean",
-    masks: Mask | None = None,
-    rules: Rules = RULES,
-) -> Array:
-    """∂C/∂x, of x's shape; arguments as in :func:`backprop`."""
-    return _run(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]
-
-
-def leaves(params: Network) -> Leaves:
-    return Leaves(params.weights, params.biases, params.norm)
-
-
-def _run(want, params, x, y, loss, reduction, masks, rules):
-    _, x, mask = arguments.forward(params, x, masks)
-    checks.target_arguments(params, y, loss)
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
-    require_rules(rules)
-    layout, index = plan(params.graph, only_blocks=rules != RULES)
-    results = _backward(
-        leaves(params), x, y, mask, index, layout=layout, loss=loss, reduction=reduction, rules=rules, want=want
-    )
-    return tuple(Network(r.weights, r.biases, params.graph, r.norm) if isinstance(r, Leaves) else r for r in results)
-
-
-@partial(jax.jit, static_argnames="layout")
-def _forward(leaves: Leaves, x, mask: Mask, index: Index, *, layout: Layout):
-    *_, a = states_and_outputs(layout, index, with_mask(leaves, mask), jnp.atleast_2d(x), mask.units)
-    return a.reshape(*x.shape[:-1], -1)
-
-
-@partial(jax.jit, static_argnames="layout")
-def _trace(leaves: Leaves, x, mask: Mask, index: Index, *, layout: Layout):
-    states, *_ = states_and_outputs(layout, index, with_mask(leaves, mask), jnp.atleast_2d(x), mask.units)
+def trace(rules: Rules, params: GraphParams, x: Array, given: Given) -> Trace:
+    """ψ, z and a of every neuron."""
+    layout, index = given.layout(params), given.tables
+    *_, states = forward(rules, params, x, given)
     a = states.o
-    if mask.units is not None:
+    if given.mask.units is not None:
         a = each(layout, range(len(layout.kinds)), index.kind, lambda activation: activation.value(states.z))
     of_rows = (states.z if states.psi is None else states.psi), states.z, a
-    return Trace(*(by_neurons(layout, index, rows).T.reshape(*x.shape[:-1], -1) for rows in of_rows))
+    return Trace(*(by_neurons(layout, index, rows).T for rows in of_rows))
+
+
+def backward(rules: Rules, params: GraphParams, given: Given, states: States, delta_z: Array):
+    """λ of every neuron, (B, N), twice; the gradients; and λ of the inputs: of the sum over the examples.
+
+    delta_z: (B, n_L), any seed ∂/∂z of the outputs.
+    """
+    layout, mask, index = given.layout(params), given.mask, given.tables
+    weights, units = with_mask(leaves(params), mask), None if mask.units is None else mask.units.T
+    lambdas = backward_pass(layout, index, weights, states, units, delta_z.T, rules)
+    by_arrow = masked(weight_gradients(layout, index, lambdas.lam, states.o, rules), mask.arrows)
+    biases = rules.bias_gradient(by_neurons(layout, index, lambdas.lam).T)
+    norm = params.norm
+    if norm is not None:
+        gamma, beta = (by_neurons(layout, index, part)[:, 0] for part in (lambdas.gamma, lambdas.beta))
+        norm = replace(norm, gamma=gamma, beta=beta)
+    gradients = replace(params, weights=by_arrow, biases=jnp.where(index.computed, biases, 0), norm=norm)
+    lam = lambdas_of_inputs(layout, index, weights, units, lambdas, rules)
+    deltas = by_neurons(layout, index, lam).T
+    return deltas, deltas, gradients, lam[index.inputs].T
+
+
+def leaves(params: GraphParams) -> Leaves:
+    return Leaves(params.weights, params.biases, params.norm)
 
 
 def with_mask(leaves: Leaves, mask: Mask) -> Leaves:
@@ -150,53 +103,11 @@ def with_mask(leaves: Leaves, mask: Mask) -> Leaves:
     return leaves._replace(weights=masked(leaves.weights, mask.arrows))
 
 
-def states_and_outputs(layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None):
+def states_and_outputs(
+    layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None, rules: Rules = RULES
+) -> tuple[States, Array, Array]:
     """The states of all neurons, and z and a of the outputs, (B, n_L); units: None, or their mask, (B, N) or (1, N)."""
-    states = forward_pass(layout, index, leaves, x.T, None if units is None else units.T)
+    states = forward_pass(layout, index, leaves, x.T, None if units is None else units.T, rules)
     z = states.z[index.outputs].T
     a = states.o[index.outputs].T if units is None else layout.output.value(z)
-    return states, z, checks.same_shape(a, z, "the outputs' activation.value(z)")
-
-
-class Backward(NamedTuple):
-    """All that one backward pass yields."""
-
-    loss: Array
-    deltas: Array
-    gradients: Leaves
-    input_gradient: Array
-
-
-@partial(jax.jit, static_argnames=("layout", "loss", "reduction", "rules", "want"))
-def _backward(leaves: Leaves, x, y, mask: Mask, index: Index, *, layout, loss, reduction, rules, want):
-    rows = x.shape[:-1]  # (B,), or () for a single example
-    leaves = with_mask(leaves, mask)
-    states, z, a = states_and_outputs(layout, index, leaves, jnp.atleast_2d(x), mask.units)
-    y = target_rows(y, x, a, loss)
-    scale = 1 / len(a) if reduction == "mean" else 1
-    rules = checks.exact(rules)
-
-    direct = rules.output_delta(loss, layout.output, z, a, y).T
-    units = None if mask.units is None else mask.units.T
-    to_inputs = "deltas" in want or "input_gradient" in want
-    lambdas = backward_pass(layout, index, leaves, states, units, direct, rules, to_inputs=to_inputs)
-    gradients = _gradients(layout, index, leaves, states, lambdas, mask, rules)
-    value = jnp.sum(checks.loss_values(loss, a, y)) * scale
-    result = Backward(
-        value,
-        by_neurons(layout, index, lambdas.lam).T.reshape(*rows, -1),
-        jax.tree.map(lambda leaf: leaf * scale, gradients),
-        lambdas.lam[index.inputs].T.reshape(x.shape) * scale,
-    )
-    return tuple(getattr(result, name) for name in want)  # what is not wanted is not computed
-
-
-def _gradients(layout, index, leaves, states: States, lambdas, mask, rules) -> Leaves:
-    """Of the sum over the examples: S2 (2) and (3), and of a batch norm's γ and β."""
-    weights = masked(weight_gradients(layout, index, lambdas.lam, states.o, rules), mask.arrows)
-    biases = rules.bias_gradient(by_neurons(layout, index, lambdas.lam).T)
-    norm = None
-    if leaves.norm is not None:
-        gamma, beta = (by_neurons(layout, index, part)[:, 0] for part in (lambdas.gamma, lambdas.beta))
-        norm = replace(leaves.norm, gamma=gamma, beta=beta)
-    return Leaves(weights, jnp.where(index.computed, biases, 0), norm)
+    return states, z, a

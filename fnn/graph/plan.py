@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.activations import Activation
-from fnn.graph.each import Each
+from fnn.graph.per_neuron import PerNeuron
 from fnn.graph.schedule import Run, Tables, schedule
 from fnn.graph.structure import Structure
 
@@ -56,8 +56,8 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def plan(graph: Structure, only_blocks: bool = False) -> Plan:
-    """The plan of a graph, made once; ``only_blocks``: every arrow in a matrix, for rules that take matrices."""
+def plan(graph: Structure, dense: bool = False) -> Plan:
+    """The plan of a graph, made once; ``dense``: every arrow in a matrix, for rules that take matrices."""
     neurons, arrows = len(graph), len(graph.arrows)
     neuron = np.lexsort((np.arange(neurons), graph.kind, graph.generation)).astype(np.int32)
     row = np.empty(neurons, np.int32)
@@ -66,9 +66,9 @@ def plan(graph: Structure, only_blocks: bool = False) -> Plan:
     bounds = np.searchsorted(generation, np.arange(generation[-1] + 2))
     source, target = row[graph.arrows[:, 0]], row[graph.arrows[:, 1]]
 
-    forward = schedule(target, source, kind, bounds, range(1, len(bounds) - 1), only_blocks)
-    backward = schedule(source, target, kind, bounds, range(len(bounds) - 2, 0, -1), only_blocks)
-    to_inputs = schedule(source, target, kind, bounds, [0], only_blocks)
+    forward = schedule(target, source, kind, bounds, range(1, len(bounds) - 1), dense)
+    backward = schedule(source, target, kind, bounds, range(len(bounds) - 2, 0, -1), dense)
+    to_inputs = schedule(source, target, kind, bounds, [0], dense)
     directions: dict[str, Any] = {"forward": forward, "backward": backward, "to_inputs": to_inputs}
 
     loops = [run for runs in directions.values() for run, _ in runs if run.first is None]
@@ -84,7 +84,7 @@ def plan(graph: Structure, only_blocks: bool = False) -> Plan:
         arrows=arrows,
         rows=rows,
         kinds=graph.kinds,
-        output=outputs[0] if len(set(outputs)) == 1 else Each(outputs),
+        output=outputs[0] if len(set(outputs)) == 1 else PerNeuron(outputs),
         sorted_arrows=bool((place == np.arange(arrows)).all()),
         sorted_neurons=bool((row == np.arange(neurons)).all()),
         sorted_inputs=bool((np.diff(row[graph.inputs]) > 0).all()),

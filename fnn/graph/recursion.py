@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from fnn.activations import Activation
-from fnn.backward import Rules
-from fnn.batchnorm import BatchNorm, normalise
+from fnn.backward import RULES, Rules
+from fnn.batchnorm import BatchNorm
 from fnn.dropout import masked
 from fnn.graph.plan import Index, Layout
 from fnn.graph.schedule import GROUPS, Run, Tables
@@ -49,7 +49,9 @@ class Lambdas(NamedTuple):
     beta: Array | None
 
 
-def forward_pass(layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None) -> States:
+def forward_pass(
+    layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None, rules: Rules = RULES
+) -> States:
     """S1. x: (n_0, B) in the order of the graph's inputs; units: None, or the neurons' mask, (N, B) or (N, 1)."""
     biases = by_rows(layout, index, leaves.biases.reshape(layout.neurons, -1))
     norm, units = norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
@@ -60,7 +62,7 @@ def forward_pass(layout: Layout, index: Index, leaves: Leaves, x: Array, units: 
     def finish(run: Run, part: Callable, sums: Array, old: States) -> States:
         psi = z = sums + part(biases)
         if norm is not None:
-            z = jnp.where(part(index.normed)[:, None], normalise(jax.tree.map(part, norm), psi.T).T, psi)
+            z = jnp.where(part(index.normed)[:, None], rules.normalise(jax.tree.map(part, norm), psi.T).T, psi)
         a = each(layout, run.kinds, part(index.kind), lambda activation: activation.value(z))
         return States(masked(a, units if units is None else part(units)), z, None if norm is None else psi)
 
@@ -76,11 +78,10 @@ def backward_pass(
     direct: Array,
     rules: Rules,
     *,
-    to_inputs: bool = False,
     given: Array | None = None,
     by_example: bool = False,
 ) -> Lambdas:
-    """S2 (4). direct: (n_L, B), ∂L/∂o σ' of the outputs; to_inputs: down to λ = ∂L/∂x of the inputs.
+    """S2 (4), down to generation 1. direct: (n_L, B), ∂L/∂o σ' of the outputs.
 
     given: λ's (rows, B) that the sums read in place of those just computed: so each is judged alone. by_example: the
     rule norm_pullback returns ∂/∂γ and ∂/∂β of every example and not their sums, and so they are (rows, B).
@@ -101,11 +102,21 @@ def backward_pass(
         psi, gamma, beta = (p.T.reshape(run.rows, -1) for p in parts)
         return Lambdas(*(jnp.where(normed, new, plain) for new, plain in ((psi, delta), (gamma, 0), (beta, 0))))
 
-    runs, tables = layout.backward, index.backward
-    if to_inputs:
-        runs, tables = (*runs, *layout.to_inputs), (*tables, *index.to_inputs)
     values = (lambda state: state.lam) if given is None else (lambda state: given)
-    return sweep(runs, tables, leaves.weights, values, Lambdas(lam, none, none), finish, rules)
+    return sweep(layout.backward, index.backward, leaves.weights, values, Lambdas(lam, none, none), finish, rules)
+
+
+def lambdas_of_inputs(
+    layout: Layout, index: Index, leaves: Leaves, units: Array | None, lambdas: Lambdas, rules: Rules, given=None
+) -> Array:
+    """λ (rows, B) with ∂L/∂x in the rows of the inputs, whose σ is the identity: (2a) once more."""
+    units = None if units is None else by_rows(layout, index, units)
+
+    def finish(run: Run, part: Callable, sums: Array, old: Array) -> Array:
+        return old + masked(sums, units if units is None else part(units))
+
+    values = (lambda lam: lam) if given is None else (lambda lam: given)
+    return sweep(layout.to_inputs, index.to_inputs, leaves.weights, values, lambdas.lam, finish, rules)
 
 
 def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array) -> Array:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fnn import checks
 from fnn.activations import Activation, Identity
-from fnn.graph.order import cycle, generations, reachable
+from fnn.checks import arrays
+from fnn.checks import network as checks
+from fnn.graph.topology import cycle, generations, reachable
 
 SHOWN = 10  # neurons that a message names at most
 
@@ -181,7 +182,7 @@ def _pairs(arrows) -> Any:
         raise TypeError(f"arrows: expected pairs (source, target), got {arrows!r}; write [(0, 1), (1, 2)]")
     if isinstance(arrows, np.ndarray) and arrows.dtype.kind not in "OUS":
         if not np.issubdtype(arrows.dtype, np.integer):
-            raise TypeError(f"arrows: expected integers, got {checks.describe(arrows)}; write arrows.astype(int)")
+            raise TypeError(f"arrows: expected integers, got {arrays.describe(arrows)}; write arrows.astype(int)")
         pairs: Any = arrows
     else:
         pairs = [tuple(arrow) if isinstance(arrow, (tuple, list, np.ndarray)) else arrow for arrow in arrows]

@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn import checks
 from fnn.activations import Identity
+from fnn.checks import arrays, targets
+from fnn.checks import network as checks
+from fnn.checks.numbers import number
 from fnn.losses import Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
-from fnn.numbers import number
 
 
 def arguments(call: str, params, x, y, learning_rate, loss: Loss):
     """(params, x, y, η as an array in the parameters' dtype); raises TypeError or ValueError naming the argument."""
-    params, x, _ = checks.network_arguments(params, x, None)
-    checks.target_arguments(params, y, loss)
+    params, x, _ = checks.careful_arguments(params, x, None)
+    targets.target_arguments(checks.ports(params), y, loss)
     for i, layer in enumerate(params):
         if layer.norm is not None:
             raise ValueError(
@@ -59,6 +60,6 @@ def _one_hot(values: np.ndarray) -> bool:
 def rate(call: str, learning_rate, dtype) -> Array:
     if isinstance(learning_rate, jax.core.Tracer):
         if learning_rate.shape != ():
-            raise ValueError(f"learning_rate: expected one number, got {checks.describe(learning_rate)}; vmap over it")
+            raise ValueError(f"learning_rate: expected one number, got {arrays.describe(learning_rate)}; vmap over it")
         return learning_rate.astype(dtype)
     return jnp.asarray(number(f"implicit.{call}", "learning_rate", learning_rate, above=0), dtype)

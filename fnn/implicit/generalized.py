@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
 from fnn.backward import bias_gradient, weight_gradient
+from fnn.checks import targets
+from fnn.functions import trace
 from fnn.implicit import scalar
 from fnn.implicit.arguments import arguments, one_linear_layer, target_values
+from fnn.layers import Dense, LayerTrace, Params
 from fnn.losses import Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError, as_targets
-from fnn.network import Dense, LayerTrace, Params, trace
 
 LOSSES = (SigmoidCrossEntropy, SoftmaxCrossEntropy, Poisson)
 
@@ -93,5 +94,5 @@ def rows(params: Params, x: Array, y: Array, loss: Loss) -> tuple[tuple[LayerTra
     """The traces and y with examples in rows, after a check of y."""
     x, y = (x, y) if x.ndim == 2 else (x[None], y[None])
     traces = trace(params, x)
-    checks.target(y, traces[-1].a, loss)
+    targets.target(y, traces[-1].a, loss)
     return traces, y

@@ -15,15 +15,15 @@ from typing import Any
 import jax
 from jax import Array
 
-from fnn import checks
 from fnn.activations import Identity
-from fnn.backward import hidden_delta, layer_input_gradient, output_delta
+from fnn.backward import hidden_delta, input_gradient, output_delta
+from fnn.checks import arrays
+from fnn.checks.numbers import whole
 from fnn.implicit.arguments import arguments, target_values
 from fnn.implicit.generalized import LOSSES, moved, output_step, rows, squared_length
 from fnn.implicit.units import HAVE_STEP, unit_step
+from fnn.layers import Dense, Params, each
 from fnn.losses import Loss, SquaredError
-from fnn.network import Dense, Params, each
-from fnn.numbers import whole
 
 OUTPUTS = ("proximal", "linear")
 
@@ -61,7 +61,7 @@ def layerwise(
     (Dense(W=(4, 3), b=(4,), Tanh(), float32), Dense(W=(2, 4), b=(2,), Identity(), float32))
     """
     params, x, y, eta = arguments("layerwise", params, x, y, learning_rate, loss)
-    checks.one_of("output", output, OUTPUTS)
+    arrays.one_of("output", output, OUTPUTS)
     steps = whole("steps", steps)
     for i, layer in enumerate(params):
         if type(layer.activation) not in HAVE_STEP:
@@ -96,7 +96,7 @@ def _layerwise(params, x, y, eta, *, loss, output, steps):
             delta = hidden_delta(g, layer.activation, t.z, t.a)  # (2b)
             alpha = unit_step(layer.activation, t.z, g, eta, s, steps)
         # (2a), with the weights from before the step
-        return layer_input_gradient(delta, layer.W), moved(layer, t, alpha)
+        return input_gradient(delta, layer.W), moved(layer, t, alpha)
 
     new: list[Dense] = []
     g: Any = None

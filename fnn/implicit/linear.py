@@ -20,10 +20,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
+from fnn.checks import arrays, targets
+from fnn.checks import network as checks
+from fnn.functions import trace
 from fnn.implicit.arguments import arguments, one_linear_layer
+from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.network import Params, trace
 
 
 def linear(
@@ -60,7 +62,7 @@ def linear(
         raise ValueError(
             f"loss: implicit.linear takes SquaredError(scale), got {loss!r}; write implicit.generalized_linear(...)"
         )
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     return _linear(params, x, y, eta, scale=loss.scale, reduction=reduction)
 
 
@@ -68,7 +70,7 @@ def linear(
 def _linear(params, x, y, eta, *, scale, reduction):
     (layer,) = params
     (t,) = trace(params, x)
-    checks.target(y, t.a, SquaredError(scale))
+    targets.target(y, t.a, SquaredError(scale))
     r = jnp.atleast_2d(t.a - y)  # (B, n_1)
     X = jnp.pad(jnp.atleast_2d(x), ((0, 0), (0, 1)), constant_values=1)
     c = 2 * scale * eta / (len(X) if reduction == "mean" else 1)

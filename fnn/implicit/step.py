@@ -13,14 +13,15 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from fnn import checks
-from fnn.backward import value_and_backprop
+from fnn.checks import arrays, targets
+from fnn.checks import network as checks
+from fnn.checks.numbers import number, whole
 from fnn.curvature import hvp
+from fnn.functions import value_and_backprop
 from fnn.implicit.arguments import rate
 from fnn.implicit.newton import length, minimise
+from fnn.layers import Params
 from fnn.losses import Loss
-from fnn.network import Masks, Params
-from fnn.numbers import number, whole
 
 ROUNDINGS = 32  # of η∇C, as multiples of ε η: of 672 small networks with η up to 1e4, 671 need fewer in float32
 
@@ -41,7 +42,7 @@ def step(
     *,
     loss: Loss,
     reduction: str = "mean",
-    masks: Masks = None,
+    masks=None,
     tolerance: float | None = None,
     steps: int = 1000,
 ) -> Params:
@@ -77,9 +78,9 @@ def step(
     >>> bool(cost(new) < 0.1 * cost(params))
     True
     """
-    params, x, masks = checks.network_arguments(params, x, masks)
-    checks.target_arguments(params, y, loss)
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    params, x, masks = checks.careful_arguments(params, x, masks)
+    targets.target_arguments(checks.ports(params), y, loss)
+    arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     _smooth(params)
     eta, steps = rate("step", learning_rate, params[0].W.dtype), whole("steps", steps)
     scale = eta * len(x) if reduction == "sum" and x.ndim == 2 else eta

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
-from fnn.dropout import Mask
-from fnn.graph import Network
-from fnn.kinds import AnyParams
+from fnn.backward import RULES
+from fnn.checks import arrays, targets
+from fnn.checks.numbers import number, whole
+from fnn.functions import given
+from fnn.kinds import GRAPH, LAYERS, AnyParams, Outputs, kind
 from fnn.losses import Loss, SquaredError
-from fnn.network import Masks, Params
-from fnn.numbers import number, whole
-from fnn.per_example import factors, graphs
+from fnn.per_example import graphs, layers
 
 
 class Norms(NamedTuple):
@@ -29,11 +28,11 @@ class Norms(NamedTuple):
     layers: tuple[Array, ...] | Array
 
 
-class Moments(NamedTuple):
+class GradientMoments(NamedTuple):
     """Mean and (biased) variance of the examples' gradients, entry by entry: pytrees like ``params``."""
 
-    mean: Params | Network
-    variance: Params | Network
+    mean: Any
+    variance: Any
 
 
 class NoiseScale(NamedTuple):
@@ -44,33 +43,55 @@ class NoiseScale(NamedTuple):
     squared_norm: Array
 
 
-class Kind(NamedTuple):
-    """What layers and graphs compute each in their own way; ``factors`` and ``graphs`` hold it."""
+class Sums(NamedTuple):
+    """What layers and graphs compute each in their own way; ``layers`` and ``graphs`` hold it."""
 
-    arguments: Callable  # (params, x, y, loss, masks) -> params, x, y, masks as the others take them
-    factors: Callable  # (params, x, y, masks, loss), a pytree of arrays (…, B, n)
+    require_separable: Callable  # (params): raises unless every example has a gradient of its own
+    factors: Callable  # (params, masks, outputs, delta_z), a pytree of arrays (…, B, n)
     squared_lengths: Callable  # (params, factors, masks) -> ‖g_i‖², in all and by layer
     weighted_sums: Callable  # (params, factors, masks, weights, power=1)
     outer_products: Callable  # (params, factors, masks)
 
 
-LAYERS = Kind(
-    factors.arguments, factors.factors, factors.squared_lengths, factors.weighted_sums, factors.outer_products
-)
-GRAPH = Kind(graphs.arguments, graphs.factors, graphs.squared_lengths, graphs.weighted_sums, graphs.outer_products)
+SUMS = {
+    of: Sums(*(getattr(module, name) for name in Sums._fields)) for of, module in ((LAYERS, layers), (GRAPH, graphs))
+}
 
 
-def kind(params: Params | Network) -> Kind:
+def sums(params: AnyParams) -> Sums:
     """The functions for these parameters."""
-    return GRAPH if isinstance(params, Network) else LAYERS
+    return SUMS[kind(params)]
 
 
-def _arguments(params, x, y, loss: Loss, masks):
-    return kind(params).arguments(params, x, y, loss, masks)
+def arguments(params, x, y, loss: Loss, masks) -> tuple:
+    """(params, x, y, masks) as the compiled functions take them."""
+    params, x, masks = given(params, x, masks, RULES)
+    of = kind(params)
+    of.require(params)
+    if y is not None:
+        targets.target_arguments(of.ports(params), y, loss)
+    if x.ndim != 2:
+        raise ValueError(f"x: expected examples in rows, (B, n_0), got shape {x.shape}; write x[None], and y[None]")
+    sums(params).require_separable(params)
+    return params, x, y, masks
+
+
+def factors(params, x, y, masks, loss: Loss):
+    """The factors of every example's gradient, from one forward and one backward pass."""
+    outputs = outputs_of(params, x, masks)
+    targets.target(y, outputs.a, loss)
+    return sums(params).factors(params, masks, outputs, loss.delta(*outputs[:3], y))
+
+
+def outputs_of(params, x, masks) -> Outputs:
+    """The forward pass, of arguments that fit together."""
+    of = kind(params)
+    of.check(params, x, masks)
+    return of.forward(RULES, params, x, masks)
 
 
 def norms(
-    params: Params | Network, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks | Mask = None
+    params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None
 ) -> Norms:
     """The length of every example's gradient, from δ and a alone: ‖g_i‖² = Σ_ℓ ‖δ_i‖² (‖a_i‖² + 1).
 
@@ -85,7 +106,7 @@ def norms(
     >>> bool(jnp.allclose(norms(params, x, y).total[0], length))
     True
     """
-    return _norms(*_arguments(params, x, y, loss, masks), loss=loss)
+    return _norms(*arguments(params, x, y, loss, masks), loss=loss)
 
 
 def gradients(
@@ -94,7 +115,7 @@ def gradients(
     y: Array,
     *,
     loss: Loss = SquaredError(),
-    masks: Masks | Mask = None,
+    masks=None,
     chunk: int | None = None,
 ) -> AnyParams | Iterator[AnyParams]:
     """Every example's gradient in full: a pytree like ``params`` whose leaves have an axis of examples in front.
@@ -107,7 +128,7 @@ def gradients(
     >>> gradients(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))[0].W.shape
     (5, 4, 3)
     """
-    params, x, y, masks = _arguments(params, x, y, loss, masks)
+    params, x, y, masks = arguments(params, x, y, loss, masks)
     size = len(x) if chunk is None else whole("chunk", chunk)
     found = _factors(params, x, y, masks, loss=loss)
     if chunk is None:
@@ -122,7 +143,7 @@ def clipped(
     clip: float | Array,
     *,
     loss: Loss = SquaredError(),
-    masks: Masks | Mask = None,
+    masks=None,
     noise: float = 0.0,
     key: Array | None = None,
 ) -> AnyParams:
@@ -132,7 +153,7 @@ def clipped(
     step of differentially private SGD. Other arguments and errors: see ``fnn.per_example``.
     Source: Abadi et al. 2016, *Deep learning with differential privacy*, algorithm 1.
     """
-    params, x, y, masks = _arguments(params, x, y, loss, masks)
+    params, x, y, masks = arguments(params, x, y, loss, masks)
     if not isinstance(clip, jax.core.Tracer):
         clip = number("per_example.clipped", "clip", clip, above=0)
     noise = number("per_example.clipped", "noise", noise, least=0)
@@ -141,22 +162,22 @@ def clipped(
     mean = _clipped(params, x, y, masks, jnp.asarray(clip, x.dtype), loss=loss)
     if key is None:
         return mean
-    checks.prng_key(key)
+    arrays.prng_key(key)
     return _noisy(mean, key, jnp.asarray(noise * clip / len(x), x.dtype))
 
 
 def moments(
-    params: Params | Network, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks | Mask = None
-) -> Moments:
+    params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None
+) -> GradientMoments:
     """The mean and the variance over the batch of every entry of the gradient, by (δ ⊙ δ)ᵀ (a ⊙ a).
 
     Arguments and errors: see ``fnn.per_example``.
     """
-    return _moments(*_arguments(params, x, y, loss, masks), loss=loss)
+    return _moments(*arguments(params, x, y, loss, masks), loss=loss)
 
 
 def noise_scale(
-    params: Params | Network, x: Array, y: Array, *, loss: Loss = SquaredError(), masks: Masks | Mask = None
+    params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None
 ) -> NoiseScale:
     """The simple gradient noise scale: the batch at which a mean gradient's noise is as long as the gradient.
 
@@ -164,22 +185,22 @@ def noise_scale(
     where the batch is too small to tell. B ≥ 2. Other arguments and errors: see ``fnn.per_example``.
     Source: McCandlish, Kaplan, Amodei et al. 2018, *An empirical model of large-batch training*, appendix A.
     """
-    params, x, y, masks = _arguments(params, x, y, loss, masks)
+    params, x, y, masks = arguments(params, x, y, loss, masks)
     if len(x) < 2:
-        raise ValueError("x: expected at least 2 examples, for one has no variance, got 1")
+        raise ValueError("x: expected at least 2 examples, because one has no variance, got 1")
     return _noise_scale(params, x, y, masks, loss=loss)
 
 
 @partial(jax.jit, static_argnames="loss")
 def _norms(params, x, y, masks, *, loss):
-    of = kind(params)
-    in_all, by_layer = of.squared_lengths(params, of.factors(params, x, y, masks, loss), masks)
+    of = sums(params)
+    in_all, by_layer = of.squared_lengths(params, factors(params, x, y, masks, loss), masks)
     return Norms(jnp.sqrt(in_all), jax.tree.map(jnp.sqrt, by_layer))
 
 
 @partial(jax.jit, static_argnames="loss")
 def _factors(params, x, y, masks, *, loss):
-    return kind(params).factors(params, x, y, masks, loss)
+    return factors(params, x, y, masks, loss)
 
 
 def _rows(found, rows: slice):
@@ -189,13 +210,13 @@ def _rows(found, rows: slice):
 
 @jax.jit
 def _outer_products(params, found, masks):
-    return kind(params).outer_products(params, found, masks)
+    return sums(params).outer_products(params, found, masks)
 
 
 @partial(jax.jit, static_argnames="loss")
 def _clipped(params, x, y, masks, clip, *, loss):
-    of = kind(params)
-    found = of.factors(params, x, y, masks, loss)
+    of = sums(params)
+    found = factors(params, x, y, masks, loss)
     length = jnp.sqrt(of.squared_lengths(params, found, masks)[0])
     shortened = jnp.where(length > clip, clip / jnp.where(length > clip, length, 1), 1)
     return of.weighted_sums(params, found, masks, shortened / len(x))
@@ -210,18 +231,18 @@ def _noisy(mean, key, scale):
 
 @partial(jax.jit, static_argnames="loss")
 def _moments(params, x, y, masks, *, loss):
-    of, weights = kind(params), factors.equal_weights(x)
-    found = of.factors(params, x, y, masks, loss)
+    of, weights = sums(params), layers.equal_weights(x)
+    found = factors(params, x, y, masks, loss)
     mean, second = (of.weighted_sums(params, found, masks, weights, power) for power in (1, 2))
     # rounding can put a difference of nearly equal numbers below 0
-    return Moments(mean, jax.tree.map(lambda s, m: jnp.maximum(s - m * m, 0), second, mean))
+    return GradientMoments(mean, jax.tree.map(lambda s, m: jnp.maximum(s - m * m, 0), second, mean))
 
 
 @partial(jax.jit, static_argnames="loss")
 def _noise_scale(params, x, y, masks, *, loss):
-    of, B = kind(params), len(x)
-    found = of.factors(params, x, y, masks, loss)
-    mean = of.weighted_sums(params, found, masks, factors.equal_weights(x))
+    of, B = sums(params), len(x)
+    found = factors(params, x, y, masks, loss)
+    mean = of.weighted_sums(params, found, masks, layers.equal_weights(x))
     of_mean = sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(mean))
     variance = (jnp.mean(of.squared_lengths(params, found, masks)[0]) - of_mean) * (B / (B - 1))
     squared_norm = of_mean - variance / B

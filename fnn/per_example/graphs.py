@@ -8,30 +8,19 @@ By the arrow l → k with mask R_kl the gradient of example i is λ_ik R_kl o_il
 """
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
 from fnn.backward import RULES
 from fnn.batchnorm import norm_pullback, standardise
-from fnn.dropout import Mask, masked
-from fnn.graph import arguments as graph_arguments
-from fnn.graph.graph import Network
-from fnn.graph.passes import leaves, states_and_outputs, with_mask
-from fnn.graph.plan import Index, plan
+from fnn.dropout import masked
+from fnn.graph.graph import GraphParams
+from fnn.graph.passes import Given, leaves, with_mask
 from fnn.graph.recursion import backward_pass, by_neurons, sums_over_arrows, weight_gradients
-from fnn.losses import Loss
-from fnn.per_example.factors import require_examples, require_fixed
-
-
-class Planned(NamedTuple):
-    """A graph's mask, the tables of its plan, and its arrows (M, 2): arrays that compiled functions are given."""
-
-    mask: Mask
-    tables: Index
-    arrows: Any
+from fnn.kinds import Outputs
+from fnn.per_example.layers import require_fixed
 
 
 class Factors(NamedTuple):
@@ -50,27 +39,19 @@ class Factors(NamedTuple):
         return [v for v in (self.by_gamma, self.by_beta) if v is not None]
 
 
-def arguments(params: Network, x, y, loss: Loss, masks) -> tuple[Network, Array, Array, Planned]:
-    """(params, x, y, masks) as the compiled functions take them."""
-    _, x, mask = graph_arguments.forward(params, x, masks)
-    checks.target_arguments(params, y, loss)
-    require_examples(x)
-    require_fixed("params.norm", params.norm, "graph.init(key, batch_norm='fixed'), or fnn.graph.fold it")
-    return params, x, y, Planned(mask, plan(params.graph).tables, params.graph.arrows)
+def require_separable(params: GraphParams) -> None:
+    """Raise ValueError unless every example has a gradient of its own."""
+    require_fixed("params.norm", params.norm, "graph.init(key, batch_norm='fixed'), or fnn.fold it")
 
 
-def factors(params: Network, x: Array, y: Array, masks: Planned, loss: Loss) -> Factors:
-    """The factors of every neuron's parameters, from one forward and one backward pass."""
-    layout, (mask, index, _) = plan(params.graph).layout, masks
+def factors(params: GraphParams, masks: Given, outputs: Outputs, delta_z: Array) -> Factors:
+    """The factors of every neuron's parameters from a forward pass and a seed ∂/∂z of the outputs, (B, n_L)."""
+    layout, mask, index = masks.layout(params), masks.mask, masks.tables
     parameters, units = with_mask(leaves(params), mask), None if mask.units is None else mask.units.T
-    states, z, a = states_and_outputs(layout, index, parameters, x, mask.units)
-    checks.target(y, a, loss)
-    rules = checks.exact(RULES)
-    direct = rules.output_delta(loss, layout.output, z, a, y).T
-    rules = rules._replace(norm_pullback=_norm_pullback)
-    found = backward_pass(layout, index, parameters, states, units, direct, rules, by_example=True)
+    rules = RULES._replace(norm_pullback=_norm_pullback)
+    found = backward_pass(layout, index, parameters, outputs.passed, units, delta_z.T, rules, by_example=True)
     lam = found.lam.at[index.inputs].set(0)  # an input that is also an output has a derivative, and no parameters
-    return Factors(lam.T, states.o.T, *(None if v is None else v.T for v in (found.gamma, found.beta)))
+    return Factors(lam.T, outputs.passed.o.T, *(None if v is None else v.T for v in (found.gamma, found.beta)))
 
 
 def _norm_pullback(norm, psi: Array, delta_z: Array) -> tuple[Array, Array, Array]:
@@ -80,18 +61,18 @@ def _norm_pullback(norm, psi: Array, delta_z: Array) -> tuple[Array, Array, Arra
     return of_psi, delta_z * x_hat, delta_z
 
 
-def squared_lengths(params: Network, f: Factors, masks: Planned) -> tuple[Array, Array]:
+def squared_lengths(params: GraphParams, f: Factors, masks: Given) -> tuple[Array, Array]:
     """‖g_i‖² by all parameters, (B,), and by those of every neuron, (B, N)."""
-    layout, (mask, index, _) = plan(params.graph).layout, masks
+    layout, mask, index = masks.layout(params), masks.mask, masks.tables
     squares = jnp.ones_like(params.weights) if mask.arrows is None else mask.arrows**2
     of_inputs = sums_over_arrows(layout, index, squares, f.o.T**2)
     by_row = sum((v.T**2 for v in f.by_norm), f.lam.T**2 * (of_inputs + 1))
     return jnp.sum(by_row, axis=0), by_neurons(layout, index, by_row).T
 
 
-def weighted_sums(params: Network, f: Factors, masks: Planned, weights: Array, power: int = 1) -> Network:
+def weighted_sums(params: GraphParams, f: Factors, masks: Given, weights: Array, power: int = 1) -> GraphParams:
     """Σ_i w_i g_i, or with power 2 the sum of the squares of its entries: a pytree like ``params``; weights: (B,)."""
-    layout, (mask, index, _), norm = plan(params.graph).layout, masks, params.norm
+    layout, mask, index, norm = masks.layout(params), masks.mask, masks.tables, params.norm
 
     def weighted(values: Array) -> Array:
         return weights * values.T**power  # (rows, B)
@@ -108,10 +89,10 @@ def weighted_sums(params: Network, f: Factors, masks: Planned, weights: Array, p
     return replace(params, weights=by_arrow, biases=by_neuron(f.lam), norm=norm)
 
 
-def outer_products(params: Network, f: Factors, masks: Planned) -> Network:
+def outer_products(params: GraphParams, f: Factors, masks: Given) -> GraphParams:
     """Every g_i in full: a pytree like ``params``, the examples in front."""
-    layout, (mask, index, arrows), norm = plan(params.graph).layout, masks, params.norm
-    source, target = index.row[arrows].T
+    layout, mask, index, norm = masks.layout(params), masks.mask, masks.tables, params.norm
+    source, target = index.row[masks.arrows].T
     by_arrow = masked(f.lam[:, target] * f.o[:, source], mask.arrows)
     biases, *by_norm = (by_neurons(layout, index, v.T).T for v in (f.lam, *f.by_norm))
     if norm is not None:

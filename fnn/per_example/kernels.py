@@ -1,6 +1,5 @@
 """Inner products of the examples' gradients: the Gram matrix, and the tangent kernel; see ``fnn.per_example``."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -8,22 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
-from fnn.graph import Network
+from fnn.checks import arrays
+from fnn.kinds import GRAPH, kind
+from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.network import Masks, Params
-from fnn.per_example.factors import Factors, arguments, factors
-
-
-@dataclass(frozen=True)
-class Projection(Loss):
-    """L = ⟨y, a⟩, ∂L/∂a = y: with a unit vector for y, its δ's are ∂a^L_o/∂ψ of one output."""
-
-    def value(self, a, y):
-        return jnp.sum(a * y, axis=-1)
-
-    def gradient(self, a, y):
-        return y
+from fnn.per_example.gradients import arguments, factors, outputs_of
+from fnn.per_example.layers import Factors, require_shared_inputs
+from fnn.per_example.layers import factors as layer_factors
 
 
 def gram(
@@ -34,8 +24,8 @@ def gram(
     y2: Array | None = None,
     *,
     loss: Loss = SquaredError(),
-    masks: Masks = None,
-    masks2: Masks = None,
+    masks=None,
+    masks2=None,
 ) -> Array:
     """All inner products ⟨g_i, g_j⟩ of the examples' gradients: (B, B), or (B, B₂) with those of x2 and y2.
 
@@ -52,8 +42,8 @@ def gram(
     _refuse_graphs(params, "gram", "per_example.gradients(params, x, y)")
     if (x2 is None) != (y2 is None):
         raise TypeError("x2, y2: expected both or neither; without them the columns are those of x and y")
-    rows = arguments(params, x, y, loss, masks, arrows=False)
-    columns = rows if x2 is None else arguments(params, x2, y2, loss, masks2, arrows=False)
+    rows = _arguments(params, x, y, loss, masks)
+    columns = rows if x2 is None else _arguments(params, x2, y2, loss, masks2)
     return _gram(rows, columns, loss=loss)
 
 
@@ -71,19 +61,24 @@ def ntk(params: Params, x: Array, x2: Array | None = None, *, traced: bool = Fal
     _refuse_graphs(
         params,
         "ntk",
-        "per_example.gradients(params, x, y, loss=per_example.kernels.Projection()) for each "
-        "row of the identity as every y",
+        "fnn.pullback(params, x[i], unit)[0] for every example and each row of the identity",
     )
-    checks.one_of("traced", traced, (False, True))
-    rows, columns = (arguments(params, of, None, Projection(), None) for of in (x, x if x2 is None else x2))
+    arrays.one_of("traced", traced, (False, True))
+    rows, columns = (arguments(params, of, None, None, None) for of in (x, x if x2 is None else x2))
     return _ntk(rows, columns, traced=traced)
+
+
+def _arguments(params, x, y, loss, masks) -> tuple:
+    found = arguments(params, x, y, loss, masks)
+    require_shared_inputs(found[3])
+    return found
 
 
 def _refuse_graphs(params, name: str, call: str) -> None:
     """Raise TypeError for a graph: two neurons need not have the same inputs, and so no sum over its arrows factors."""
-    if isinstance(params, Network):
+    if kind(params) is GRAPH:
         raise TypeError(
-            f"params: {name} takes layers, got a fnn.graph.Network, where every neuron has inputs of its own, so that "
+            f"params: {name} takes layers, got a fnn.graph.GraphParams, where every neuron has inputs of its own, so that "
             f"inner products cost as much as with the gradients in full; write {call}, and multiply those"
         )
 
@@ -102,16 +97,15 @@ def _products(rows: list[Factors], columns: list[Factors], traced: bool) -> Arra
     return result
 
 
-def _of_outputs(pull, outputs: Array) -> list[Factors]:
-    """The factors of ``pull(output)`` for every row of ``outputs``, on an axis in front of the examples."""
-    every = jax.vmap(pull, out_axes=-3)(outputs)
-    return [f._replace(a_in=f.a_in[..., 0, :, :]) for f in every]  # the inputs are the same for all
+def _for_outputs(values: Array | None) -> Array | None:
+    """With an axis for outputs in front of the examples."""
+    return None if values is None else jnp.expand_dims(values, -3)
 
 
 @partial(jax.jit, static_argnames="loss")
 def _gram(rows, columns, *, loss):
     def of(params, x, y, masks):
-        return _of_outputs(lambda _: factors(params, x, y, masks, loss), jnp.zeros(1))
+        return [Factors(f.a_in, *map(_for_outputs, f[1:])) for f in factors(params, x, y, masks, loss)]
 
     return _products(of(*rows), of(*columns), traced=True)
 
@@ -119,9 +113,13 @@ def _gram(rows, columns, *, loss):
 @partial(jax.jit, static_argnames="traced")
 def _ntk(rows, columns, *, traced):
     def of(params, x, _, masks):
-        def pull(output):
-            return factors(params, x, jnp.broadcast_to(output, (len(x), len(output))), masks, Projection())
+        outputs = outputs_of(params, x, masks)
 
-        return _of_outputs(pull, jnp.eye(checks.ports(params).n_out, dtype=x.dtype))
+        def pull(unit):  # ∂a^L_o/∂ψ of one output
+            seed = outputs.activation.pullback(jnp.broadcast_to(unit, outputs.a.shape), outputs.z, outputs.a)
+            return layer_factors(params, masks, outputs, seed)
+
+        every = jax.vmap(pull, out_axes=-3)(jnp.eye(outputs.a.shape[1], dtype=x.dtype))
+        return [f._replace(a_in=f.a_in[..., 0, :, :]) for f in every]  # the inputs are the same for all
 
     return _products(of(*rows), of(*columns), traced)

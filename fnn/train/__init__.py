@@ -7,10 +7,10 @@ epoch (a shorter batch would compile a second program, a padded one would spoil 
 shuffle leaves out others.
 """
 
-from fnn.train.epochs import Record, State, fit
 from fnn.train.evaluation import evaluate, predict
+from fnn.train.fit import Progress, Record, fit
+from fnn.train.fit_many import fit_many
 from fnn.train.loop import make_step
-from fnn.train.many import fit_many
-from fnn.train.watch import NonFinite
+from fnn.train.nonfinite import NonFinite
 
-__all__ = ["NonFinite", "Record", "State", "evaluate", "fit", "fit_many", "make_step", "predict"]
+__all__ = ["NonFinite", "Record", "Progress", "evaluate", "fit", "fit_many", "make_step", "predict"]

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn import checks
+from fnn.checks import arrays, targets
 from fnn.data import Dataset, as_floats, for_network
+from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
 
@@ -33,7 +34,7 @@ def predict(params: AnyParams, data: Dataset) -> np.ndarray:
     """The network's outputs for every example of ``data``, a Dataset: (N, n_L); ``.argmax(1)`` is the class (L4)."""
     if not isinstance(data, Dataset):
         raise TypeError(
-            f"data: expected a fnn.data.Dataset, got {checks.describe(data)}; or write fnn.forward(params, x)"
+            f"data: expected a fnn.data.Dataset, got {arrays.describe(data)}; or write fnn.forward(params, x)"
         )
     loss = SquaredError() if data.y.ndim == 2 else SoftmaxCrossEntropy()
     params, data = _for_evaluation(params, data, loss)
@@ -78,16 +79,16 @@ def folded(params, x, dropout, *, scale):
     """The network for inference, with the statistics of the mini-batches x, (count, B, n)."""
     own = kind(params)
     if not own.has_norm(params):
-        return params if dropout is None else own.fold(params, dropout=dropout)
-    kept, dtype = own.kept_weights(params, dropout), checks.ports(params).dtype
-    moments = jax.lax.map(lambda batch: own.batch_moments(kept, as_floats(batch, dtype, scale)), x)
-    return own.fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), moments), dropout)
+        return params if dropout is None else own.fold(params, None, dropout)
+    kept, dtype = own.kept_weights(params, dropout), own.ports(params).dtype
+    of_batches = jax.lax.map(lambda batch: own.norm_statistics(kept, as_floats(batch, dtype, scale)), x)
+    return own.fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), of_batches), dropout)
 
 
 @partial(jax.jit, static_argnames="scale")
 def _outputs(params, x, *, scale):
-    dtype = checks.ports(params).dtype
-    return jax.lax.map(lambda row: kind(params).forward(params, as_floats(row, dtype, scale)), x, batch_size=ROWS)
+    dtype = kind(params).ports(params).dtype
+    return jax.lax.map(lambda row: forward(params, as_floats(row, dtype, scale)), x, batch_size=ROWS)
 
 
 def _evaluate(params, blocks: _Blocks, loss) -> tuple[Array, Array | None]:
@@ -104,7 +105,7 @@ def judged(params, x, y, classes, *, loss, scale):
     """Of every example the loss, and whether its class was found."""
     a = _outputs(params, x, scale=scale)
     right = None if classes is None else jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)
-    return checks.loss_values(loss, a, y), right
+    return targets.loss_values(loss, a, y), right
 
 
 @jax.jit
@@ -120,13 +121,13 @@ def require_network(params):
 
 def _for_evaluation(params, data, loss):
     params = require_network(params)
-    checks.loss_like(loss)
+    targets.loss_like(loss)
     if kind(params).has_norm(params):
         raise ValueError(
             "params: a network with a batch norm has no output for single examples; write "
-            "fnn.fold(params, fnn.statistics(params, batches))"
+            "fnn.fold(params, statistics=fnn.statistics(params, batches))"
         )
-    return params, for_network(data, params, loss, "data")
+    return params, for_network(data, kind(params).ports(params), loss, "data")
 
 
 def named(loss_and_accuracy, prefix: str = "validation_") -> Record:

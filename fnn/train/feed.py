@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.checks.numbers import whole
 from fnn.data import Dataset, for_network
+from fnn.kinds import kind
 from fnn.losses import Loss
-from fnn.numbers import whole
 from fnn.streams import Batches
-from fnn.train.drawn import Drawn
+from fnn.train.batches import Drawn
 from fnn.train.loop import sample_rows, shuffle
 from fnn.train.prefetch import Chunk, Packed, Prefetched
 
@@ -24,7 +25,7 @@ def feed_of(data, params, loss: Loss, batch_size: int) -> "InMemory | Streamed |
     """The feed for ``data``: checked against the network, the loss and the batch size, as far as that is known now."""
     if isinstance(data, Batches):
         return Drawn(data, params, loss, whole("batch_size", batch_size))
-    data = for_network(data, params, loss)
+    data = for_network(data, kind(params).ports(params), loss)
     batch_size = whole("batch_size", batch_size, len(data), "examples")
     return InMemory(data, batch_size) if data.chunk_bytes is None else Streamed(data, batch_size, data.chunk_bytes)
 

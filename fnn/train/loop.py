@@ -2,19 +2,28 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fnn import checks
-from fnn.backward import RULES, Rules, require_rules
+from fnn.backward import RULES, Rules
+from fnn.checks import arrays, targets
+from fnn.checks import network as checks
 from fnn.data import as_floats
+from fnn.functions import given, require_rules, require_target, value_and_pullback
 from fnn.kinds import kind
 from fnn.losses import Loss, SquaredError
-from fnn.precision import PRECISIONS, products_in
-from fnn.train import spread
+from fnn.train import devices
+
+
+class Rows(NamedTuple):
+    """What a step computes from the rows of a mini-batch that are at hand: all of them, or one device's."""
+
+    value_and_gradients: Callable  # (params, x, masks, y, *, loss, reduction, rules)
+    masks: Callable  # (key, params, dropout, rows)
 
 
 def make_step(
@@ -23,9 +32,8 @@ def make_step(
     *,
     reduction: str = "mean",
     rules: Rules = RULES,
-    precision: str | None = None,
 ) -> Callable:
-    """A jitted ``step(params, state, x, y, masks=None) -> (params, state, loss)`` for a loop of one's own.
+    """A jitted ``step(params, state, x, y, masks=None) -> (params, state, loss)`` for a custom training loop.
 
     ``state`` begins as ``optimizer.init(params)``; other arguments as in ``fnn.value_and_backprop``. Nothing is
     donated.
@@ -36,36 +44,48 @@ def make_step(
     >>> params, state, loss = step(params, optimizer.init(params), jnp.ones((5, 3)), jnp.zeros((5, 2)))
     """
     require_optimizer(optimizer)
-    checks.loss_like(loss)
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    targets.loss_like(loss)
+    arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
-    checks.one_of("precision", precision, PRECISIONS)
-    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision, "rules": rules}
-    compiled = jax.jit(partial(take_step, **options))
+    compiled = jax.jit(partial(take_step, optimizer=optimizer, loss=loss, reduction=reduction, rules=rules))
 
     def step(params, state, x, y, masks=None):
-        params, x, masks = kind(params).arguments(params, x, masks)  # before jit would truncate them
-        checks.target_arguments(params, y, loss)
+        params, x, masks = given(params, x, masks, rules)  # before jit would truncate them
+        require_target(params, y, loss)
         return compiled(params, state, x, y, masks)
 
     return step
 
 
-def take_step(params, state, x, y, masks=None, *, optimizer, loss, reduction, precision, rules, own=None):
+def value_and_gradients(params, x, masks, y, *, loss, reduction, rules):
+    """The loss and its gradients, of all the rows."""
+    values, pulled = value_and_pullback(params, x, masks, y, loss=loss, rules=rules)
+    scale = 1 / len(values) if reduction == "mean" else 1
+    return jnp.sum(values) * scale, jax.tree.map(lambda leaf: leaf * scale, pulled.gradients)
+
+
+def all_masks(key, params, dropout, rows: int):
+    """The masks of a step as the passes take them; there may be no dropout."""
+    of = kind(params)
+    return None if dropout is None else of.sample_masks(key, params, dropout, rows)
+
+
+ALL_ROWS = Rows(value_and_gradients, all_masks)
+
+
+def take_step(params, state, x, y, masks=None, *, optimizer, loss, reduction, rules, rows=ALL_ROWS):
     """The parameters, the state and the loss before, of one step; traced by what compiles it."""
-    backprop = (own or kind(params)).value_and_backprop
-    with products_in(precision, params):
-        value, gradients = backprop(params, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
+    value, gradients = rows.value_and_gradients(params, x, masks, y, loss=loss, reduction=reduction, rules=rules)
     with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
         update = optax.with_extra_args_support(optimizer).update
         steps, state = update(gradients, state, params, value=value)
         return optax.apply_updates(params, steps), state, value
 
 
-@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "precision", "scale", "mesh", "inside"))
-def run(
+@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "rules", "scale", "mesh", "inside"))
+def take_steps(
     params, optimizer_state, batches, first, dropout, key, *,
-    optimizer, loss, reduction, precision, scale, mesh=None, inside=False,
+    optimizer, loss, reduction, rules, scale, mesh=None, inside=False,
 ):  # fmt: skip
     """Take a step for each mini-batch: the new parameters and state, the losses, and whether all of them are finite.
 
@@ -73,16 +93,16 @@ def run(
     number of the first step in its epoch, which with ``key`` gives its dropout masks. mesh: over which the rows of
     every mini-batch are spread, if it is given; inside: this is the loop of one of its devices.
     """
-    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision}
+    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "rules": rules}
     if mesh is not None and not inside:
-        of_one = partial(run, scale=scale, mesh=mesh, inside=True, **options)
-        return spread.on_every_device(of_one, mesh)(params, optimizer_state, batches, first, dropout, key)
-    own = kind(params) if mesh is None else spread.kind_of_rows(params, mesh)
+        of_one = partial(take_steps, scale=scale, mesh=mesh, inside=True, **options)
+        return devices.on_every_device(of_one, mesh)(params, optimizer_state, batches, first, dropout, key)
+    rows = ALL_ROWS if mesh is None else Rows(*devices.rows_at_hand(*ALL_ROWS, mesh))
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
-        x, masks = inputs(own, params, x, number, dropout, key, scale)
-        params, state, value = take_step(params, state, x, y, masks, own=own, rules=RULES, **options)
+        x, masks = inputs(rows, params, x, number, dropout, key, scale, rules)
+        params, state, value = take_step(params, state, x, y, masks, rows=rows, **options)
         return (params, state), value
 
     x, y, order = batches
@@ -92,12 +112,12 @@ def run(
     return new, new_state, losses, all_finite((losses, new), optimizer_state, new_state)
 
 
-def inputs(own, params, x, number, dropout, key, scale):
+def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
     """x of a mini-batch as floats, and the masks of the step with this number in the epoch that ``key`` belongs to."""
-    x, masks = as_floats(x, checks.ports(params).dtype, scale), None
-    if dropout is not None:
-        masks = own.sample_masks(jax.random.fold_in(key, number), params, dropout, len(x))
-    return x, masks
+    of = kind(params)
+    x = as_floats(x, of.ports(params).dtype, scale)
+    masks = rows.masks(jax.random.fold_in(key, number), params, dropout, len(x))
+    return of.arguments(params, x, masks, rules)[1:]
 
 
 def all_finite(tree, state, new_state):
@@ -144,8 +164,8 @@ def sample_rows(key, examples: int, batch_size: int, enough: int) -> np.ndarray:
 
 def require_training(params, optimizer, loss, reduction, dropout) -> None:
     """Raise TypeError or ValueError unless a network can be trained so; params: of a network that is checked."""
-    checks.loss_like(loss)
-    checks.one_of("reduction", reduction, checks.REDUCTIONS)
+    targets.loss_like(loss)
+    arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     require_optimizer(optimizer)
     if dropout is not None:
         kind(params).probabilities(dropout, params)

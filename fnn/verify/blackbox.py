@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fnn import checks
-from fnn.numbers import number
+from fnn.checks import arrays
+from fnn.checks.numbers import number
 from fnn.verify.diagnose import generic
 from fnn.verify.oracle import TOLERANCE, neighbours, one_ulp_away, to_numpy
 from fnn.verify.report import Finding, Report, compare, norm
@@ -20,7 +20,7 @@ def in_best_dtype(dtype: str | None, tolerance: float | None, judge: Callable[[s
     if tolerance is not None:
         number("verify", "tolerance", tolerance, above=0)
     if dtype is not None:
-        checks.one_of("dtype", dtype, tuple(TOLERANCE))
+        arrays.one_of("dtype", dtype, tuple(TOLERANCE))
         return judge(dtype)
     try:
         return judge("float64")

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import checks
 from fnn.batchnorm import standardise
+from fnn.checks import targets
 from fnn.curvature.tangents import TANGENTS, TangentRules
 from fnn.dropout import masked
+from fnn.layers import Params
 from fnn.losses import Loss
-from fnn.network import Params
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.diagnose import explains, generic
 from fnn.verify.equations import INPUTS, UNITS, WEIGHTS, Case
@@ -48,7 +48,7 @@ def curvature(
     >>> curvature(params, jnp.ones((5, 3)), jnp.zeros((5, 2)), loss=fnn.SquaredError()).ok
     True
     """
-    checks.loss_like(loss)
+    targets.loss_like(loss)
     if not isinstance(rules, TangentRules):
         raise TypeError(f"rules: expected curvature.TangentRules, got {rules!r}; write TANGENTS._replace(...)")
     cases = data_or_probes(params, x, y, loss, masks)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fnn.checks import describe
+from fnn.checks.arrays import describe
 from fnn.verify.blackbox import BlackBox, in_best_dtype
 from fnn.verify.differences import by_differences
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_floating, to_numpy

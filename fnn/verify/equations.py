@@ -10,8 +10,8 @@ import numpy as np
 from fnn.backward import Rules
 from fnn.batchnorm import standardise
 from fnn.dropout import Mask, masked
+from fnn.layers import LayerTrace, Params
 from fnn.losses import Loss, as_targets
-from fnn.network import LayerTrace, Params
 from fnn.verify.oracle import Quantities, one_sided, quantities
 from fnn.verify.report import norm
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from fnn.checks import describe
+from fnn.checks.arrays import describe
 from fnn.verify.blackbox import BlackBox, in_best_dtype
 from fnn.verify.oracle import TOLERANCE, exactly, fresh, in_dtype, is_floating, to_numpy
 from fnn.verify.report import Report

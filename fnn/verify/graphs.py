@@ -9,15 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import checks, graph
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import standardise
+from fnn.checks import network as checks
 from fnn.data import for_network
 from fnn.dropout import Mask, masked
 from fnn.graph import arguments
+from fnn.graph.graph import Graph, GraphParams
 from fnn.graph.passes import leaves, states_and_outputs, with_mask
 from fnn.graph.plan import plan
-from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_rows, weight_gradients
+from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_rows, lambdas_of_inputs, weight_gradients
 from fnn.losses import Loss, as_targets
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.diagnose import generic
@@ -38,7 +39,7 @@ class Values(NamedTuple):
     beta: Any = None
 
 
-def network(params: graph.Network, x, y, loss: Loss, rules: Rules, masks, dtype, tolerance) -> Report:
+def network(params: GraphParams, x, y, loss: Loss, rules: Rules, masks, dtype, tolerance) -> Report:
     """``verify.network`` for a graph, which see: every neuron's λ from **autodiff's** λ's of its receivers."""
     cases = _cases(params, x, y, loss, masks)
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance))
@@ -48,9 +49,10 @@ def _cases(params, x, y, loss, masks) -> list[tuple]:
     """(name, params, x, y, mask) each."""
     arguments.network(params)
     if x is not None:
-        _, _, mask = arguments.forward(params, x, masks)
+        arguments.check(*arguments.given(params, x, masks, RULES))
+        mask = Mask() if masks is None else masks
         x, y = (np.atleast_2d(x), np.asarray(y)[None]) if x.ndim == 1 else (x, y)
-        data = for_network((np.asarray(x), np.asarray(y)), params, loss, "x, y")
+        data = for_network((np.asarray(x), np.asarray(y)), arguments.ports(params), loss, "x, y")
         return [("the data given", params, data.x, data.y, mask)]
     random, given = np.random.default_rng(SEED), params.graph
     x = random.normal(size=(BATCH, len(given.inputs)))
@@ -67,7 +69,7 @@ def _cases(params, x, y, loss, masks) -> list[tuple]:
     ]
 
 
-def _scaled(drawn: graph.Network) -> dict:
+def _scaled(drawn: GraphParams) -> dict:
     """Weights that leave ψ of order one, whatever the number of arrows into a neuron."""
     into = np.bincount(drawn.graph.arrows[:, 1], minlength=len(drawn.graph))
     return {"weights": drawn.weights / np.sqrt(into[drawn.graph.arrows[:, 1]]), "biases": drawn.biases}
@@ -89,7 +91,7 @@ def _judge(cases, loss, rules, dtype, tolerance) -> Report:
 def _findings(data, loss, rules, tolerance) -> Iterator[Finding]:
     params, x, y, mask = data
     given = params.graph
-    layout, index = plan(given, only_blocks=rules != RULES)
+    layout, index = plan(given, dense=rules != RULES)
     auto = _oracle(leaves(params), x, y, mask, index, layout=layout, loss=loss)
     case = leaves(params), x, y, mask, index, auto
     by_hand = _by_hand(*case, layout=layout, loss=loss, rules=rules)
@@ -128,7 +130,7 @@ def _explains(guess, hand: np.ndarray, neurons: np.ndarray) -> bool:
     return norm_error(hand, guess, norm(guess)) <= 1e-4
 
 
-def _groups(given: graph.Graph) -> Iterator[tuple[np.ndarray, str]]:
+def _groups(given: Graph) -> Iterator[tuple[np.ndarray, str]]:
     """The neurons to be judged together with the name of their equation, from the last generation to the first."""
     order = np.argsort(-given.generation, kind="stable")
     if len(given) > MOST_NEURONS:
@@ -196,12 +198,13 @@ def _point(parameters, x, y, mask, index, auto: Values, layout) -> _Point:
 
 
 def _values(layout, index, at: _Point, rules: Rules, direct, given) -> Values:
-    back = backward_pass(layout, index, at.parameters, at.states, at.units, direct, rules, to_inputs=True, given=given)
-    lam = back.lam if given is None else given
+    back = backward_pass(layout, index, at.parameters, at.states, at.units, direct, rules, given=given)
+    through = lambdas_of_inputs(layout, index, at.parameters, at.units, back, rules, given)
+    lam = through if given is None else given
     sums = rules.bias_gradient(by_neurons(layout, index, lam).T)
     norms = [by_neurons(layout, index, v)[:, 0] for v in back[1:] if v is not None]
     return Values(
-        by_neurons(layout, index, back.lam),
+        by_neurons(layout, index, through),
         masked(weight_gradients(layout, index, lam, at.o, rules), at.arrows),
         jnp.where(index.computed, sums, 0),
         *norms,
@@ -246,8 +249,5 @@ def _with_mistakes(parameters, x, y, mask, index, auto: Values, *, layout, loss)
     at, guesses = _point(parameters, x, y, mask, index, auto, layout), {}
     for note, rules in MISTAKES.items():
         direct = rules.output_delta(loss, layout.output, at.z, at.a, y).T
-        back = backward_pass(
-            layout, index, at.parameters, at.states, at.units, direct, rules, to_inputs=True, given=at.given
-        )
-        guesses[note] = by_neurons(layout, index, back.lam)
+        guesses[note] = _values(layout, index, at, rules, direct, at.given).lam
     return guesses

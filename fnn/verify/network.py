@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from fnn import checks
-from fnn.backward import RULES, Rules, require_rules
+from fnn.backward import RULES, Rules
+from fnn.checks import network as checks
+from fnn.checks import targets
 from fnn.data import for_network
-from fnn.graph import Network
+from fnn.functions import require_rules
+from fnn.kinds import GRAPH, AnyParams, kind
 from fnn.losses import Loss
-from fnn.network import Params
 from fnn.stacking import unstack
 from fnn.verify import graphs
 from fnn.verify.blackbox import in_best_dtype
@@ -25,7 +26,7 @@ SEED = 0
 
 
 def network(
-    params: Params | Network,
+    params: AnyParams,
     x=None,
     y=None,
     *,
@@ -59,13 +60,13 @@ def network(
     >>> print(network(params, loss=fnn.SquaredError(), rules=wrong).wrong[0].note)
     sigma'(z[1]) is missing
     """
-    checks.loss_like(loss)
+    targets.loss_like(loss)
     require_rules(rules)
     if (x is None) != (y is None):
         raise TypeError("x, y: expected both or neither; without data the probes are used")
     if x is None and masks is not None:
         raise TypeError("masks: they go with data; write verify.network(params, x, y, masks=masks, loss=loss)")
-    if isinstance(params, Network):
+    if kind(params) is GRAPH:
         return graphs.network(params, x, y, loss, rules, masks, dtype, tolerance)
     cases = data_or_probes(params, x, y, loss, masks)
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance, dtype is None))
@@ -77,13 +78,13 @@ def data_or_probes(params, x, y, loss, masks) -> Callable[[str], tuple[Case, ...
     if x is None:
         spared = {"huge logits"} if getattr(loss, "overflows", False) else set()
         return lambda dtype: tuple(case for case in probes(in_dtype(params, dtype), SEED) if case.name not in spared)
-    params, x, masks = checks.network_arguments(params, x, masks)
+    params, x, masks = checks.careful_arguments(params, x, masks)
     x, y = (np.asarray(value) for value in (x, y))
     if x.ndim == 1:
         x, y = x[None], y[None]
     checks.network(params, x, masks)
     params, masks = unstack(params), unstack(params, masks)  # the equations of every layer
-    data = for_network((x, y), params, loss, "x, y")
+    data = for_network((x, y), checks.ports(params), loss, "x, y")
     return lambda dtype: (Case("the data given", *in_dtype((params, data.x, data.y, masks), dtype)),)
 
 

@@ -14,7 +14,7 @@ from jax import Array
 
 from fnn.batchnorm import normalise
 from fnn.dropout import masked
-from fnn.network import LayerTrace, Params
+from fnn.layers import LayerTrace, Params
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 NORM_TOLERANCE = {"float64": 1e-12, "float32": 1e-4}  # a batch norm divides by a spread of few examples

@@ -7,7 +7,7 @@ import numpy as np
 
 from fnn.batchnorm import BatchNorm
 from fnn.dropout import Mask
-from fnn.network import Params
+from fnn.layers import Params
 from fnn.stacking import unstack
 from fnn.verify.equations import Case
 

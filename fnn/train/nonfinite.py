@@ -1,7 +1,7 @@
 """NaN and infinity in training: found once per epoch, on the device, and then named with their equation.
 
-The compiled loop says whether an epoch's losses and what it made of the parameters are finite (``loop.run``), which
-costs nothing, for NaN spreads. If they are not, the epoch is gone through again, step by step from its
+The compiled loop says whether an epoch's losses and what it made of the parameters are finite (``loop.take_steps``), which
+costs nothing, because NaN spreads. If they are not, the epoch is gone through again, step by step from its
 first parameters with the same mini-batches and masks, to the first step that yields something that is not; and that
 step's quantities are looked at in the order in which they are computed.
 """
@@ -14,16 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn import backward, checks, graph
+from fnn.checks import network as checks
+from fnn.checks.targets import target_rows
 from fnn.dropout import masked
-from fnn.kinds import kind
-from fnn.network import target_rows, trace
-from fnn.precision import products_in, with_factors
+from fnn.functions import deltas, forward, results, trace, value_and_backprop
+from fnn.kinds import GRAPH, kind
 from fnn.stacking import unstack
 from fnn.train import loop
 from fnn.train.prefetch import Chunk
-
-WANTED = ("loss", "deltas", "deltas_z", "gradients")
 
 
 class NonFinite(FloatingPointError):
@@ -48,16 +46,18 @@ def non_finite(
 ) -> NonFinite:
     """The exception for an epoch that was not finite.
 
-    begun: the parameters and the optimizer's state that it began with; chunks, dropout, key: as ``loop.run`` got them;
-    options: the keywords of ``loop.run``.
+    begun: the parameters and the optimizer's state that it began with; chunks, dropout, key: as ``loop.take_steps`` got them;
+    options: the keywords of ``loop.take_steps``.
     """
     before, state = begun
     for number, batch in steps(chunks):
-        new, new_state, losses, finite = loop.run(before, state, batch, number, dropout, key, **options)
+        new, new_state, losses, finite = loop.take_steps(before, state, batch, number, dropout, key, **options)
         if not finite:
             x, y, order = batch
             x, y = (x[0], y[0]) if order is None else (x[order[0]], y[order[0]])
-            x, masks = loop.inputs(kind(before), before, jnp.asarray(x), number, dropout, key, options["scale"])
+            x, masks = loop.inputs(
+                loop.ALL_ROWS, before, jnp.asarray(x), number, dropout, key, options["scale"], options["rules"]
+            )
             of_step = quantities(before, x, jnp.asarray(y), masks, options)
             found = next((told for name, value in of_step if (told := told_of(name, value))), None)
             return NonFinite(found or updated(new, new_state), epoch, number + 1, *begun, history)
@@ -67,7 +67,7 @@ def non_finite(
 
 
 def steps(chunks: Iterable[tuple[int, Chunk]]) -> Iterator[tuple[int, Chunk]]:
-    """The number of every step and its mini-batch, as ``loop.run`` takes them."""
+    """The number of every step and its mini-batch, as ``loop.take_steps`` takes them."""
     for first, (x, y, order) in chunks:
         for i in range(len(x) if order is None else len(order)):
             yield first + i, (x[i : i + 1], y[i : i + 1], None) if order is None else (x, y, order[i : i + 1])
@@ -93,25 +93,22 @@ def updated(params, state) -> str:
 
 def quantities(params, x: Array, y: Array, masks, options) -> Iterator[tuple[str, Array]]:
     """What a step computes, in that order, by name: ψ, z and a upwards, the loss, δ's and gradients downwards."""
-    of_kind = of_graph if isinstance(params, graph.Network) else of_layers
-    return of_kind(params, x, y, masks, options["loss"], options["reduction"], options["precision"])
+    of_kind = of_graph if kind(params) is GRAPH else of_layers
+    return of_kind(params, x, y, masks, options["loss"], options["reduction"], options["rules"])
 
 
-def of_layers(params, x, y, masks, loss, reduction, precision):
+def of_layers(params, x, y, masks, loss, reduction, rules):
     """The quantities of layers, numbered from 1 as by ``fnn.summary``."""
-    _, _, masks = checks.network_arguments(params, x, masks)
     layers, masks = unstack(params), unstack(params, masks)
-    traced = trace(layers, x, masks, precision=precision)
+    traced = trace(layers, x, masks=masks, rules=rules)
     for i, (layer, t) in enumerate(zip(layers, traced), start=1):
         yield f"psi of layer {i} (psi = a W^T + b)", t.psi
         if layer.norm is not None:
             yield f"z of layer {i} (its batch norm of psi)", t.z
         yield f"a of layer {i} ({layer.activation} of z)", t.a
-    yield f"the loss of an example ({loss})", loss.value(traced[-1].a, target_rows(y, x, traced[-1].a, loss))
-    of_sum = backward.run(("deltas", "deltas_z"), layers, x, y, loss, "sum", masks, backward.RULES, precision)
-    value, gradients = backward.run(
-        ("loss", "gradients"), layers, x, y, loss, reduction, masks, backward.RULES, precision
-    )
+    yield f"the loss of an example ({loss})", loss.value(traced[-1].a, target_rows(y, traced[-1].a, loss))
+    of_sum = results(("deltas", "deltas_z"), layers, x, y, loss, "sum", masks, rules)
+    value, gradients = results(("loss", "gradients"), layers, x, y, loss, reduction, masks, rules)
     yield f"the {reduction} of the examples' losses", value
     above = None
     for i, layer, mask, delta, delta_z, gradient in reversed(
@@ -127,23 +124,22 @@ def of_layers(params, x, y, masks, loss, reduction, precision):
         for name, leaf in checks.leaves(gradient).items():
             number = {"W": "(3) ", "b": "(4) "}.get(name, "")
             yield f"{number}gradient of {name} of layer {i}", leaf
-        with products_in(precision, params):
-            above = with_factors(backward.RULES).input_gradient(delta, masked(layer.W, mask.arrows), mask.units)
+        above = rules.input_gradient(delta, masked(layer.W, mask.arrows), mask.units)
 
 
-def of_graph(params, x, y, masks, loss, reduction, precision):
+def of_graph(params, x, y, masks, loss, reduction, rules):
     """The quantities of a graph: ψ, z and a of every neuron in the order of generations, and λ against it."""
-    network, names = params.graph, params.graph.neurons
+    network, names, mask = params.graph, params.graph.neurons, masks.mask
     computed = [k for k in np.argsort(network.generation, kind="stable").tolist() if network.generation[k] > 0]
-    traced = jax.tree.map(lambda v: np.asarray(v, np.float64), graph.trace(params, x, masks))
+    traced = jax.tree.map(lambda v: np.asarray(v, np.float64), trace(params, x, masks=mask))
     for k in computed:
         for part in ("psi", "z", "a"):
             yield f"{part} of neuron {names[k]!r}", getattr(traced, part)[:, k]
-    a = graph.forward(params, x, masks)
-    yield f"the loss of an example ({loss})", loss.value(a, target_rows(y, x, a, loss))
-    value, gradients = graph.value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=masks)
+    a = forward(params, x, masks=mask)
+    yield f"the loss of an example ({loss})", loss.value(a, target_rows(y, a, loss))
+    value, gradients = value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=mask)
     yield f"the {reduction} of the examples' losses", value
-    lambdas = np.asarray(graph.deltas(params, x, y, loss=loss, masks=masks), np.float64)
+    lambdas = np.asarray(deltas(params, x, y, loss=loss, masks=mask), np.float64)
     for k in reversed(computed):
         yield f"lambda of neuron {names[k]!r}", lambdas[:, k]
     for (source, target), weight in zip(network.arrows.tolist(), np.asarray(gradients.weights, np.float64)):

@@ -1,7 +1,6 @@
-"""What arguments must be: shapes, dtypes and structure, read while tracing and so free in compiled code.
+"""Parameters, inputs, masks and rules: shapes, dtypes and structure, which are read while tracing and so cost nothing.
 
-Every message names the argument, what was expected, what came, and the corrected call. Values (labels in
-range, finite inputs) are not looked at here: that is done once per data set, in ``fnn.data``.
+Values (labels in range, finite inputs) are not looked at here: that is done once per data set, in ``fnn.data``.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,54 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.activations import Activation
+from fnn.checks.arrays import array, describe, one_of, plain, prng_key, same_shape
+from fnn.checks.numbers import floating_dtype, layer_sizes, number
 from fnn.dropout import Mask
-from fnn.losses import Loss
-from fnn.numbers import floating_dtype, layer_sizes, number
 
 GRADIENTS = ("full", "fixed")
 REDUCTIONS = ("mean", "sum")
 
 
-def describe(value) -> str:
-    """The dtype and shape of an array, the type of anything else."""
-    if isinstance(value, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
-        return f"{value.dtype} of shape {value.shape}"
-    return f"{type(value).__name__} {value!r}"[:80]
-
-
-def one_of(name: str, value, options: Sequence) -> None:
-    if value not in options:
-        choices = " or ".join(repr(option) for option in options)
-        raise ValueError(f"{name}: expected {choices}, got {value!r}; write {name}={options[0]!r}")
-
-
 def activation_like(activation, name: str) -> None:
     """Raise TypeError unless ``activation`` is a hashable object with the methods of an activation."""
-    _made_of(activation, name, ("value", "pullback"), "an activation such as fnn.Sigmoid()", Activation)
+    made_of(activation, name, ("value", "pullback"), "an activation such as fnn.Sigmoid()", Activation)
 
 
-def loss_like(loss, name: str = "loss") -> None:
-    """Raise TypeError unless ``loss`` is a hashable object with the methods of a loss."""
-    _made_of(loss, name, ("value", "delta"), "a loss such as fnn.SquaredError()", Loss)
-
-
-def _made_of(value, name: str, methods: Sequence[str], expected: str, base: Any) -> None:
+def made_of(value, name: str, methods: Sequence[str], expected: str, base: Any) -> None:
     made = not isinstance(value, type) and all(hasattr(value, method) for method in methods)
     if not made or getattr(value, "__hash__", None) is None:
         known = " ".join(sorted(cls.__name__ for cls in base.__subclasses__() if cls.__module__.startswith("fnn.")))
         raise TypeError(f"{name}: expected {expected}, got {value!r}; there are {known}")
-
-
-def same_shape(value, like, name: str):
-    """``value``, if it has the shape and dtype of ``like``; a user's own function may return anything."""
-    if getattr(value, "shape", None) != like.shape or value.dtype != like.dtype:
-        raise ValueError(f"{name}: expected {describe(like)}, got {describe(value)}")
-    return value
-
-
-def loss_values(loss, a, y):
-    """The loss of every example, (B,), if it has that shape and the dtype of the outputs a (B, n)."""
-    return same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")
 
 
 def _like(array, *shape: int) -> jax.ShapeDtypeStruct:
@@ -67,6 +36,8 @@ def _like(array, *shape: int) -> jax.ShapeDtypeStruct:
 
 
 RESULTS: dict[str, Callable] = {  # what each rule's results must be like, from its arguments
+    "affine": lambda a_in, W, b: (_like(a_in, a_in.shape[0], W.shape[0]),),
+    "normalise": lambda norm, psi: (psi,),
     "output_delta": lambda loss, activation, z, a, y: (z,),
     "input_gradient": lambda delta, W, mask: (_like(delta, delta.shape[0], W.shape[1]),),
     "hidden_delta": lambda g, activation, z, a: (z,),
@@ -97,17 +68,6 @@ def exact(rules):
     return type(rules)(*(checked(name, rule) for name, rule in zip(rules._fields, rules)))
 
 
-# -- init ------------------------------------------------------------------------------------------------------
-
-
-def prng_key(key, name: str = "key") -> None:
-    """Raise TypeError unless ``key`` is one PRNG key, new style or old."""
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
-    raw = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1
-    if not (typed or raw):
-        raise TypeError(f"{name}: expected one PRNG key, got {describe(key)}; write {name}=jax.random.key(0)")
-
-
 def init_arguments(key, sizes, activation, output, initializer, batch_norm, stack, dtype):
     """The normalised sizes and dtype of ``fnn.init``."""
     prng_key(key)
@@ -131,9 +91,6 @@ def initial_weights(W, shape, dtype):
             "it is called as initializer(key, (n_out, n_in), dtype)"
         )
     return W
-
-
-# -- forward ---------------------------------------------------------------------------------------------------
 
 
 def is_layer(layer) -> bool:
@@ -168,21 +125,24 @@ def leaves(layer) -> dict:
     return {"W": layer.W, "b": layer.b, **norm}
 
 
-def array(name: str, leaf) -> None:
-    """Raise TypeError unless ``leaf`` is an array of a dtype that is in use."""
-    if not isinstance(leaf, (jax.Array, np.ndarray)):
-        raise TypeError(f"{name}: expected an array, got {describe(leaf)}; write jnp.asarray(...)")
-    if isinstance(leaf, np.ndarray) and jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
-        raise TypeError(
-            f"{name}: expected {jax.dtypes.canonicalize_dtype(leaf.dtype)}, for x64 is off, got {describe(leaf)}; "
-            "write .astype('float32'), or call jax.config.update('jax_enable_x64', True) first"
-        )
+def network_arguments(params, x, masks, rules=None) -> tuple:
+    """(params, x, masks) as the compiled functions take them, so that equal calls compile once.
+
+    Where every leaf is a JAX array there is nothing that jit would hide, and :func:`network` finds the rest.
+    """
+    if type(params) is tuple and plain((params, x, masks)) and all(map(_hashable, params)):
+        return params, x, (Mask(),) * len(params) if masks is None else masks
+    return careful_arguments(params, x, masks)
 
 
-def network_arguments(params, x, masks):
-    """(params, x, masks) as the compiled functions take them, so that equal calls compile once."""
+def _hashable(layer) -> bool:
+    return getattr(getattr(layer, "activation", None), "__hash__", None) is not None
+
+
+def careful_arguments(params, x, masks) -> tuple:
+    """The same, looking at every argument."""
     layers(params)
-    floating("x", x, params)
+    floating("x", x, ports(params))
     if masks is None:
         masks = (Mask(),) * len(params)
     elif isinstance(masks, Mask) or not isinstance(masks, (tuple, list)) or len(masks) != len(params):
@@ -213,15 +173,13 @@ class Ports(NamedTuple):
 
 
 def ports(params) -> Ports:
-    """The ports of layers, or those that other parameters tell of themselves."""
-    if hasattr(params, "ports"):
-        return params.ports
+    """The ports of layers."""
     return Ports(params[0].W.dtype, params[0].W.shape[-1], params[-1].W.shape[-2])
 
 
-def floating(name: str, value, params) -> None:
+def floating(name: str, value, ports: Ports) -> None:
     """Raise TypeError unless value is an array in the parameters' dtype (before jit would truncate it silently)."""
-    dtype = ports(params).dtype
+    dtype = ports.dtype
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write jnp.asarray({name}, jnp.{dtype})")
     if value.dtype != dtype:
@@ -234,6 +192,7 @@ def floating(name: str, value, params) -> None:
 
 def network(params, x, masks) -> None:
     """Raise unless the layers fit together, and x and the masks fit them; called while tracing."""
+    careful_arguments(params, x, masks)
     dtype, n_in, _ = ports(params)
     batch = examples(x, n_in)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -267,6 +226,8 @@ def _layer(name, layer, n_in, dtype, batch) -> None:
             raise ValueError(f"{name}.{part}: expected shape {(*run, n_out)}, got {leaf.shape}")
         if leaf.dtype != dtype:
             raise TypeError(f"{name}.{part}: expected {dtype} as params[0].W has, got {leaf.dtype}")
+    z = jax.ShapeDtypeStruct((batch, n_out), dtype)
+    same_shape(jax.eval_shape(layer.activation.value, z), z, f"{layer.activation}.value(z)")
     if layer.norm is not None:
         one_of(f"{name}.norm.gradient", layer.norm.gradient, GRADIENTS)
         number("BatchNorm", f"{name}.norm.eps", layer.norm.eps, above=0)
@@ -296,34 +257,3 @@ def mask_shapes(name: str, mask: Mask, units: int, arrows: tuple[int, ...], dtyp
             raise TypeError(f"{name}.{part}: expected {dtype} as the parameters have, got {leaf.dtype}")
 
 
-# -- targets ---------------------------------------------------------------------------------------------------
-
-
-def target_arguments(params, y, loss, name: str = "y") -> None:
-    """Raise unless loss is one and y integer labels, or in the parameters' dtype; before jit would truncate it."""
-    loss_like(loss)
-    array = isinstance(y, (jax.Array, np.ndarray, np.generic))
-    if not (jnp.issubdtype(y.dtype, jnp.integer) if array else type(y) is int):
-        floating(name, y, params)
-    elif not loss.takes_labels:
-        n = ports(params).n_out
-        raise TypeError(
-            f"{name}: {loss} takes targets of shape (B, {n}), got integers, {describe(y)}; "
-            f"one-hot them: jax.nn.one_hot(y, {n}), or write loss=fnn.SoftmaxCrossEntropy()"
-        )
-
-
-def target(y, a, loss) -> None:
-    """Raise unless y has exactly the shape of a, or is one label per example; a is (B, n) or (n,)."""
-    if jnp.issubdtype(y.dtype, jnp.integer):
-        if a.shape[-1] == 1:
-            raise ValueError(f"y: a network with one output takes y of shape {a.shape}, got labels of shape {y.shape}")
-        if y.shape != a.shape[:-1]:
-            raise ValueError(
-                f"y: expected labels of shape {a.shape[:-1]}, got {y.shape}; write y.reshape({a.shape[:-1]}), "
-                "or y.astype(x.dtype) if these are targets"
-            )
-    elif y.shape != a.shape:
-        raise ValueError(
-            f"y: expected shape {a.shape} as the network's output has, got {y.shape}; write y.reshape({a.shape})"
-        )

@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
+from fnn.checks import arrays
+from fnn.checks.numbers import whole
 from fnn.curvature import graphs
 from fnn.curvature.products import arguments, hessian_product
 from fnn.curvature.tangents import TANGENTS
-from fnn.dropout import Mask
-from fnn.graph import Network
+from fnn.kinds import GRAPH, AnyParams, kind
+from fnn.layers import Dense
 from fnn.losses import Loss, SquaredError
-from fnn.network import Dense, Masks, Params
-from fnn.numbers import whole
 
 
 class Estimate(NamedTuple):
@@ -37,7 +36,7 @@ class HessianTrace(NamedTuple):
 
 
 def hessian_trace(
-    params: Params | Network,
+    params: AnyParams,
     x: Array,
     y: Array,
     key: Array,
@@ -45,7 +44,7 @@ def hessian_trace(
     samples: int = 100,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
-    masks: Masks | Mask = None,
+    masks=None,
 ) -> HessianTrace:
     """tr H of the loss by Hutchinson: the mean of vᵀ H v over random v of ±1, without bias, and its standard error.
 
@@ -54,7 +53,7 @@ def hessian_trace(
     Source: Hutchinson 1990, *A stochastic estimator of the trace of the influence matrix*.
     """
     params, x, y, _, masks = arguments(params, x, y, params, loss, reduction, masks)
-    checks.prng_key(key)
+    arrays.prng_key(key)
     if (samples := whole("samples", samples)) < 2:
         raise ValueError(f"samples: expected at least 2, for one has no standard error, got {samples}")
     return _hessian_trace(params, x, y, masks, key, samples=samples, loss=loss, reduction=reduction)
@@ -71,7 +70,7 @@ def _hessian_trace(params, x, y, masks, key, *, samples, loss, reduction):
         v = jax.tree.unflatten(structure, drawn)
         Hv = hessian_product(params, x, y, v, masks, loss=loss, reduction=reduction, rules=TANGENTS)
         by_entry = jax.tree.map(jnp.multiply, v, Hv)
-        return graphs.by_neuron(masks, by_entry) if isinstance(params, Network) else tuple(map(_in_all, by_entry))
+        return graphs.by_neuron(masks, by_entry) if kind(params) is GRAPH else tuple(map(_in_all, by_entry))
 
     layers = jax.lax.map(products, jnp.arange(samples))
     total = sum(jnp.sum(of.reshape(samples, -1), axis=1) for of in jax.tree.leaves(layers))

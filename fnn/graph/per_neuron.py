@@ -11,7 +11,7 @@ from fnn.activations import Activation
 
 
 @dataclass(frozen=True)
-class Each(Activation):
+class PerNeuron(Activation):
     """σ_k at column k; ``activations`` are one per column. A loss sees outputs of several kinds as this."""
 
     activations: tuple[Activation, ...]

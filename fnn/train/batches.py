@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.checks import describe
+from fnn.checks.arrays import describe
 from fnn.data import Dataset, default_scale, for_network
+from fnn.kinds import kind
 from fnn.losses import Loss
 from fnn.streams import Batches
 from fnn.train.prefetch import Packed, Prefetched
@@ -116,7 +117,7 @@ class Drawn(Prefetched):
             data = Dataset(x, y, self.scale)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
-        return for_network(data, self.params, self.loss, name)
+        return for_network(data, kind(self.params).ports(self.params), self.loss, name)
 
 
 def _arrays(batch, name: str) -> tuple[np.ndarray, np.ndarray]:

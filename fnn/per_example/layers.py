@@ -8,19 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn import checks
-from fnn.backward import RULES, run
+from fnn.backward import RULES
 from fnn.batchnorm import BatchNorm, standardise
 from fnn.dropout import Mask
-from fnn.losses import Loss
-from fnn.network import Dense, Params, trace
+from fnn.kinds import Backward, Outputs, kind
+from fnn.layers import Dense, Params
 
 
 class Factors(NamedTuple):
     """The gradients of a layer's examples: by W δ_i a_iᵀ, by b δ_i, and by a batch norm's γ and β, which are rows.
 
     a_in: (B, n_in); delta: (B, n_out); by_gamma = δ_z ⊙ x̂ and by_beta = δ_z: (B, n_out), or None without batch norm.
-    Of a stack each has an axis of layers in front.
+    For a stack each has an axis of layers in front.
     """
 
     a_in: Array
@@ -33,27 +32,10 @@ class Factors(NamedTuple):
         return [v for v in (self.by_gamma, self.by_beta) if v is not None]
 
 
-def arguments(params, x, y, loss: Loss, masks, arrows: bool = True):
-    """(params, x, y, masks) as the compiled functions take them; y may be None; arrows: whether arrow masks may be."""
-    params, x, masks = checks.network_arguments(params, x, masks)
-    if y is not None:
-        checks.target_arguments(params, y, loss)
-    require_examples(x)
+def require_separable(params: Params) -> None:
+    """Raise ValueError unless every example has a gradient of its own."""
     for i, layer in enumerate(params):
         require_fixed(f"params[{i}].norm", layer.norm, "fnn.init(..., batch_norm='fixed'), or fnn.fold it")
-    for i, mask in enumerate(masks):
-        if not arrows and mask.arrows is not None:
-            raise ValueError(
-                f"masks[{i}].arrows: expected None, for with arrow masks every neuron has inputs of its own, and "
-                "no product of a layer's inputs is that of all; write per_example.gradients(...), and multiply those"
-            )
-    return params, x, y, masks
-
-
-def require_examples(x: Array) -> None:
-    """Raise ValueError for a single example."""
-    if x.ndim != 2:
-        raise ValueError(f"x: expected examples in rows, (B, n_0), got shape {x.shape}; write x[None], and y[None]")
 
 
 def require_fixed(name: str, norm: BatchNorm | None, call: str) -> None:
@@ -65,11 +47,21 @@ def require_fixed(name: str, norm: BatchNorm | None, call: str) -> None:
         )
 
 
-def factors(params: Params, x: Array, y: Array, masks, loss: Loss) -> list[Factors]:
-    """The factors of every entry of ``params``, from one forward and one backward pass."""
+def require_shared_inputs(masks) -> None:
+    """Raise ValueError where a mask of arrows gives every neuron inputs of its own."""
+    for i, mask in enumerate(masks):
+        if mask.arrows is not None:
+            raise ValueError(
+                f"masks[{i}].arrows: expected None, because with arrow masks every neuron has inputs of its own, and "
+                "no product of a layer's inputs is that of all; write per_example.gradients(...), and multiply those"
+            )
+
+
+def factors(params: Params, masks, outputs: Outputs, delta_z: Array) -> list[Factors]:
+    """The factors of every entry of ``params`` from a forward pass and a seed ∂/∂z^L (B, n_L)."""
+    pulled: Backward = kind(params).backward(RULES, params, masks, outputs.passed, delta_z)
     found = []
-    both = run(("deltas", "deltas_z"), params, x, y, loss, "sum", masks, RULES)
-    for layer, t, delta, delta_z in zip(params, trace(params, x, masks), *both):
+    for layer, (_, t), delta, delta_z in zip(params, outputs.passed, pulled.deltas, pulled.deltas_z):
         if layer.norm is None:
             found.append(Factors(t.a_in, delta))
         else:

@@ -10,17 +10,17 @@ import numpy as np
 import optax
 from jax import Array
 
-from fnn import checks
 from fnn.backward import RULES
+from fnn.checks import arrays
+from fnn.checks.numbers import number, whole
 from fnn.data import Dataset, for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss
-from fnn.numbers import number, whole
-from fnn.train.epochs import STATISTICS_EXAMPLES
 from fnn.train.evaluation import Record, folded, judged, means, named, require_network
-from fnn.train.loop import inputs, mean_loss, require_training, sample_rows, shuffle, start, take_step
+from fnn.train.fit import STATISTICS_EXAMPLES
+from fnn.train.loop import ALL_ROWS, inputs, mean_loss, require_training, sample_rows, shuffle, start, take_step
 
 STACKED = "write jax.vmap(lambda key: fnn.init(key, sizes))(keys)"
 INJECTED = "write optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)"
@@ -111,11 +111,11 @@ def _run(params, states, x, y, orders, dropout, keys, *, optimizer, loss, reduct
     """A step of every member for each row of ``orders``, (steps, N, B): parameters, states and losses (steps, N)."""
 
     def member(params, state, key, rows, number):
-        own = kind(params)
-        batch, masks = inputs(own, params, x[rows], number, dropout, key, scale)  # a mini-batch at a time: no copies
+        # a mini-batch at a time: no copies
+        batch, masks = inputs(ALL_ROWS, params, x[rows], number, dropout, key, scale, RULES)
         return take_step(
             params, state, batch, y[rows], masks,
-            optimizer=optimizer, loss=loss, reduction=reduction, precision=None, rules=RULES,
+            optimizer=optimizer, loss=loss, reduction=reduction, rules=RULES,
         )  # fmt: skip
 
     def step(carry, of_step):
@@ -163,7 +163,7 @@ def _require_keys(keys) -> int:
     typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not typed or keys.ndim != 1 or len(keys) == 0:
         raise TypeError(
-            f"keys: expected PRNG keys of shape (N,), one per member, got {checks.describe(keys)}; "
+            f"keys: expected PRNG keys of shape (N,), one per member, got {arrays.describe(keys)}; "
             "write keys=jax.random.split(jax.random.key(0), N)"
         )
     return len(keys)
@@ -176,7 +176,7 @@ def _stacked(params, members: int) -> tuple[Any, Any]:
         if np.ndim(leaf) == 0 or len(leaf) != members:
             name = f"params{jax.tree_util.keystr(path)}"
             raise ValueError(
-                f"{name}: expected a leading axis of {members} members, one per key, got {checks.describe(leaf)}; "
+                f"{name}: expected a leading axis of {members} members, one per key, got {arrays.describe(leaf)}; "
                 + STACKED
             )
     first = jax.tree.map(lambda leaf: leaf[0], params)
@@ -187,7 +187,7 @@ def _stacked(params, members: int) -> tuple[Any, Any]:
 
 
 def _in_memory(data, params, loss, name: str) -> Dataset:
-    data = for_network(data, params, loss, name)
+    data = for_network(data, kind(params).ports(params), loss, name)
     if data.chunk_bytes is not None:
         raise ValueError(
             f"{name}: expected arrays in memory, got streamed ones, {data}; "
@@ -200,7 +200,7 @@ def _require_rates(learning_rates, members: int) -> np.ndarray:
     rates = np.asarray(learning_rates)
     if rates.shape != (members,):
         raise ValueError(
-            f"learning_rates: expected {members} numbers, one per key, got {checks.describe(learning_rates)}; "
+            f"learning_rates: expected {members} numbers, one per key, got {arrays.describe(learning_rates)}; "
             "write learning_rates=np.geomspace(0.01, 1, len(keys))"
         )
     for i, rate in enumerate(rates):

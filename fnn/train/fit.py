@@ -12,26 +12,29 @@ import numpy as np
 import optax
 from jax import Array
 
-from fnn import checks, parallel
+from fnn import parallel
+from fnn.backward import RULES
 from fnn.checkpoint.run import Run, settings
+from fnn.checks import arrays
+from fnn.checks.numbers import whole
 from fnn.data import for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
-from fnn.kinds import AnyParams, kind
+from fnn.kinds import GRAPH, AnyParams, kind
 from fnn.losses import Loss
-from fnn.numbers import whole
-from fnn.precision import require as require_precision
+from fnn.precision import BFLOAT16
+from fnn.train.devices import Spread
 from fnn.train.evaluation import Record, evaluator, folded, require_network
 from fnn.train.feed import feed_of
-from fnn.train.loop import mean_loss, require_training, run, start
+from fnn.train.loop import mean_loss, require_training, start, take_steps
 from fnn.train.metrics import Metrics
-from fnn.train.spread import Spread
-from fnn.train.watch import non_finite
+from fnn.train.nonfinite import non_finite
 
+PRECISIONS = ("bfloat16", None)
 STATISTICS_EXAMPLES = 10_000  # of a batch norm's statistics: enough for three digits of a variance
 
 
-class State(NamedTuple):
+class Progress(NamedTuple):
     """What ``callback`` sees after an epoch: its number from 1, the parameters, and the records so far.
 
     Early stopping is a plain function of it: here after twenty epochs without a better held-out loss, and the best
@@ -74,7 +77,7 @@ def fit(
     validation=None,
     dropout: Dropout | DropConnect | None = None,
     reduction: str = "mean",
-    callback: Callable[[State], bool | None] | None = None,
+    callback: Callable[[Progress], bool | None] | None = None,
     progress: bool | None = None,
     checkpoint: str | os.PathLike | None = None,
     every: int = 1,
@@ -88,7 +91,7 @@ def fit(
     memory-mapped, or a pair (x, y); data also ``fnn.data.Batches``. optimizer: ``fnn.updates`` or any optax one. loss:
     see ``fnn.losses``. epochs ≥ 1. batch_size: 1 … N; that of ``Batches``. key: ``jax.random.key(seed)``, the shuffles'
     seed. reduction: "mean" or "sum" over a mini-batch (N7). dropout: fresh masks for every step. callback: called after
-    every epoch with a :class:`State`; returning True stops. progress: a bar of the epochs with loss, held-out accuracy
+    every epoch with a :class:`Progress`; returning True stops. progress: a bar of the epochs with loss, held-out accuracy
     and examples per second, False for none, None for one in a terminal only (needs tqdm). checkpoint: a directory; the
     run goes on from the newest whole checkpoint in it, see below. every: epochs from one checkpoint to the next, ≥ 1.
     metrics: the path of a new file for the records, one line of JSON for each, there when its epoch ends. precision:
@@ -119,7 +122,7 @@ def fit(
     feed: Any = feed_of(data, params, loss, batch_size)
     epochs = whole("epochs", epochs)
     if validation is not None:
-        validation = for_network(validation, params, loss, "validation")
+        validation = for_network(validation, kind(params).ports(params), loss, "validation")
     same = settings(
         key=key, loss=loss, batch_size=batch_size, reduction=reduction, examples=feed.examples, dropout=dropout,
         precision=precision,
@@ -133,7 +136,8 @@ def fit(
     kept = Run(checkpoint, every=every, epochs=epochs, key=key, same=same, stops=callback is not None)
     sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
     held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=feed.scale))
-    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "precision": precision, "mesh": mesh}
+    rules = RULES if precision is None else BFLOAT16
+    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "rules": rules, "mesh": mesh}
     with closing(feed), kept:
         reached, history, left = kept.resume(start(optimizer, params))
         started -= history[-1]["seconds"] if history else 0
@@ -144,7 +148,7 @@ def fit(
                 history.append(record | {"seconds": time.perf_counter() - started})
                 written.write(history[-1])
                 bar.show(history[-1], len(losses) * batch_size)
-                stop = callback is not None and bool(callback(State(epoch, reached[0], tuple(map(dict, history)))))
+                stop = callback is not None and bool(callback(Progress(epoch, reached[0], tuple(map(dict, history)))))
                 kept.after(reached, history, len(losses), stop)
                 if stop:
                     break
@@ -155,11 +159,30 @@ def _checked(params, optimizer, loss, reduction, precision, dropout, key, callba
     """The parameters, layers as a tuple; raises unless all arguments are what they must be."""
     params = require_network(params)
     require_training(params, optimizer, loss, reduction, dropout)
-    checks.prng_key(key)
-    require_precision(precision, params)
+    arrays.prng_key(key)
+    _require_precision(precision, params)
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback: expected a function of a fnn.train.State, got {callback!r}")
+        raise TypeError(f"callback: expected a function of a fnn.train.Progress, got {callback!r}")
     return params
+
+
+def _require_precision(precision, params) -> None:
+    """Raise ValueError for a name but "bfloat16", TypeError where that meets parameters that are no float32 layers."""
+    arrays.one_of("precision", precision, PRECISIONS)
+    if precision is None:
+        return
+    if kind(params) is GRAPH:
+        raise TypeError(
+            "precision: 'bfloat16' is for the matrix products of layers, and a graph adds up arrow by arrow; "
+            f"expected None, got {precision!r}; write precision=None, or take layers from fnn.init"
+        )
+    dtype = kind(params).ports(params).dtype
+    if dtype != np.float32:
+        raise TypeError(
+            "precision: 'bfloat16' rounds the factors of products to 8 bits and keeps all else in float32; expected "
+            f"float32 parameters, got {dtype}, which it would not keep; write precision=None, or fnn.init(..., "
+            "dtype='float32')"
+        )
 
 
 def _epoch(feed, begun: tuple[Any, Any], epoch: int, dropout, key, history, mesh, **options):
@@ -168,7 +191,7 @@ def _epoch(feed, begun: tuple[Any, Any], epoch: int, dropout, key, history, mesh
     epoch_key = jax.random.fold_in(key, epoch)
     params, optimizer_state = begun if mesh is None else parallel.place(begun, mesh)
     for first, batches in feed.chunks(key, epoch):
-        params, optimizer_state, *of_chunk = run(
+        params, optimizer_state, *of_chunk = take_steps(
             params, optimizer_state, batches, first, dropout, epoch_key, scale=feed.scale, mesh=mesh, **options
         )
         found.append(of_chunk)

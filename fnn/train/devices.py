@@ -17,12 +17,12 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from fnn import kinds, parallel
-from fnn.kinds import Kind
+from fnn import parallel
+from fnn.dropout import Mask
 
 
 class Spread:
-    """The mini-batches of another feed, spread over a mesh: an argument of ``loop.run`` with that mesh."""
+    """The mini-batches of another feed, spread over a mesh: an argument of ``loop.take_steps`` with that mesh."""
 
     def __init__(self, feed, mesh: Mesh):
         self.feed, self.mesh, self.examples, self.sample, self.close = (
@@ -52,7 +52,7 @@ class Spread:
 
 
 def on_every_device(loop: Callable, mesh: Mesh) -> Callable:
-    """``loop``, with the arguments of ``loop.run``, on every device of the mesh with its rows of the mini-batches."""
+    """``loop``, with the arguments of ``loop.take_steps``, on every device of the mesh with its rows of the mini-batches."""
     (axis,) = mesh.axis_names
     mine = P(None, axis)
 
@@ -65,21 +65,18 @@ def on_every_device(loop: Callable, mesh: Mesh) -> Callable:
     return spread
 
 
-def kind_of_rows(params, mesh: Mesh) -> Kind:
-    """The functions of these parameters' kind where only a device's rows of the mini-batch are at hand.
+def rows_at_hand(value_and_gradients: Callable, masks: Callable, mesh: Mesh) -> tuple[Callable, Callable]:
+    """The same functions of a step where only one device's rows of the mini-batch are at hand.
 
-    ``value_and_backprop`` takes them and gives what the whole mini-batch gives; ``sample_masks`` gives their masks.
+    The first gives what the whole mini-batch gives, the second the masks of these rows.
     """
-    own = kinds.kind(params)
-    return own._replace(
-        value_and_backprop=partial(_value_and_backprop, own, mesh), sample_masks=partial(_sample_masks, own, mesh)
-    )
+    return partial(_value_and_gradients, value_and_gradients, mesh), partial(_masks, masks, mesh)
 
 
-def _value_and_backprop(own: Kind, mesh: Mesh, params, x, y, *, loss, reduction, masks, rules):
+def _value_and_gradients(of_rows: Callable, mesh: Mesh, params, x, masks, y, *, loss, reduction, rules):
     (axis,) = mesh.axis_names
     normed = jax.tree.map(lambda node: replace(node, axis=axis) if _is_norm(node) else node, params, is_leaf=_is_norm)
-    value, gradients = own.value_and_backprop(normed, x, y, loss=loss, reduction="sum", masks=masks, rules=rules)
+    value, gradients = of_rows(normed, x, masks, y, loss=loss, reduction="sum", rules=rules)
     gradients = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(gradients))  # norms without an axis
     scale = 1 / (len(x) * mesh.size) if reduction == "mean" else 1
     leaves, structure = jax.tree.flatten((value, gradients))
@@ -90,7 +87,7 @@ def _value_and_backprop(own: Kind, mesh: Mesh, params, x, y, *, loss, reduction,
 
 
 def _one_vector(leaves) -> Array:
-    """All entries of the leaves: written in place, for jnp.concatenate is at times a hundred times slower on a CPU."""
+    """All entries of the leaves: written in place, because jnp.concatenate is at times a hundred times slower on a CPU."""
     with jax.numpy_dtype_promotion("standard"):  # a loss may be in another dtype
         vector = jnp.zeros(sum(leaf.size for leaf in leaves), jnp.result_type(*leaves))
     offset = 0
@@ -115,7 +112,7 @@ def _total(vector: Array, mesh: Mesh) -> Array:
     return lax.all_gather(mine, axis, tiled=True)[: vector.size]
 
 
-def _sample_masks(own: Kind, mesh: Mesh, key, params, dropout, rows: int):
+def _masks(of_all: Callable, mesh: Mesh, key, params, dropout, rows: int):
     """The masks of the whole mini-batch, and of those with a row for every example the rows at hand."""
     whole = rows * mesh.size
 
@@ -125,8 +122,8 @@ def _sample_masks(own: Kind, mesh: Mesh, key, params, dropout, rows: int):
         first = lax.axis_index(*mesh.axis_names) * rows
         return mask._replace(units=lax.dynamic_slice_in_dim(mask.units, first, rows, axis=-2))
 
-    masks = own.sample_masks(key, params, dropout, whole)
-    return of_rows(masks) if hasattr(masks, "units") else tuple(map(of_rows, masks))
+    masks = of_all(key, params, dropout, whole)
+    return jax.tree.map(of_rows, masks, is_leaf=lambda node: isinstance(node, Mask))
 
 
 def _is_norm(node) -> bool:

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from fnn.checks import prng_key
-from fnn.numbers import whole
+from fnn.checks.arrays import prng_key
+from fnn.checks.numbers import whole
 
 
 def drawn_arrows(key, neurons: int, arrows: int, inputs: int, outputs: int, generations: int) -> np.ndarray:

@@ -1,0 +1,55 @@
+"""Targets and losses: whether y fits the loss and the network's output."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.checks.arrays import describe, same_shape
+from fnn.checks.network import Ports, floating, made_of
+from fnn.losses import Loss
+
+
+def loss_like(loss, name: str = "loss") -> None:
+    """Raise TypeError unless ``loss`` is a hashable object with the methods of a loss."""
+    made_of(loss, name, ("value", "delta"), "a loss such as fnn.SquaredError()", Loss)
+
+
+def loss_values(loss, a, y):
+    """The loss of every example, (B,), if it has that shape and the dtype of the outputs a (B, n)."""
+    return same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")
+
+
+def target_arguments(ports: Ports, y, loss, name: str = "y") -> None:
+    """Raise unless loss is one and y integer labels, or in the parameters' dtype; before jit would truncate it."""
+    loss_like(loss)
+    array = isinstance(y, (jax.Array, np.ndarray, np.generic))
+    if not (jnp.issubdtype(y.dtype, jnp.integer) if array else type(y) is int):
+        floating(name, y, ports)
+    elif not loss.takes_labels:
+        n = ports.n_out
+        raise TypeError(
+            f"{name}: {loss} takes targets of shape (B, {n}), got integers, {describe(y)}; "
+            f"one-hot them: jax.nn.one_hot(y, {n}), or write loss=fnn.SoftmaxCrossEntropy()"
+        )
+
+
+def target(y, a, loss) -> None:
+    """Raise unless y has exactly the shape of a, or is one label per example; a is (B, n) or (n,)."""
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        if a.shape[-1] == 1:
+            raise ValueError(f"y: a network with one output takes y of shape {a.shape}, got labels of shape {y.shape}")
+        if y.shape != a.shape[:-1]:
+            raise ValueError(
+                f"y: expected labels of shape {a.shape[:-1]}, got {y.shape}; write y.reshape({a.shape[:-1]}), "
+                "or y.astype(x.dtype) if these are targets"
+            )
+    elif y.shape != a.shape:
+        raise ValueError(
+            f"y: expected shape {a.shape} as the network's output has, got {y.shape}; write y.reshape({a.shape})"
+        )
+
+
+def target_rows(y, a, loss):
+    """The targets with examples in rows, where they fit the outputs a, (B, n_L) or (n_L,)."""
+    target(y, a, loss)
+    return y if a.ndim == 2 else y[None]

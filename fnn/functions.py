@@ -1,0 +1,235 @@
+"""The public functions of a network: each checks its arguments once and calls a compiled, pure pass.
+
+They take the parameters of layers and of a graph alike. What a compiled function would hide from its checks, such as
+a float64 array that it would truncate, is looked at before; everything else while tracing, where it costs nothing.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.backward import RULES, Rules
+from fnn.checks import arrays, network, targets
+from fnn.checks.numbers import whole
+from fnn.dropout import DropConnect, Dropout
+from fnn.kinds import AnyParams, Backward, Kind, kind
+from fnn.losses import Loss, SquaredError
+
+WANTED = ("loss", *Backward._fields)  # what ``results`` can be asked for
+
+
+def forward(params: AnyParams, x: Array, *, masks=None, rules: Rules = RULES) -> Array:
+    """The network's output a^L: (B, n_L), or (n_L,) for a single example.
+
+    params: a tuple of ``Dense``, or the parameters of a graph. x: (B, n_0) or (n_0,), in the parameters' dtype. masks:
+    None, or one ``Mask`` per layer; for a graph one ``Mask``. rules: the equations to use. Raises TypeError or ValueError
+    that names the argument.
+
+    >>> import fnn
+    >>> fnn.forward(fnn.init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))).shape
+    (5, 2)
+    """
+    return _forward(*given(params, x, masks, rules), rules=rules)
+
+
+def trace(params: AnyParams, x: Array, *, masks=None, rules: Rules = RULES):
+    """Everything that the forward pass computes: one :class:`LayerTrace` per layer, or a graph's ``Trace``.
+
+    Arguments and errors as for :func:`forward`.
+    """
+    return _trace(*given(params, x, masks, rules), rules=rules)
+
+
+def backprop(
+    params: AnyParams,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    reduction: str = "mean",
+    masks=None,
+    rules: Rules = RULES,
+) -> AnyParams:
+    """The gradients of C by every parameter, by equations (1) to (4): a pytree like ``params``.
+
+    params, x, masks, rules: as for :func:`forward`. y: (B, n_L) or (n_L,) in the parameters' dtype, or integer labels
+    (B,) where the loss takes them. loss: see ``fnn.losses``. reduction: "mean" or "sum" over the examples.
+
+    Each δ is computed once, from the output down, all of them with the W from before any update. Compiled once for each
+    combination of shapes, loss, reduction and rules; may be called under a user's own jit, vmap or scan. Raises
+    TypeError or ValueError that names the argument.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> fnn.backprop(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))
+    (Dense(W=(4, 3), b=(4,), Sigmoid(beta=1.0), float32), Dense(W=(2, 4), b=(2,), Identity(), float32))
+    """
+    return results(("gradients",), params, x, y, loss, reduction, masks, rules)[0]
+
+
+def value_and_backprop(
+    params: AnyParams,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    reduction: str = "mean",
+    masks=None,
+    rules: Rules = RULES,
+) -> tuple[Array, AnyParams]:
+    """The loss C, a scalar, and its gradients; arguments and errors as for :func:`backprop`."""
+    return results(("loss", "gradients"), params, x, y, loss, reduction, masks, rules)
+
+
+def deltas(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None, rules: Rules = RULES):
+    """δ^ℓ = ∂(Σ_n L_n)/∂ψ^ℓ for every layer: a tuple of (B, n_ℓ), or (n_ℓ,) for a single example.
+
+    For a graph, λ_k = ∂(Σ_n L_n)/∂ψ_k of every neuron, (B, N) or (N,), in the order of ``graph.neurons``; that of an
+    input is ∂L/∂x. The derivative is of the **sum** over the examples, so row n does not shrink as the batch grows. With
+    the layers' inputs (``trace``) everything else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic
+    differentiation computes the same numbers and shows none of them. Arguments and errors as for :func:`backprop`.
+    """
+    return results(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
+
+
+def input_gradient(
+    params: AnyParams,
+    x: Array,
+    y: Array,
+    *,
+    loss: Loss = SquaredError(),
+    reduction: str = "mean",
+    masks=None,
+    rules: Rules = RULES,
+) -> Array:
+    """∂C/∂x, of x's shape: equation (2a) carried through to the input. Arguments and errors as for :func:`backprop`."""
+    return results(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]
+
+
+def pullback(params: AnyParams, x: Array, g: Array, *, masks=None, rules: Rules = RULES) -> tuple[AnyParams, Array]:
+    """(the gradients by the parameters, ∂C/∂x) from g = ∂C/∂a^L: the hand-written network inside any program.
+
+    g: of the shape and dtype of the output, (B, n_L) or (n_L,). Nothing is divided by the number of examples. Other
+    arguments and errors as for :func:`forward`.
+
+    >>> import fnn
+    >>> params, x = fnn.init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))
+    >>> gradients, by_x = fnn.pullback(params, x, jnp.ones((5, 2)))
+    >>> by_x.shape
+    (5, 3)
+    """
+    return _pullback(*given(params, x, masks, rules), g, rules=rules)
+
+
+def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, *, key: Array):
+    """Masks for one mini-batch, drawn from ``key``: one :class:`Mask` per layer, or one ``Mask`` for a graph.
+
+    batch: the number of examples, ≥ 1. The same key gives the same masks. In a graph a single number ``keep`` leaves
+    the network's own inputs and the arrows out of them whole, as it does in layers; an array has one entry per neuron
+    (``Dropout``) or per arrow (``DropConnect``). What is dropped of a neuron is what its receivers see, and not the
+    network's output. May be called under jit. Raises TypeError or ValueError that names the argument.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> [mask.units is None for mask in fnn.sample_masks(params, fnn.Dropout(0.5), 5, key=jax.random.key(1))]
+    [True, False]
+    """
+    of = kind(params)
+    of.require(params)
+    arrays.prng_key(key)
+    batch = whole("batch", batch)
+    of.probabilities(dropout, params)
+    return of.sample_masks(key, params, dropout, batch)
+
+
+# -- one check, at the door ------------------------------------------------------------------------------------
+
+
+def given(params, x, masks, rules) -> tuple:
+    """(params, x, masks) as the compiled functions take them."""
+    require_rules(rules)
+    return kind(params).arguments(params, x, masks, rules)
+
+
+def results(want: tuple[str, ...], params, x, y, loss, reduction, masks, rules) -> tuple:
+    """Those of ``WANTED`` that are named in ``want``."""
+    params, x, masks = given(params, x, masks, rules)
+    require_target(params, y, loss)
+    arrays.one_of("reduction", reduction, network.REDUCTIONS)
+    return _backward(params, x, masks, y, loss=loss, reduction=reduction, rules=rules, want=want)
+
+
+def require_target(params, y, loss) -> None:
+    """Raise unless ``loss`` is one, and y is what it takes, as far as jit would hide it."""
+    targets.loss_like(loss)
+    if not isinstance(y, jax.Array):
+        of = kind(params)
+        of.require(params)
+        targets.target_arguments(of.ports(params), y, loss)
+
+
+@partial(jax.jit, static_argnames="rules")
+def _forward(params, x, masks, *, rules):
+    of, rules = checked(params, x, masks, rules)
+    return like_examples(of.forward(rules, params, jnp.atleast_2d(x), masks).a, x)
+
+
+@partial(jax.jit, static_argnames="rules")
+def _trace(params, x, masks, *, rules):
+    of, rules = checked(params, x, masks, rules)
+    return like_examples(of.trace(rules, params, jnp.atleast_2d(x), masks), x)
+
+
+@partial(jax.jit, static_argnames=("loss", "reduction", "rules", "want"))
+def _backward(params, x, masks, y, *, loss, reduction, rules, want):
+    values, pulled = value_and_pullback(params, x, masks, y, loss=loss, rules=rules)
+    scale = 1 / len(values) if reduction == "mean" else 1
+    found = {
+        "loss": jnp.sum(values) * scale,
+        "deltas": like_examples(pulled.deltas, x),
+        "deltas_z": like_examples(pulled.deltas_z, x),
+        "gradients": jax.tree.map(lambda leaf: leaf * scale, pulled.gradients),
+        "input_gradient": like_examples(pulled.input_gradient * scale, x),
+    }
+    return tuple(found[name] for name in want)  # what is not wanted is not computed
+
+
+def value_and_pullback(params, x, masks, y, *, loss, rules) -> tuple[Array, Backward]:
+    """The loss of every example, (B,), and all derivatives of their sum; pure, and checked while tracing."""
+    of, rules = checked(params, x, masks, rules)
+    targets.target_arguments(of.ports(params), y, loss)
+    outputs = of.forward(rules, params, jnp.atleast_2d(x), masks)
+    y = targets.target_rows(y, like_examples(outputs.a, x), loss)
+    seed = rules.output_delta(loss, outputs.activation, outputs.z, outputs.a, y)  # (1)
+    values = targets.loss_values(loss, outputs.a, y)
+    return values, of.backward(rules, params, masks, outputs.passed, seed)
+
+
+@partial(jax.jit, static_argnames="rules")
+def _pullback(params, x, masks, g, *, rules):
+    of, rules = checked(params, x, masks, rules)
+    outputs = of.forward(rules, params, jnp.atleast_2d(x), masks)
+    arrays.same_shape(g, like_examples(outputs.a, x), "g")
+    seed = rules.hidden_delta(jnp.atleast_2d(g), outputs.activation, outputs.z, outputs.a)
+    pulled = of.backward(rules, params, masks, outputs.passed, seed)
+    return pulled.gradients, like_examples(pulled.input_gradient, x)
+
+
+def checked(params, x, masks, rules) -> tuple[Kind, Rules]:
+    """The functions for these parameters, and rules that say so where a result has not the shape that it must have."""
+    of = kind(params)
+    of.check(params, x, masks)
+    return of, network.exact(rules)
+
+
+def like_examples(tree, x: Array):
+    """Results (…, B, n) as they are, or (…, n) where x is a single example."""
+    return tree if x.ndim == 2 else jax.tree.map(lambda leaf: leaf[..., 0, :], tree)
+
+
+def require_rules(rules) -> None:
+    """Raise TypeError unless ``rules`` are :class:`Rules`."""
+    if not isinstance(rules, Rules):
+        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")

@@ -1,0 +1,71 @@
+"""The network for inference: dropout's W p and the batch norms' statistics folded into a plain network.
+
+Dropout and batch norm exist in training only. A network with batch norms computes with its mini-batch's own
+statistics; for single examples, :func:`statistics` measures those of the population and :func:`fold` gives an
+ordinary network, for which ``forward`` needs no mode.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.backward import RULES
+from fnn.dropout import DropConnect, Dropout
+from fnn.kinds import AnyParams, kind
+
+
+def statistics(params: AnyParams, batches: Iterable[Array], *, dropout: Dropout | DropConnect | None = None) -> Any:
+    """Population statistics of ψ for every layer with a batch norm, None for the others; of a graph, (N,), by neuron.
+
+    The mean of the mini-batches' means, and m/(m − 1) times the mean of their biased variances (Ioffe and Szegedy 2015,
+    algorithm 2), of the network that is used at test time: with W p for W where there was dropout (the statistics of
+    the raw W are others), and every layer in training mode, all of them in one pass.
+
+    params: of layers or of a graph; batches: mini-batches x (m, n_0), m ≥ 2, at least one. Raises TypeError or
+    ValueError that names the argument.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2), batch_norm="full")
+    >>> batches = jax.random.normal(jax.random.key(1), (10, 8, 3))
+    >>> fnn.forward(fnn.fold(params, statistics=fnn.statistics(params, batches)), jnp.ones(3)).shape
+    (2,)
+    """
+    of = kind(params)
+    of.require(params)
+    if dropout is not None:
+        of.probabilities(dropout, params)
+    kept = of.kept_weights(params, dropout)
+    total, count = None, 0
+    for x in batches:
+        result = _norm_statistics(*of.arguments(kept, x, None, RULES)[:2])
+        total, count = result if total is None else jax.tree.map(jnp.add, total, result), count + 1
+    if total is None:
+        raise ValueError("batches: expected at least one mini-batch x of shape (m, n_0), got none")
+    return jax.tree.map(lambda leaf: leaf / count, total)
+
+
+@jax.jit
+def _norm_statistics(params, x):
+    of = kind(params)
+    of.check(*of.arguments(params, x, None, RULES))
+    return of.norm_statistics(params, x)
+
+
+def fold(
+    params: AnyParams, *, statistics: Any = None, dropout: Dropout | DropConnect | None = None
+) -> AnyParams:
+    """An ordinary network that computes what ``params`` computes at test time.
+
+    params: of layers or of a graph. statistics: of :func:`statistics`, needed where there is a batch norm:
+    W' = γ/√(ν + ε) W and b' = γ/√(ν + ε) (b − μ) + β. dropout: what the network was trained with; W p takes the place
+    of W, or W stays where dropout was inverted: the mean over the masks for one layer, an approximation for several.
+    Raises TypeError or ValueError that names the argument.
+    """
+    of = kind(params)
+    of.require(params)
+    if dropout is not None:
+        of.probabilities(dropout, params)
+    return of.fold(params, statistics, dropout)

@@ -1,0 +1,89 @@
+"""``fnn.summary``: what a network, or a trace of it, consists of, as a table."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnn.display import Table
+from fnn.graph.graph import GraphParams
+from fnn.kinds import GRAPH, kind
+from fnn.layers import LayerTrace, Params
+from fnn.markup import spread
+
+GENERATIONS_SHOWN = 10  # at either end
+
+
+def count(params) -> int:
+    """The number of parameters: the sizes of all leaves of a pytree (B4).
+
+    Of a neuron with n weights and a bias n + 1, so that its error is a surface in n + 2 dimensions (B11 corrected).
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def summary(params: Params | Any) -> Table:
+    """The layers, their shapes and their numbers of parameters, or what a ``trace`` holds, as text and as HTML.
+
+    params: of layers, or of a graph; or what ``fnn.trace`` returned. Raises TypeError or ValueError for others.
+
+    >>> import jax, fnn
+    >>> fnn.summary(fnn.init(jax.random.key(0), (3, 4, 2)))
+    layer  inputs  outputs  activation         norm  parameters
+    -----  ------  -------  -----------------  ----  ----------
+    1      3       4        Sigmoid(beta=1.0)  -     16
+    2      4       2        Identity()         -     10
+    26 parameters, float32
+
+    Equation B4: a 3-4-2 network has 20 weights and 6 biases. Of a graph, its generations. Of a trace, the shape of
+    every array and the mean, the standard deviation and the range of its numbers.
+    """
+    if isinstance(params, tuple) and params and isinstance(params[0], LayerTrace):
+        return _of_trace(params)
+    of = kind(params)
+    of.require(params)
+    return _of_graph(params) if of is GRAPH else _of_layers(params)
+
+
+def _of_layers(params: Params) -> Table:
+    rows, number = [], 1
+    for layer in params:
+        *run, n_out, n_in = layer.W.shape
+        last = number + math.prod(run) - 1
+        name = f"{number}–{last}" if run else str(number)  # of a stack, its first and last layer
+        norm = "-" if layer.norm is None else layer.norm.gradient
+        rows.append((name, f"{n_in:,}", f"{n_out:,}", str(layer.activation), norm, f"{count(layer):,}"))
+        number = last + 1
+    header = ("layer", "inputs", "outputs", "activation", "norm", "parameters")
+    return Table(header, tuple(rows), footer=f"{count(params):,} parameters, {params[0].W.dtype}")
+
+
+def _of_trace(passed: Sequence) -> Table:
+    """A row for every array of a trace; a stack, which has an axis of layers in front, is one entry of it."""
+    rows = [
+        (str(number), name, str(value.shape), *spread(np.asarray(value)))
+        for number, layer in enumerate(passed, 1)
+        for name, value in zip(layer._fields, layer)
+    ]
+    header = ("entry", "array", "shape", "mean", "deviation", "least", "largest")
+    return Table(header, tuple(rows), footer=f"{len(passed)} entries, {passed[0].a.dtype}")
+
+
+def _of_graph(params: GraphParams) -> Table:
+    """The generations, their neurons, and the arrows into them."""
+    graph, rows = params.graph, []
+    into = np.bincount(graph.generation[graph.arrows[:, 1]], minlength=graph.generation.max() + 1)
+    for generation, arrows in enumerate(into.tolist()):
+        neurons = np.flatnonzero(graph.generation == generation)
+        kinds = [str(graph.kinds[k]) for k in np.unique(graph.kind[neurons])] if generation else ["-"]
+        normed = params.norm is not None and graph.hidden[neurons].any()
+        norm = params.norm.gradient if params.norm is not None and normed else "-"
+        rows.append((str(generation), f"{len(neurons):,}", f"{arrows:,}", ", ".join(kinds), norm))
+    if len(rows) > 2 * GENERATIONS_SHOWN:
+        rows[GENERATIONS_SHOWN:-GENERATIONS_SHOWN] = [("...",) * 5]
+    norms = f", {2 * int(graph.hidden.sum()):,} of batch norms" if params.norm is not None else ""
+    biases = int((graph.generation > 0).sum())
+    footer = f"{len(graph.arrows):,} weights and {biases:,} biases{norms}, {params.weights.dtype}"
+    return Table(("generation", "neurons", "arrows into", "activations", "norm"), tuple(rows), footer=footer)
