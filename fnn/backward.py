@@ -69,7 +69,9 @@ class Rules(NamedTuple):
     bias_gradient: Callable = bias_gradient  # (delta) -> (n_out,)
 
     def __repr__(self) -> str:
-        changed = (f"{name}={rule.__name__}" for name, rule in zip(self._fields, self) if rule is not getattr(RULES, name))
+        changed = (
+            f"{name}={rule.__name__}" for name, rule in zip(self._fields, self) if rule is not getattr(RULES, name)
+        )
         listed = ", ".join(changed)
         return f"RULES._replace({listed})" if listed else "RULES"
 

@@ -54,9 +54,7 @@ def _norm_statistics(params, x):
     return of.norm_statistics(params, x)
 
 
-def fold(
-    params: AnyParams, *, statistics: Any = None, dropout: Dropout | DropConnect | None = None
-) -> AnyParams:
+def fold(params: AnyParams, *, statistics: Any = None, dropout: Dropout | DropConnect | None = None) -> AnyParams:
     """An ordinary network that computes what ``params`` computes at test time.
 
     params: of layers or of a graph. statistics: of :func:`statistics`, needed where there is a batch norm:

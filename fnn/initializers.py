@@ -53,7 +53,7 @@ def init(
     key: Array,
     sizes: Sequence[int],
     *,
-    activation: Activation = Sigmoid(),
+    activation: Activation | Sequence[Activation] = Sigmoid(),
     output: Activation = Identity(),
     initializer: Callable = glorot_normal,
     batch_norm: str | None = None,
@@ -62,25 +62,25 @@ def init(
 ) -> Params:
     """The parameters of a network with ``sizes = (n_0, n_1, …, n_L)``: one :class:`Dense` per layer.
 
-    key: ``jax.random.key(seed)``; activation: of every hidden layer; output: of the last one;
-    initializer: f(key, (n_out, n_in), dtype) → W, see ``fnn.initializers``; biases start at zero, and
-    at N(0, 1) with ``standard_normal``; batch_norm: "full" or "fixed" puts a :class:`BatchNorm` with γ = 1,
-    β = 0 in every hidden layer, whose bias, being of no effect there (S13), stays zero; stack: every run of hidden
-    layers with equal widths as one :class:`Stack`, with the same values; dtype: floating.
+    key: ``jax.random.key(seed)``. activation: of every hidden layer, or a sequence with one per hidden layer; for one
+    per neuron see ``fnn.PerNeuron``. output: of the last layer. initializer: f(key, (n_out, n_in), dtype) → W; biases
+    start at zero, and at N(0, 1) with ``standard_normal``. batch_norm: "full" or "fixed" puts a :class:`BatchNorm` with
+    γ = 1, β = 0 in every hidden layer, whose bias has no effect there and stays zero. stack: every run of equal hidden
+    layers as one :class:`Stack`, with the same values. dtype: floating.
 
     Raises TypeError or ValueError that names the argument.
 
     >>> init(jax.random.key(0), (784, 30, 10))
     (Dense(W=(30, 784), b=(30,), Sigmoid(beta=1.0), float32), Dense(W=(10, 30), b=(10,), Identity(), float32))
     """
-    sizes, dtype = init_arguments(key, sizes, activation, output, initializer, batch_norm, stack, dtype)
-    params = _init(key, sizes, activation, output, initializer, batch_norm, dtype)
+    sizes, activations, dtype = init_arguments(key, sizes, activation, output, initializer, batch_norm, stack, dtype)
+    params = _init(key, sizes, (*activations, output), initializer, batch_norm, dtype)
     return params if stack else tuple(one for layer in params for one in one_by_one(layer, layer))
 
 
-@partial(jax.jit, static_argnums=range(1, 7))  # one compiled call: drawing layer by layer takes seconds
-def _init(key, sizes, activation, output, initializer, batch_norm, dtype):
-    def draw(i, n_in, n_out, hidden):
+@partial(jax.jit, static_argnums=range(1, 6))  # one compiled call: drawing layer by layer takes seconds
+def _init(key, sizes, activations, initializer, batch_norm, dtype):
+    def draw(i, n_in, n_out, activation, hidden):
         key_W, key_b = jax.random.split(jax.random.fold_in(key, i))
         W = initial_weights(initializer(key_W, (n_out, n_in), dtype), (n_out, n_in), dtype)
         b, norm = jnp.zeros(n_out, dtype), None
@@ -88,13 +88,15 @@ def _init(key, sizes, activation, output, initializer, batch_norm, dtype):
             norm = BatchNorm(jnp.ones(n_out, dtype), jnp.zeros(n_out, dtype), gradient=batch_norm)
         elif initializer is standard_normal:
             b = standard_normal(key_b, (n_out,), dtype)
-        return Dense(W, b, activation if hidden else output, norm)
+        return Dense(W, b, activation, norm)
 
-    shapes, layers = tuple(zip(sizes, sizes[1:])), []
-    for run in equal_neighbours([shape if shape[0] == shape[1] else None for shape in shapes]):
-        layer = partial(draw, n_in=shapes[run[0]][0], n_out=shapes[run[0]][1], hidden=run[-1] < len(shapes) - 1)
-        if len(run) == 1:
-            layers.append(layer(run[0]))
+    shapes, layers = tuple(zip(sizes, sizes[1:], activations)), []
+    for group in equal_neighbours([shape if shape[0] == shape[1] else None for shape in shapes]):
+        n_in, n_out, activation = shapes[group[0]]
+        hidden = group[-1] < len(shapes) - 1
+        layer = partial(draw, n_in=n_in, n_out=n_out, activation=activation, hidden=hidden)
+        if len(group) == 1:
+            layers.append(layer(group[0]))
         else:
-            layers.append(Stack(**vars(jax.vmap(layer)(jnp.asarray(run)))))
+            layers.append(Stack(**vars(jax.vmap(layer)(jnp.asarray(group)))))
     return tuple(layers)

@@ -37,7 +37,9 @@ class Kind(NamedTuple):
     """The functions for one kind of network."""
 
     require: Callable  # (params): raises unless they are a network of this kind
-    arguments: Callable  # (params, x, masks, rules): what compiled functions take, in one form; raises what jit would hide
+    arguments: (
+        Callable  # (params, x, masks, rules): what compiled functions take, in one form; raises what jit would hide
+    )
     check: Callable  # (params, x, masks): raises unless they fit together; called while tracing
     ports: Callable  # (params): dtype, number of inputs and outputs
     forward: Callable  # (rules, params, x, masks) -> Outputs

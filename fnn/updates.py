@@ -10,10 +10,13 @@ t = 0, 1, …: a number, or a schedule, which is any function of the step count 
 
 What stands in front of a rule in an ``optax.chain`` changes g, what stands behind it changes Δ:
 
-    clip_by_global_norm(c)        in front   g min(1, c/‖g‖)        clip_by_global_norm(c)
-    weight_decay(λ)               in front   g + λθ, coupled        add_decayed_weights(λ)
-    decoupled_weight_decay(η, λ)  behind     Δ − η_t λθ             add_decayed_weights(t ↦ −η_t λ)
+    clip_by_global_norm(c)        in front   g min(1, c/‖g‖)        clip_by_global_norm(c), which overflows at 1e20
     max_norm(c)                   last       ‖w_k‖ ≤ c              none
+
+and of optax, beside these rules:
+
+    add_decayed_weights(λ)        in front   g + λθ, coupled: the gradient of C + ½ λ‖θ‖²
+    add_decayed_weights(t ↦ −η_t λ)  behind  Δ − η_t λθ, decoupled: θ shrinks by 1 − η_t λ whatever the rule
 
 Which textbook form they are:
 
@@ -29,7 +32,9 @@ Equal calls return one object, ``sgd(0.1) is sgd(learning_rate=0.1)``, so a comp
 """
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial, wraps
+from inspect import signature
 from typing import Any, NamedTuple
 
 import jax
@@ -38,34 +43,36 @@ import optax
 from jax import Array
 
 from fnn.checks import arrays
-from fnn.checks.numbers import whole
-from fnn.transforms import (
-    Schedule,
-    State,
-    as_schedule,
-    checked,
-    checked_rate,
-    clip_by_global_norm,
-    decoupled_weight_decay,
-    max_norm,
-    one_object_per_value,
-    rate_at,
-    weight_decay,
-)
+from fnn.checks.numbers import number, whole
 
-__all__ = [
-    "clip_by_global_norm",
-    "decoupled_weight_decay",
-    "descend",
-    "max_norm",
-    "momentum",
-    "nesterov",
-    "Path",
-    "Schedule",
-    "sgd",
-    "State",
-    "weight_decay",
-]
+__all__ = ["Path", "Schedule", "State", "clip_by_global_norm", "descend", "max_norm", "momentum", "nesterov", "sgd"]
+
+Schedule = Callable[[Array], Any]
+
+
+class State(NamedTuple):
+    """The step count t, () int32, and the velocity v_{t−1} where the rule has one."""
+
+    step: Array
+    velocity: Any = None
+
+
+def one_object_per_value(rule):
+    """Decorates a rule, so that calls with equal arguments, however they are written, return one object."""
+    cached, parameters = lru_cache(maxsize=None)(rule), signature(rule)
+
+    @wraps(rule)
+    def call(*args, **kwargs):
+        given = parameters.bind(*args, **kwargs)
+        given.apply_defaults()
+        values = tuple(float(value) if type(value) is int else value for value in given.args)  # 1 and 1.0 are one
+        try:
+            hash(values)
+        except TypeError:  # a traced rate, as optax.inject_hyperparams gives: nothing to remember
+            return rule(*values)
+        return cached(*values)
+
+    return call
 
 
 @one_object_per_value
@@ -141,6 +148,108 @@ def _alpha(call: str, alpha):
     if not isinstance(alpha, jax.core.Tracer) and not 0 <= alpha < 1:
         raise ValueError(f"alpha: expected 0 <= alpha < 1, got {alpha}; write {call}(0.1, alpha=0.9)")
     return alpha
+
+
+@one_object_per_value
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """Shortens the gradient to length c: g ← g min(1, c/‖g‖), with ‖g‖ over all leaves together.
+
+    In front of a rule: ``optax.chain(clip_by_global_norm(1.0), sgd(0.1))``. limit: c > 0. Very large and very
+    small entries are scaled before they are squared, so that ‖g‖ does not overflow; a zero gradient stays zero. Raises
+    TypeError or ValueError. Source: Pascanu et al. 2013, section 3.2.
+
+    >>> rule = clip_by_global_norm(1.0)
+    >>> g = {"W": jnp.array([[3.0]]), "b": jnp.array([4.0])}
+    >>> jax.tree.map(lambda leaf: leaf.round(3).tolist(), rule.update(g, rule.init(g))[0])
+    {'W': [[0.6000000238418579]], 'b': [0.800000011920929]}
+    """
+    checked("clip_by_global_norm", "limit", limit, above=0)
+
+    def update(gradients, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):  # leaves may differ in dtype, and each keeps its own
+            wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), gradients)
+            scale = _scale(jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(wide)])))
+            units = jax.tree.map(lambda g: g * scale, wide)
+            length = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(units)))  # ‖g‖ scale
+            longer = length > limit * scale
+            clipped = jax.tree.map(lambda g: g * (limit / jnp.where(longer, length, 1)), units)
+            return jax.tree.map(lambda g, c: jnp.where(longer, c.astype(g.dtype), g), gradients, clipped), state
+
+    return optax.GradientTransformation(_no_state, update)
+
+
+def _scale(largest: Array) -> Array:
+    """A power of two after which squares of numbers up to ``largest`` neither overflow nor vanish."""
+    most = jnp.finfo(largest.dtype).maxexp
+    far, back = 2.0 ** (3 * most // 8), 2.0 ** (-5 * most // 8)
+    return jnp.where(largest > far, back, jnp.where(largest < 1 / far, 1 / back, 1.0)).astype(largest.dtype)
+
+
+@one_object_per_value
+def max_norm(limit: float) -> optax.GradientTransformation:
+    """Scales the step so that no neuron's incoming weights, a row of W, become longer than ``limit``: ‖w_k‖ ≤ c.
+
+    Last in a chain, because it looks at W plus the whole step: ``optax.chain(momentum(0.1), max_norm(3.0))``. Every
+    leaf with two dimensions is taken for a W, and the W of a ``Stack``. limit: c > 0.
+    Source: Srivastava et al. 2014, section 5.1.
+
+    >>> rule = max_norm(1.0)
+    >>> W = jnp.array([[0.0, 0.0], [0.6, 0.0]])
+    >>> (W + rule.update(jnp.array([[3.0, 4.0], [0.0, 0.1]]), rule.init(W), W)[0]).round(3).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.6000000238418579, 0.10000000149011612]]
+    """
+    checked("max_norm", "limit", limit, above=0)
+
+    def stacked(node):
+        return getattr(node, "stacked", False)
+
+    def shorten(step, leaf):
+        if stacked(leaf):  # its b has two axes, and is no W
+            return replace(step, W=jax.vmap(shorten)(step.W, leaf.W))
+        if leaf.ndim != 2:
+            return step
+        W = leaf + step
+        length = jnp.sqrt(jnp.sum(W * W, axis=1, keepdims=True))
+        return jnp.where(length > limit, W * (limit / jnp.where(length > limit, length, 1)) - leaf, step)
+
+    def update(steps, state, params=None):
+        return jax.tree.map(shorten, steps, _needed("max_norm", params), is_leaf=stacked), state
+
+    return optax.GradientTransformation(_no_state, update)
+
+
+def _no_state(params):
+    return optax.EmptyState()
+
+
+def _needed(call: str, params):
+    if params is None:
+        raise ValueError(f"params: {call} needs them; write update(gradients, state, params)")
+    return params
+
+
+def rate_at(rate: Schedule, step: Array):
+    """η_t, a scalar of whatever dtype."""
+    with jax.numpy_dtype_promotion("standard"):  # a schedule may mix dtypes: most of optax's do
+        return rate(step)
+
+
+def as_schedule(call: str, learning_rate) -> Schedule:
+    """The learning rate as a function of the step."""
+    checked_rate(call, learning_rate)
+    return learning_rate if callable(learning_rate) else lambda count: learning_rate
+
+
+def checked_rate(call: str, learning_rate):
+    """``learning_rate``, a schedule as it is, a number > 0; raises TypeError or ValueError on anything else."""
+    return learning_rate if callable(learning_rate) else checked(call, "learning_rate", learning_rate, above=0)
+
+
+def checked(call: str, name: str, value, **bounds):
+    """``value``, checked unless it is traced and has no value yet."""
+    if not isinstance(value, jax.core.Tracer):
+        number(call, name, value, **bounds)
+    return value
 
 
 # -- any function ----------------------------------------------------------------------------------------------

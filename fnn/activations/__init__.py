@@ -15,6 +15,7 @@ NaN in z passes through value.
 
 from fnn.activations.base import Activation
 from fnn.activations.kinked import LeakyReLU, PiecewiseLinear, ReLU, Sign, Threshold
+from fnn.activations.per_neuron import PerNeuron
 from fnn.activations.smooth import (
     ELU,
     GELU,
@@ -42,6 +43,7 @@ __all__ = [
     "GELU",
     "Gaussian",
     "Softmax",
+    "PerNeuron",
     "ReLU",
     "LeakyReLU",
     "PiecewiseLinear",

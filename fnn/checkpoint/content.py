@@ -1,4 +1,4 @@
-"""What is in a checkpoint, as arrays and one JSON text with a SHA-256 for each: see ``store``."""
+"""What is in a checkpoint, as arrays and one JSON text with a SHA-256 for each: see ``directory``."""
 
 import hashlib
 import json
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checkpoint.describe import digest, implementation, paths
-from fnn.checks import arrays
+from fnn.checkpoint.fingerprint import digest, implementation, paths
+from fnn.checks.arrays import prng_key
 
 FORMAT = "fnn run 1"
 
@@ -84,7 +84,7 @@ def key_data(key) -> dict | None:
     """A PRNG key as JSON."""
     if key is None:
         return None
-    arrays.prng_key(key)
+    prng_key(key)
     data = np.asarray(jax.random.key_data(key)) if _is_key(key) else np.asarray(key)
     return {"implementation": implementation(key), "data": data.tolist()}
 

@@ -49,5 +49,3 @@ def prng_key(key, name: str = "key") -> None:
     raw = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1
     if not (typed or raw):
         raise TypeError(f"{name}: expected one PRNG key, got {describe(key)}; write {name}=jax.random.key(0)")
-
-

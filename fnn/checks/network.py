@@ -69,19 +69,28 @@ def exact(rules):
 
 
 def init_arguments(key, sizes, activation, output, initializer, batch_norm, stack, dtype):
-    """The normalised sizes and dtype of ``fnn.init``."""
+    """The normalised sizes, activations and dtype of ``fnn.init``."""
     prng_key(key)
     sizes = layer_sizes(sizes)
-    activation_like(activation, "activation")
+    hidden = len(sizes) - 2
+    several = isinstance(activation, (tuple, list))
+    activations = tuple(activation) if several else (activation,) * hidden
+    for i, one in enumerate(activations if several else (activation,)):
+        activation_like(one, f"activation[{i}]" if several else "activation")
+    if len(activations) != hidden:
+        raise ValueError(
+            f"activation: expected one, or one per hidden layer, {hidden}, got {len(activations)}; for one per neuron "
+            "write fnn.PerNeuron(activations)"
+        )
     activation_like(output, "output")
     if not callable(initializer) or isinstance(initializer, type):
         raise TypeError(
             f"initializer: expected f(key, (n_out, n_in), dtype) -> W, got {initializer!r}; "
-            "write initializer=fnn.he_normal, or another of fnn.initializers"
+            "write initializer=fnn.initializers.he_normal, or another"
         )
     one_of("batch_norm", batch_norm, (None, *GRADIENTS))
     one_of("stack", stack, (False, True))
-    return sizes, floating_dtype(dtype)
+    return sizes, activations, floating_dtype(dtype)
 
 
 def initial_weights(W, shape, dtype):
@@ -255,5 +264,3 @@ def mask_shapes(name: str, mask: Mask, units: int, arrows: tuple[int, ...], dtyp
             raise ValueError(f"{name}.{part}: expected shape {' or '.join(map(str, allowed))}, got {leaf.shape}")
         if leaf is not None and leaf.dtype != dtype:
             raise TypeError(f"{name}.{part}: expected {dtype} as the parameters have, got {leaf.dtype}")
-
-

@@ -71,7 +71,9 @@ class LambdaTangents(NamedTuple):
     beta: Array | None
 
 
-def hvp(params: GraphParams, x: Array, y: Array, v: GraphParams, masks: Given, loss: Loss, reduction: str, rules) -> GraphParams:
+def hvp(
+    params: GraphParams, x: Array, y: Array, v: GraphParams, masks: Given, loss: Loss, reduction: str, rules
+) -> GraphParams:
     """The Hessian times v: λ and o times the changes of the other, summed over the examples."""
     replaced = [name for name in SUMS if getattr(rules, name) is not getattr(TANGENTS, name)]
     if replaced:
@@ -124,7 +126,9 @@ def _forward(params: GraphParams, x: Array, v: GraphParams, masks: Given, rules:
     return at, tangents, Outputs(z, a, dz, rules.activation(dz, layout.output, z, a))
 
 
-def _like(params: GraphParams, masks: Given, rules, scale: float, by_arrow: Array, lam: Array, gamma, beta) -> GraphParams:
+def _like(
+    params: GraphParams, masks: Given, rules, scale: float, by_arrow: Array, lam: Array, gamma, beta
+) -> GraphParams:
     """A pytree like ``params``, times ``scale``: of sums over the examples, (M,) and (rows, 1), and of λ (rows, B)."""
     layout, mask, index, norm = masks.layout(params), masks.mask, masks.tables, params.norm
     if norm is not None:

@@ -1,7 +1,9 @@
 """A network that is a directed acyclic graph: its constructors, and its parameters, which know their graph."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +15,13 @@ from fnn.batchnorm import BatchNorm
 from fnn.checks import arrays
 from fnn.checks import network as checks
 from fnn.checks.numbers import floating_dtype, layer_sizes, number
+from fnn.graph import topology, validation
 from fnn.graph.random import drawn_arrows
-from fnn.graph.structure import Structure
 from fnn.layers import Params
 from fnn.stacking import unstack
 
 
-class Graph(Structure):
+class Graph:
     """Neurons and arrows, validated once; static, and compared and hashed by content (equation S1).
 
     arrows:      pairs (source, target) of neurons, in the order of the weights: an integer array (M, 2), or a
@@ -46,6 +48,66 @@ class Graph(Structure):
     >>> fnn.forward(graph.init(jax.random.key(0)), jnp.ones((5, 1))).shape
     (5, 1)
     """
+
+    def __init__(self, arrows, activations, inputs: Iterable, outputs: Iterable):
+        inputs, outputs = validation.listed("inputs", inputs), validation.listed("outputs", outputs)
+        pairs = validation.pairs(arrows)
+        self.neurons: Sequence[Hashable] = validation.names(pairs, activations, inputs, outputs)
+        number = validation.Numbers(self.neurons)
+        self.inputs, self.outputs = number("inputs", inputs), number("outputs", outputs)
+        self.arrows = number("arrows", pairs).reshape(-1, 2)
+        self.kinds, self.kind = validation.kinds(self.neurons, self.inputs, activations)
+        validation.refuse_repeats("inputs", self.neurons, self.inputs)
+        validation.refuse_repeats("outputs", self.neurons, self.outputs)
+        validation.refuse_bad_arrows(self.neurons, self.inputs, self.arrows)
+        self.generation = topology.generations(len(self.neurons), self.arrows, self.inputs)
+        validation.refuse_cycle(self.neurons, self.arrows, self.generation)
+        validation.warn_of_idle_neurons(self.neurons, self.inputs, self.outputs, self.arrows)
+        for array in (self.inputs, self.outputs, self.arrows, self.kind, self.generation):
+            array.setflags(write=False)
+        self._hash = int.from_bytes(self._digest[:8])  # the same in every process
+
+    def __len__(self) -> int:
+        return len(self.neurons)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Graph) or self._digest != other._digest:
+            return False
+        return self.kinds == other.kinds and self.neurons == other.neurons
+
+    def __repr__(self) -> str:
+        counts = len(self), len(self.arrows), self.generation.max(initial=0) + 1, len(self.inputs), len(self.outputs)
+        return type(self).__name__ + "({:,} neurons, {:,} arrows, {:,} generations, {:,} inputs, {:,} outputs)".format(
+            *counts
+        )
+
+    @cached_property
+    def _digest(self) -> bytes:
+        content = hashlib.sha256()
+        for array in (self.arrows, self.kind, self.inputs, self.outputs):
+            content.update(f"{array.shape}".encode() + array.tobytes())
+        return content.digest()
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of every neuron; an input's is the identity."""
+        return tuple(self.kinds[k] for k in self.kind)
+
+    @cached_property
+    def hidden(self) -> np.ndarray:
+        """(N,) bool: the neurons that are neither input nor output."""
+        hidden = self.generation > 0
+        hidden[self.outputs] = False
+        return hidden
+
+    def index(self, neuron: Hashable) -> int:
+        """The number of a neuron. Raises ValueError for an unknown one."""
+        return int(validation.Numbers(self.neurons)("neuron", [neuron])[0])
 
     def init(self, key: Array, *, gain: float = 1.0, batch_norm: str | None = None, dtype=jnp.float32) -> "GraphParams":
         """Parameters: weights from N(0, gain² 2/(n_in + n_out)), biases zero; a :class:`GraphParams`.

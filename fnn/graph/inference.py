@@ -56,7 +56,9 @@ def norm_statistics(params: GraphParams, x: Array) -> NormStatistics:
     return psi_statistics(trace(RULES, params, x, given(params)).psi)
 
 
-def fold(params: GraphParams, statistics: NormStatistics | None = None, dropout: Dropout | DropConnect | None = None) -> GraphParams:
+def fold(
+    params: GraphParams, statistics: NormStatistics | None = None, dropout: Dropout | DropConnect | None = None
+) -> GraphParams:
     """The network for inference, without dropout and batch norm; as ``fnn.fold`` for layers.
 
     w p takes the place of w (S5), or w stays where dropout was inverted; with s_k = γ_k/√(ν_k + ε) of the

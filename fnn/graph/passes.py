@@ -59,7 +59,9 @@ def given(params: GraphParams, mask: Mask = Mask(), rules: Rules = RULES) -> Giv
 def forward(rules: Rules, params: GraphParams, x: Array, given: Given) -> tuple[Activation, Array, Array, States]:
     """σ, z and a of the outputs, (B, n_L), and the states of all neurons."""
     layout = given.layout(params)
-    states, z, a = states_and_outputs(layout, given.tables, with_mask(leaves(params), given.mask), x, given.mask.units, rules)
+    states, z, a = states_and_outputs(
+        layout, given.tables, with_mask(leaves(params), given.mask), x, given.mask.units, rules
+    )
     return layout.output, z, a, states
 
 

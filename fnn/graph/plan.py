@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.activations import Activation
-from fnn.graph.per_neuron import PerNeuron
+from fnn.activations import Activation, PerNeuron
+from fnn.graph.graph import Graph
 from fnn.graph.schedule import Run, Tables, schedule
-from fnn.graph.structure import Structure
 
 
 class Layout(NamedTuple):
@@ -56,7 +55,7 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def plan(graph: Structure, dense: bool = False) -> Plan:
+def plan(graph: Graph, dense: bool = False) -> Plan:
     """The plan of a graph, made once; ``dense``: every arrow in a matrix, for rules that take matrices."""
     neurons, arrows = len(graph), len(graph.arrows)
     neuron = np.lexsort((np.arange(neurons), graph.kind, graph.generation)).astype(np.int32)

@@ -90,9 +90,7 @@ def outputs_of(params, x, masks) -> Outputs:
     return of.forward(RULES, params, x, masks)
 
 
-def norms(
-    params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None
-) -> Norms:
+def norms(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None) -> Norms:
     """The length of every example's gradient, from δ and a alone: ‖g_i‖² = Σ_ℓ ‖δ_i‖² (‖a_i‖² + 1).
 
     Arguments and errors: see ``fnn.per_example``.
@@ -166,9 +164,7 @@ def clipped(
     return _noisy(mean, key, jnp.asarray(noise * clip / len(x), x.dtype))
 
 
-def moments(
-    params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None
-) -> GradientMoments:
+def moments(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None) -> GradientMoments:
     """The mean and the variance over the batch of every entry of the gradient, by (δ ⊙ δ)ᵀ (a ⊙ a).
 
     Arguments and errors: see ``fnn.per_example``.
@@ -176,9 +172,7 @@ def moments(
     return _moments(*arguments(params, x, y, loss, masks), loss=loss)
 
 
-def noise_scale(
-    params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None
-) -> NoiseScale:
+def noise_scale(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None) -> NoiseScale:
     """The simple gradient noise scale: the batch at which a mean gradient's noise is as long as the gradient.
 
     Unbiased estimates: tr Σ = B/(B − 1) (mean ‖g_i‖² − ‖ḡ‖²), and ‖G‖² = ‖ḡ‖² − tr Σ/B, which can come out negative

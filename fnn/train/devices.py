@@ -52,7 +52,7 @@ class Spread:
 
 
 def on_every_device(loop: Callable, mesh: Mesh) -> Callable:
-    """``loop``, with the arguments of ``loop.take_steps``, on every device of the mesh with its rows of the mini-batches."""
+    """``loop``, with the arguments of ``loop.take_steps``, on every device, with its rows of the mini-batches."""
     (axis,) = mesh.axis_names
     mine = P(None, axis)
 
@@ -87,7 +87,7 @@ def _value_and_gradients(of_rows: Callable, mesh: Mesh, params, x, masks, y, *, 
 
 
 def _one_vector(leaves) -> Array:
-    """All entries of the leaves: written in place, because jnp.concatenate is at times a hundred times slower on a CPU."""
+    """All entries of the leaves: written in place, because jnp.concatenate is at times 100 times slower on CPUs."""
     with jax.numpy_dtype_promotion("standard"):  # a loss may be in another dtype
         vector = jnp.zeros(sum(leaf.size for leaf in leaves), jnp.result_type(*leaves))
     offset = 0

@@ -14,7 +14,7 @@ from jax import Array
 
 from fnn import parallel
 from fnn.backward import RULES
-from fnn.checkpoint.run import Run, settings
+from fnn.checkpoint.resume import Resumable, settings
 from fnn.checks import arrays
 from fnn.checks.numbers import whole
 from fnn.data import for_network
@@ -91,8 +91,8 @@ def fit(
     memory-mapped, or a pair (x, y); data also ``fnn.data.Batches``. optimizer: ``fnn.updates`` or any optax one. loss:
     see ``fnn.losses``. epochs ≥ 1. batch_size: 1 … N; that of ``Batches``. key: ``jax.random.key(seed)``, the shuffles'
     seed. reduction: "mean" or "sum" over a mini-batch (N7). dropout: fresh masks for every step. callback: called after
-    every epoch with a :class:`Progress`; returning True stops. progress: a bar of the epochs with loss, held-out accuracy
-    and examples per second, False for none, None for one in a terminal only (needs tqdm). checkpoint: a directory; the
+    every epoch with a :class:`Progress`; returning True stops. progress: a bar of the epochs with loss, held-out
+    accuracy and examples per second, False for none, None for one in a terminal only (needs tqdm). checkpoint: a directory; the
     run goes on from the newest whole checkpoint in it, see below. every: epochs from one checkpoint to the next, ≥ 1.
     metrics: the path of a new file for the records, one line of JSON for each, there when its epoch ends. precision:
     None, or "bfloat16" for the factors of a step's matrix products, float32 for all else; see ``fnn.precision``.
@@ -133,7 +133,7 @@ def fit(
             params=params, data=feed.arrays, key=key, dropout=dropout, batch_size=batch_size, epochs=epochs
         )
         feed = Spread(feed, mesh)
-    kept = Run(checkpoint, every=every, epochs=epochs, key=key, same=same, stops=callback is not None)
+    kept = Resumable(checkpoint, every=every, epochs=epochs, key=key, same=same, stops=callback is not None)
     sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
     held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=feed.scale))
     rules = RULES if precision is None else BFLOAT16

@@ -1,7 +1,7 @@
 """NaN and infinity in training: found once per epoch, on the device, and then named with their equation.
 
-The compiled loop says whether an epoch's losses and what it made of the parameters are finite (``loop.take_steps``), which
-costs nothing, because NaN spreads. If they are not, the epoch is gone through again, step by step from its
+The compiled loop says whether an epoch's losses and what it made of the parameters are finite
+(``loop.take_steps``), which costs nothing, because NaN spreads. If they are not, the epoch is gone through again, step by step from its
 first parameters with the same mini-batches and masks, to the first step that yields something that is not; and that
 step's quantities are looked at in the order in which they are computed.
 """
@@ -46,8 +46,8 @@ def non_finite(
 ) -> NonFinite:
     """The exception for an epoch that was not finite.
 
-    begun: the parameters and the optimizer's state that it began with; chunks, dropout, key: as ``loop.take_steps`` got them;
-    options: the keywords of ``loop.take_steps``.
+    begun: the parameters and the optimizer's state that it began with; chunks, dropout, key: as ``loop.take_steps`` got
+    them; options: the keywords of ``loop.take_steps``.
     """
     before, state = begun
     for number, batch in steps(chunks):

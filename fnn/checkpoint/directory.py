@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fnn.checkpoint import archive, content
-from fnn.checkpoint.describe import describe, differences
+from fnn.checkpoint import content, orbax
+from fnn.checkpoint.fingerprint import describe, differences
 from fnn.checks.numbers import whole
 
 
@@ -81,7 +81,7 @@ def save(
     """
     epoch, keep = whole("epoch", epoch), whole("keep", keep)
     items = packed(Checkpoint(params, optimizer_state, key, epoch, step, list(history)), run or {})
-    with archive.Writer(directory, keep, _last_before(directory, epoch)) as writer:
+    with orbax.Writer(directory, keep, _last_before(directory, epoch)) as writer:
         writer.save(epoch, *items)
 
 
@@ -140,7 +140,7 @@ def description(params, optimizer_state, run: dict[str, str]) -> dict[str, str]:
 
 def _last_before(directory, epoch: int) -> int:
     """The epoch after which nothing in ``directory`` is whole, less than ``epoch``."""
-    if max(archive.epochs(directory), default=0) < epoch:
+    if max(orbax.epochs(directory), default=0) < epoch:
         return epoch - 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -157,20 +157,18 @@ def _last_before(directory, epoch: int) -> int:
 def _newest(directory, check: Callable[[dict], None]) -> tuple[dict, list[np.ndarray]] | None:
     """The content and the arrays of the newest whole checkpoint; ``check`` may refuse the content of one."""
     damaged: list[str] = []
-    epochs = archive.epochs(directory)
+    epochs = orbax.epochs(directory)
     for epoch in reversed(epochs):
         try:
-            saved = content.unpack_meta(archive.read(directory, epoch, "meta"))
+            saved = content.unpack_meta(orbax.read(directory, epoch, "meta"))
         except Exception as error:  # a damaged file may raise anything in the libraries below
-            damaged.append(f"epoch {epoch}: {archive.first_line(error)}")
+            damaged.append(f"epoch {epoch}: {orbax.first_line(error)}")
             continue
         check(saved)
         try:
-            arrays = content.unpack(
-                saved, archive.read(directory, epoch, "state", content.numbered(content.like(saved)))
-            )
+            arrays = content.unpack(saved, orbax.read(directory, epoch, "state", content.numbered(content.like(saved))))
         except Exception as error:
-            damaged.append(f"epoch {epoch}: {archive.first_line(error)}")
+            damaged.append(f"epoch {epoch}: {orbax.first_line(error)}")
             continue
         if damaged:
             warnings.warn(

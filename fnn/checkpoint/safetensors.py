@@ -28,7 +28,7 @@ import numpy as np
 
 from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
-from fnn.checkpoint.describe import digest
+from fnn.checkpoint.fingerprint import digest
 from fnn.checks import network as checks
 from fnn.layers import Dense, Params, Stack
 

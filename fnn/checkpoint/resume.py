@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from fnn import parallel
-from fnn.checkpoint import archive
-from fnn.checkpoint.describe import content, describe, key_text, static
-from fnn.checkpoint.store import Checkpoint, packed, resume
+from fnn.checkpoint import orbax
+from fnn.checkpoint.directory import Checkpoint, packed, resume
+from fnn.checkpoint.fingerprint import content, describe, key_text, static
 from fnn.checks.numbers import whole
 
 KEEP = 3  # epochs: the newest, and two in case it is damaged
@@ -26,7 +26,7 @@ def settings(
     return texts | {"key": key_text(key), "loss": static(loss)} | describe("dropout", dropout, leaf=content)
 
 
-class Run:
+class Resumable:
     """The checkpoints of one run in ``directory``, or nothing at all where it is None: a context for the epochs.
 
     resumed: whether the directory was there before; a run makes it before it trains, and so perhaps this run was, even
@@ -36,9 +36,9 @@ class Run:
 
     def __init__(self, directory, *, every: int, epochs: int, key, same: dict[str, str], stops: bool):
         self.every, self.epochs = whole("every", every), epochs
-        self.directory = None if directory is None else archive.folder(directory)
+        self.directory = None if directory is None else orbax.folder(directory)
         self.key, self.same, self.stops = key, same, stops
-        self.writer: archive.Writer | None = None
+        self.writer: orbax.Writer | None = None
         self.resumed, self.step = False, 0
         self.signal: int | None = None
         self.context = contextlib.ExitStack()
@@ -68,7 +68,7 @@ class Run:
         if found.stopped and self.stops:
             left = left[:0]
         if left and jax.process_index() == 0:
-            self.writer = self.context.enter_context(archive.Writer(self.directory, KEEP, found.epoch))
+            self.writer = self.context.enter_context(orbax.Writer(self.directory, KEEP, found.epoch))
         self.step = found.step
         return (found.params, found.optimizer_state), list(found.history), left
 
@@ -94,7 +94,7 @@ class Run:
             raise KeyboardInterrupt
         self.signal = self.signal or number
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "Resumable":
         if self.directory is not None and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 before = signal.signal(number, self._signalled)

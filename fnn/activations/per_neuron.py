@@ -1,0 +1,56 @@
+"""A different activation for every neuron of a layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn.activations.base import Activation
+
+
+@dataclass(frozen=True)
+class PerNeuron(Activation):
+    """a_k = σ_k(z_k): ``activations`` holds one elementwise activation per neuron, in the order of the columns of z.
+
+    Each is computed on every column, and its own columns are taken. Raises TypeError unless all are elementwise
+    activations, and ValueError where z has another number of columns.
+
+    >>> from fnn import Identity, ReLU
+    >>> PerNeuron((ReLU(), Identity())).value(jnp.array([-1.0, -1.0])).tolist()
+    [0.0, -1.0]
+    """
+
+    activations: tuple[Activation, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "activations", tuple(self.activations))
+        for i, activation in enumerate(self.activations):
+            if not hasattr(activation, "value") or not hasattr(activation, "derivative") or isinstance(activation, type):
+                raise TypeError(
+                    f"activations[{i}]: expected an elementwise activation such as fnn.Tanh(), got {activation!r}"
+                )
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        return all(getattr(activation, "smooth", True) for activation in self.activations)
+
+    def value(self, z):
+        return self._each(z, lambda activation: activation.value(z))
+
+    def derivative(self, z, a):
+        return self._each(z, lambda activation: activation.derivative(z, a))
+
+    def second_derivative(self, z, a):
+        return self._each(z, lambda activation: activation.second_derivative(z, a))
+
+    def _each(self, z: Array, function: Callable[[Activation], Array]) -> Array:
+        if z.shape[-1] != len(self.activations):
+            raise ValueError(f"PerNeuron: expected {len(self.activations)} neurons, one per activation, got {z.shape[-1]}")
+        first, *others = dict.fromkeys(self.activations)
+        result = function(first)
+        for activation in others:
+            columns = np.array([other == activation for other in self.activations])
+            result = jnp.where(columns, function(activation), result)
+        return result
