@@ -1,7 +1,9 @@
 """fnn: back-propagation that reads like its derivation, in JAX."""
 
 import importlib as _importlib
+import typing as _typing
 
+from fnn import export as _export  # registers the parameters
 from fnn.activations import (
     ELU,
     GELU,
@@ -43,6 +45,22 @@ from fnn.losses import CrossEntropy, Huber, Loss, Poisson, SigmoidCrossEntropy, 
 from fnn.precision import BFLOAT16
 from fnn.stacking import stack, unstack
 from fnn.summary import summary
+
+if _typing.TYPE_CHECKING:  # loaded at first use
+    from fnn import (
+        checkpoint,
+        curvature,
+        data,
+        graph,
+        implicit,
+        initializers,
+        parallel,
+        per_example,
+        regression,
+        train,
+        updates,
+        verify,
+    )
 
 __all__ = [
     "Activation",
@@ -113,11 +131,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str):
-    if name in __all__:  # a module, loaded at first use: they need optax and others
-        return _importlib.import_module(f"fnn.{name}")
-    raise AttributeError(f"module 'fnn' has no attribute {name!r}")
+if not _typing.TYPE_CHECKING:
+
+    def __getattr__(name: str):
+        if name in __all__:  # a module, loaded at first use: they need optax and others
+            return _importlib.import_module(f"fnn.{name}")
+        raise AttributeError(f"module 'fnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

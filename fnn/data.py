@@ -275,3 +275,7 @@ def _refuse(bad: np.ndarray, name: str, array: np.ndarray, expected: str) -> Non
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(f"{name}: expected {expected}, got {array[row]} in row {row} ({int(bad.sum())} such rows)")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

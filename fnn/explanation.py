@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.backward import RULES
 from fnn.checks import network as checks
+from fnn.checks.arrays import AnyArray
 from fnn.functions import results, trace
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
@@ -108,7 +108,7 @@ class Explanation:
             yield part, [equation for equation in self.equations if equation.part == part]
 
 
-def explain(params: Params, x: Array, y: Array, *, loss: Loss = SquaredError()) -> Explanation:
+def explain(params: Params, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError()) -> Explanation:
     """Every z, a, δ and gradient of one example, each with its equation, its shape and, if small, its numbers.
 
     params: tuple of ``Dense`` without batch norm (which needs more than one example); x: (n_0,); y: (n_L,), or an

@@ -12,6 +12,7 @@ from jax import Array
 
 from fnn.backward import RULES, Rules
 from fnn.checks import arrays, network, targets
+from fnn.checks.arrays import AnyArray
 from fnn.checks.numbers import whole
 from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, Backward, Kind, kind
@@ -20,7 +21,7 @@ from fnn.losses import Loss, SquaredError
 WANTED = ("loss", *Backward._fields)  # what ``results`` can be asked for
 
 
-def forward(params: AnyParams, x: Array, *, masks=None, rules: Rules = RULES) -> Array:
+def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES) -> Array:
     """The network's output a^L: (B, n_L), or (n_L,) for a single example.
 
     params: a tuple of ``Dense``, or the parameters of a graph. x: (B, n_0) or (n_0,), in the parameters' dtype. masks:
@@ -34,7 +35,7 @@ def forward(params: AnyParams, x: Array, *, masks=None, rules: Rules = RULES) ->
     return _forward(*given(params, x, masks, rules), rules=rules)
 
 
-def trace(params: AnyParams, x: Array, *, masks=None, rules: Rules = RULES):
+def trace(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES):
     """Everything that the forward pass computes: one :class:`LayerTrace` per layer, or a graph's ``Trace``.
 
     Arguments and errors as for :func:`forward`.
@@ -44,8 +45,8 @@ def trace(params: AnyParams, x: Array, *, masks=None, rules: Rules = RULES):
 
 def backprop(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
@@ -71,8 +72,8 @@ def backprop(
 
 def value_and_backprop(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
@@ -83,7 +84,9 @@ def value_and_backprop(
     return results(("loss", "gradients"), params, x, y, loss, reduction, masks, rules)
 
 
-def deltas(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None, rules: Rules = RULES):
+def deltas(
+    params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError(), masks=None, rules: Rules = RULES
+):
     """δ^ℓ = ∂(Σ_n L_n)/∂ψ^ℓ for every layer: a tuple of (B, n_ℓ), or (n_ℓ,) for a single example.
 
     For a graph, λ_k = ∂(Σ_n L_n)/∂ψ_k of every neuron, (B, N) or (N,), in the order of ``graph.neurons``; that of an
@@ -96,8 +99,8 @@ def deltas(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError()
 
 def input_gradient(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
@@ -108,7 +111,9 @@ def input_gradient(
     return results(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]
 
 
-def pullback(params: AnyParams, x: Array, g: Array, *, masks=None, rules: Rules = RULES) -> tuple[AnyParams, Array]:
+def pullback(
+    params: AnyParams, x: AnyArray, g: AnyArray, *, masks=None, rules: Rules = RULES
+) -> tuple[AnyParams, Array]:
     """(the gradients by the parameters, ∂C/∂x) from g = ∂C/∂a^L: the hand-written network inside any program.
 
     g: of the shape and dtype of the output, (B, n_L) or (n_L,). Nothing is divided by the number of examples. Other
@@ -185,7 +190,7 @@ def _trace(params, x, masks, *, rules):
 @partial(jax.jit, static_argnames=("loss", "reduction", "rules", "want"))
 def _backward(params, x, masks, y, *, loss, reduction, rules, want):
     values, pulled = value_and_pullback(params, x, masks, y, loss=loss, rules=rules)
-    scale = 1 / len(values) if reduction == "mean" else 1
+    scale = 1 / values.shape[0] if reduction == "mean" else 1
     found = {
         "loss": jnp.sum(values) * scale,
         "deltas": like_examples(pulled.deltas, x),
@@ -224,7 +229,7 @@ def checked(params, x, masks, rules) -> tuple[Kind, Rules]:
     return of, network.exact(rules)
 
 
-def like_examples(tree, x: Array):
+def like_examples(tree, x: AnyArray):
     """Results (…, B, n) as they are, or (…, n) where x is a single example."""
     return tree if x.ndim == 2 else jax.tree.map(lambda leaf: leaf[..., 0, :], tree)
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.backward import RULES
+from fnn.checks.arrays import AnyArray
 from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, kind
 
 
-def statistics(params: AnyParams, batches: Iterable[Array], *, dropout: Dropout | DropConnect | None = None) -> Any:
+def statistics(params: AnyParams, batches: Iterable[AnyArray], *, dropout: Dropout | DropConnect | None = None) -> Any:
     """Population statistics of ψ for every layer with a batch norm, None for the others; of a graph, (N,), by neuron.
 
     The mean of the mini-batches' means, and m/(m − 1) times the mean of their biased variances (Ioffe and Szegedy 2015,

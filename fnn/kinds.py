@@ -64,7 +64,8 @@ def _trace(rules, params, x, masks) -> tuple:
 
 def _backward(rules, params, masks, passed, delta_z) -> Backward:
     g, pulled = layered.backward_pass(rules, params, masks, passed, delta_z)
-    return Backward(*zip(*pulled), g)
+    deltas, deltas_z, gradients = zip(*pulled)
+    return Backward(deltas, deltas_z, gradients, g)
 
 
 LAYERS = Kind(

@@ -27,7 +27,11 @@ class PerNeuron(Activation):
     def __post_init__(self):
         object.__setattr__(self, "activations", tuple(self.activations))
         for i, activation in enumerate(self.activations):
-            if not hasattr(activation, "value") or not hasattr(activation, "derivative") or isinstance(activation, type):
+            if (
+                not hasattr(activation, "value")
+                or not hasattr(activation, "derivative")
+                or isinstance(activation, type)
+            ):
                 raise TypeError(
                     f"activations[{i}]: expected an elementwise activation such as fnn.Tanh(), got {activation!r}"
                 )
@@ -47,7 +51,9 @@ class PerNeuron(Activation):
 
     def _each(self, z: Array, function: Callable[[Activation], Array]) -> Array:
         if z.shape[-1] != len(self.activations):
-            raise ValueError(f"PerNeuron: expected {len(self.activations)} neurons, one per activation, got {z.shape[-1]}")
+            raise ValueError(
+                f"PerNeuron: expected {len(self.activations)} neurons, one per activation, got {z.shape[-1]}"
+            )
         first, *others = dict.fromkeys(self.activations)
         result = function(first)
         for activation in others:

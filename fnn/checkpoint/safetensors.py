@@ -15,7 +15,6 @@ neurons. The file's metadata holds three strings:
 No pickle: nothing in such a file is ever executed.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.activations import Activation
+from fnn.activations.written import known, read, written
 from fnn.batchnorm import BatchNorm
 from fnn.checkpoint.fingerprint import digest
 from fnn.checks import network as checks
@@ -60,12 +60,11 @@ def export(path, params: Params) -> None:
 def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
     """The parameters in the file ``path``, every array's digest verified.
 
-    activations: classes of your own that the network uses. Raises FileNotFoundError, or ValueError for a file
+    activations: custom classes that the network uses. Raises FileNotFoundError, or ValueError for a file
     that is damaged, was not written by :func:`export`, or names an activation that is not known.
     """
     safetensors = _safetensors()
-    ours = (cls for cls in Activation.__subclasses__() if cls.__module__.startswith("fnn."))
-    classes = {cls.__name__: cls for cls in (*ours, *activations)}
+    classes = known(activations)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -75,12 +74,12 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}; write it with export")
     try:
-        written = json.loads(metadata["sha256"])
+        digests = json.loads(metadata["sha256"])
         for name, found in _digests(tensors, metadata["architecture"]).items():
-            if written.pop(name) != found:
+            if digests.pop(name) != found:
                 raise ValueError(f"{name} is damaged: its SHA-256 is not the one that was written")
-        if written:
-            raise ValueError(f"{', '.join(written)} is missing")
+        if digests:
+            raise ValueError(f"{', '.join(digests)} is missing")
         layers = json.loads(metadata["architecture"])
         return tuple(_build(layer, f"{i}.", tensors, classes) for i, layer in enumerate(layers))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -97,21 +96,16 @@ def _named_leaves(params: Params):
 
 
 def _describe(layer: Dense) -> dict:
-    activation, norm = layer.activation, layer.norm
-    if not dataclasses.is_dataclass(activation):
-        raise TypeError(f"params: expected activations that are dataclasses, got {activation!r}")
+    norm = layer.norm
     return {
-        "activation": {"name": type(activation).__name__, **dataclasses.asdict(activation)},
+        "activation": written(layer.activation),
         "norm": None if norm is None else {"eps": norm.eps, "gradient": norm.gradient},
         "stacked": layer.stacked,
     }
 
 
 def _build(description: dict, prefix: str, tensors: dict, classes: dict) -> Dense:
-    fields = dict(description["activation"])
-    name, norm = fields.pop("name"), None
-    if name not in classes:
-        raise ValueError(f"activation {name!r} is not known; write load(path, activations=({name},))")
+    activation, norm = read(description["activation"], classes), None
     for key, leaf in tensors.items():
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
             raise ValueError(f"{key} is {leaf.dtype}; call jax.config.update('jax_enable_x64', True) first")
@@ -119,7 +113,7 @@ def _build(description: dict, prefix: str, tensors: dict, classes: dict) -> Dens
         gamma, beta = (jnp.asarray(tensors[f"{prefix}norm.{leaf}"]) for leaf in ("gamma", "beta"))
         norm = BatchNorm(gamma, beta, **description["norm"])
     layer = Stack if description.get("stacked", False) else Dense
-    return layer(jnp.asarray(tensors[f"{prefix}W"]), jnp.asarray(tensors[f"{prefix}b"]), classes[name](**fields), norm)
+    return layer(jnp.asarray(tensors[f"{prefix}W"]), jnp.asarray(tensors[f"{prefix}b"]), activation, norm)
 
 
 def _digests(tensors: dict[str, np.ndarray], architecture: str) -> dict[str, str]:

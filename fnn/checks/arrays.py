@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax.Array
+
 
 def describe(value) -> str:
     """The dtype and shape of an array, the type of anything else."""

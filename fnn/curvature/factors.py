@@ -10,6 +10,7 @@ from jax import Array
 
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
+from fnn.checks.arrays import AnyArray
 from fnn.curvature import graphs
 from fnn.functions import forward
 from fnn.kinds import GRAPH, AnyParams, kind
@@ -31,8 +32,8 @@ class KroneckerFactors(NamedTuple):
 
 def fisher_diagonal(
     params: AnyParams,
-    x: Array,
-    y: Array | None = None,
+    x: AnyArray,
+    y: AnyArray | None = None,
     *,
     loss: Loss = SquaredError(),
     masks=None,
@@ -56,8 +57,8 @@ def fisher_diagonal(
 
 def gauss_newton_diagonal(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     *,
     loss: Loss = SquaredError(),
     reduction: str = "mean",
@@ -75,8 +76,8 @@ def gauss_newton_diagonal(
 
 def kfac_factors(
     params: Params,
-    x: Array,
-    y: Array | None = None,
+    x: AnyArray,
+    y: AnyArray | None = None,
     *,
     loss: Loss = SquaredError(),
     masks=None,

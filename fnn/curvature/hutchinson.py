@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.checks import arrays
+from fnn.checks.arrays import AnyArray
 from fnn.checks.numbers import whole
 from fnn.curvature import graphs
 from fnn.curvature.products import arguments, hessian_product
@@ -37,8 +38,8 @@ class HessianTrace(NamedTuple):
 
 def hessian_trace(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     key: Array,
     *,
     samples: int = 100,

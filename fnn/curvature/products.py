@@ -11,6 +11,7 @@ from jax import Array
 from fnn.backward import RULES
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
+from fnn.checks.arrays import AnyArray
 from fnn.curvature import graphs
 from fnn.curvature.tangents import TANGENTS, TangentRules
 from fnn.dropout import masked
@@ -23,8 +24,8 @@ from fnn.network import layer_forward
 
 def hvp(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     v: AnyParams,
     *,
     loss: Loss = SquaredError(),
@@ -51,8 +52,8 @@ def hvp(
 
 def gauss_newton_vp(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     v: AnyParams,
     *,
     loss: Loss = SquaredError(),
@@ -93,7 +94,7 @@ def direction(v, params):
     return v
 
 
-def forward_tangents(params: Params, v: Params, x: Array, masks, rules: TangentRules):
+def forward_tangents(params: Params, v: Params, x: AnyArray, masks, rules: TangentRules):
     """(a^L, R{a^L}), and for every entry of params a and R{a} of the layer below, its trace, R{ψ} and R{z}."""
 
     def layer_tangent(carry, layer, v, mask):
@@ -166,7 +167,7 @@ def _gauss_newton_vp(params, x, y, v, masks, *, loss, reduction):
     return jax.tree.map(lambda leaf: leaf * scale, product)
 
 
-def output_tangent(params: Params, v: Params, x: Array, masks) -> tuple[Outputs, Array]:
+def output_tangent(params: Params, v: Params, x: AnyArray, masks) -> tuple[Outputs, Array]:
     """The forward pass, and R{a^L} = J v."""
     (a, da), passed = forward_tangents(params, v, x, masks, TANGENTS)
     here = [(a_before, t) for a_before, _, t, _, _ in passed]

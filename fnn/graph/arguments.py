@@ -67,5 +67,5 @@ def check(params: GraphParams, x: jax.Array, masks: Given) -> None:
     batch, mask = checks.examples(x, len(params.graph.inputs)), masks.mask
     checks.mask_argument("masks", mask)
     checks.mask_shapes("masks", mask, len(params.graph), params.weights.shape, params.weights.dtype, batch)
-    if params.norm is not None and checks.whole_batch(params.norm, batch) < 2:
+    if params.norm is not None and checks.whole_batch(params.norm, batch) == 1:
         raise ValueError(f"x: params has a batch norm, which needs at least 2 examples, got {batch}")

@@ -72,8 +72,8 @@ def trace(rules: Rules, params: GraphParams, x: Array, given: Given) -> Trace:
     a = states.o
     if given.mask.units is not None:
         a = each(layout, range(len(layout.kinds)), index.kind, lambda activation: activation.value(states.z))
-    of_rows = (states.z if states.psi is None else states.psi), states.z, a
-    return Trace(*(by_neurons(layout, index, rows).T for rows in of_rows))
+    psi = states.z if states.psi is None else states.psi
+    return Trace(*(by_neurons(layout, index, of_rows).T for of_rows in (psi, states.z, a)))
 
 
 def backward(rules: Rules, params: GraphParams, given: Given, states: States, delta_z: Array):

@@ -14,6 +14,7 @@ from jax import Array
 
 from fnn.backward import bias_gradient, weight_gradient
 from fnn.checks import targets
+from fnn.checks.arrays import AnyArray
 from fnn.functions import trace
 from fnn.implicit import scalar
 from fnn.implicit.arguments import arguments, one_linear_layer, target_values
@@ -23,7 +24,7 @@ from fnn.losses import Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, 
 LOSSES = (SigmoidCrossEntropy, SoftmaxCrossEntropy, Poisson)
 
 
-def generalized_linear(params: Params, x: Array, y: Array, learning_rate: float | Array, *, loss: Loss) -> Params:
+def generalized_linear(params: Params, x: AnyArray, y: AnyArray, learning_rate: float | Array, *, loss: Loss) -> Params:
     """One implicit step of a generalised linear model; a batch averages every example's own step (S9).
 
     params: one ``Dense`` with ``Identity``; x: (B, n_0) or (n_0,), in the parameters' dtype; learning_rate: η > 0, any
@@ -90,9 +91,9 @@ def moved(layer: Dense, t: LayerTrace, alpha: Array) -> Dense:
     return replace(layer, W=layer.W + weight_gradient(alpha, t.a_in) * scale, b=layer.b + bias_gradient(alpha) * scale)
 
 
-def rows(params: Params, x: Array, y: Array, loss: Loss) -> tuple[tuple[LayerTrace, ...], Array]:
+def rows(params: Params, x: AnyArray, y: AnyArray, loss: Loss) -> tuple[tuple[LayerTrace, ...], Array]:
     """The traces and y with examples in rows, after a check of y."""
-    x, y = (x, y) if x.ndim == 2 else (x[None], y[None])
+    x, y = (jnp.asarray(value) if x.ndim == 2 else jnp.asarray(value)[None] for value in (x, y))
     traces = trace(params, x)
     targets.target(y, traces[-1].a, loss)
     return traces, y

@@ -18,6 +18,7 @@ from jax import Array
 from fnn.activations import Identity
 from fnn.backward import hidden_delta, input_gradient, output_delta
 from fnn.checks import arrays
+from fnn.checks.arrays import AnyArray
 from fnn.checks.numbers import whole
 from fnn.implicit.arguments import arguments, target_values
 from fnn.implicit.generalized import LOSSES, moved, output_step, rows, squared_length
@@ -30,8 +31,8 @@ OUTPUTS = ("proximal", "linear")
 
 def layerwise(
     params: Params,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     learning_rate: float | Array,
     *,
     loss: Loss,

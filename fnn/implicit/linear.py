@@ -22,6 +22,7 @@ from jax import Array
 
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
+from fnn.checks.arrays import AnyArray
 from fnn.functions import trace
 from fnn.implicit.arguments import arguments, one_linear_layer
 from fnn.layers import Params
@@ -30,8 +31,8 @@ from fnn.losses import Loss, SquaredError
 
 def linear(
     params: Params,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     learning_rate: float | Array,
     *,
     loss: Loss = SquaredError(),

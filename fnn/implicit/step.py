@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
+from fnn.checks.arrays import AnyArray
 from fnn.checks.numbers import number, whole
 from fnn.curvature import hvp
 from fnn.functions import value_and_backprop
@@ -36,8 +37,8 @@ class NotConverged(RuntimeError):
 
 def step(
     params: Params,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     learning_rate: float | Array,
     *,
     loss: Loss,

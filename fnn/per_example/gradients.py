@@ -10,6 +10,7 @@ from jax import Array
 
 from fnn.backward import RULES
 from fnn.checks import arrays, targets
+from fnn.checks.arrays import AnyArray
 from fnn.checks.numbers import number, whole
 from fnn.functions import given
 from fnn.kinds import GRAPH, LAYERS, AnyParams, Outputs, kind
@@ -63,8 +64,8 @@ def sums(params: AnyParams) -> Sums:
     return SUMS[kind(params)]
 
 
-def arguments(params, x, y, loss: Loss, masks) -> tuple:
-    """(params, x, y, masks) as the compiled functions take them."""
+def arguments(params, x, y, loss: Loss | None, masks) -> tuple:
+    """(params, x, y, masks) as the compiled functions take them; y and the loss may be None."""
     params, x, masks = given(params, x, masks, RULES)
     of = kind(params)
     of.require(params)
@@ -90,7 +91,7 @@ def outputs_of(params, x, masks) -> Outputs:
     return of.forward(RULES, params, x, masks)
 
 
-def norms(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None) -> Norms:
+def norms(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError(), masks=None) -> Norms:
     """The length of every example's gradient, from δ and a alone: ‖g_i‖² = Σ_ℓ ‖δ_i‖² (‖a_i‖² + 1).
 
     Arguments and errors: see ``fnn.per_example``.
@@ -109,8 +110,8 @@ def norms(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(),
 
 def gradients(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     *,
     loss: Loss = SquaredError(),
     masks=None,
@@ -136,8 +137,8 @@ def gradients(
 
 def clipped(
     params: AnyParams,
-    x: Array,
-    y: Array,
+    x: AnyArray,
+    y: AnyArray,
     clip: float | Array,
     *,
     loss: Loss = SquaredError(),
@@ -164,7 +165,7 @@ def clipped(
     return _noisy(mean, key, jnp.asarray(noise * clip / len(x), x.dtype))
 
 
-def moments(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None) -> GradientMoments:
+def moments(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError(), masks=None) -> GradientMoments:
     """The mean and the variance over the batch of every entry of the gradient, by (δ ⊙ δ)ᵀ (a ⊙ a).
 
     Arguments and errors: see ``fnn.per_example``.
@@ -172,7 +173,7 @@ def moments(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(
     return _moments(*arguments(params, x, y, loss, masks), loss=loss)
 
 
-def noise_scale(params: AnyParams, x: Array, y: Array, *, loss: Loss = SquaredError(), masks=None) -> NoiseScale:
+def noise_scale(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError(), masks=None) -> NoiseScale:
     """The simple gradient noise scale: the batch at which a mean gradient's noise is as long as the gradient.
 
     Unbiased estimates: tr Σ = B/(B − 1) (mean ‖g_i‖² − ‖ḡ‖²), and ‖G‖² = ‖ḡ‖² − tr Σ/B, which can come out negative

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.checks import arrays
+from fnn.checks.arrays import AnyArray
 from fnn.kinds import GRAPH, kind
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
@@ -18,10 +19,10 @@ from fnn.per_example.layers import factors as layer_factors
 
 def gram(
     params: Params,
-    x: Array,
-    y: Array,
-    x2: Array | None = None,
-    y2: Array | None = None,
+    x: AnyArray,
+    y: AnyArray,
+    x2: AnyArray | None = None,
+    y2: AnyArray | None = None,
     *,
     loss: Loss = SquaredError(),
     masks=None,
@@ -47,7 +48,7 @@ def gram(
     return _gram(rows, columns, loss=loss)
 
 
-def ntk(params: Params, x: Array, x2: Array | None = None, *, traced: bool = False) -> Array:
+def ntk(params: Params, x: AnyArray, x2: AnyArray | None = None, *, traced: bool = False) -> Array:
     """The empirical tangent kernel Θ_ij,op = ⟨∂a_o(x_i)/∂θ, ∂a_p(x2_j)/∂θ⟩: (B, B₂, n_L, n_L).
 
     x2: (B₂, n_0), or None for x. traced: Σ_o Θ_ij,oo in its place, (B, B₂). Raises TypeError for a graph. Other
@@ -97,15 +98,12 @@ def _products(rows: list[Factors], columns: list[Factors], traced: bool) -> Arra
     return result
 
 
-def _for_outputs(values: Array | None) -> Array | None:
-    """With an axis for outputs in front of the examples."""
-    return None if values is None else jnp.expand_dims(values, -3)
-
-
 @partial(jax.jit, static_argnames="loss")
 def _gram(rows, columns, *, loss):
     def of(params, x, y, masks):
-        return [Factors(f.a_in, *map(_for_outputs, f[1:])) for f in factors(params, x, y, masks, loss)]
+        """The factors, with an axis for outputs in front of the examples."""
+        found = factors(params, x, y, masks, loss)
+        return [jax.tree.map(lambda v: jnp.expand_dims(v, -3), f)._replace(a_in=f.a_in) for f in found]
 
     return _products(of(*rows), of(*columns), traced=True)
 

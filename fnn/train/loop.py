@@ -60,7 +60,7 @@ def make_step(
 def value_and_gradients(params, x, masks, y, *, loss, reduction, rules):
     """The loss and its gradients, of all the rows."""
     values, pulled = value_and_pullback(params, x, masks, y, loss=loss, rules=rules)
-    scale = 1 / len(values) if reduction == "mean" else 1
+    scale = 1 / values.shape[0] if reduction == "mean" else 1
     return jnp.sum(values) * scale, jax.tree.map(lambda leaf: leaf * scale, pulled.gradients)
 
 

@@ -1,4 +1,7 @@
-"""verify: hand-written derivatives against automatic differentiation, naming the wrong equation."""
+"""verify: hand-written derivatives against automatic differentiation, naming the wrong equation.
+
+In a test write ``fnn.verify.network(params, loss=loss).check()``, which raises :class:`DerivationError` with the report.
+"""
 
 from fnn.verify.curvature import curvature
 from fnn.verify.custom import custom_vjp
@@ -13,11 +16,6 @@ __all__ = [
     "Finding",
     "Report",
     "Stage",
-    "assert_curvature",
-    "assert_custom_vjp",
-    "assert_gradient",
-    "assert_network",
-    "assert_stages",
     "curvature",
     "custom_vjp",
     "gradient",
@@ -25,33 +23,3 @@ __all__ = [
     "probes",
     "stages",
 ]
-
-
-def assert_network(params, x=None, y=None, **options) -> None:
-    """``network(...).check()`` for a test: pytest shows the report, not the inside of the checker."""
-    __tracebackhide__ = True
-    network(params, x, y, **options).check()
-
-
-def assert_gradient(hand, objective, params, *args, **options) -> None:
-    """``gradient(...).check()`` for a test."""
-    __tracebackhide__ = True
-    gradient(hand, objective, params, *args, **options).check()
-
-
-def assert_stages(chain, x, **options) -> None:
-    """``stages(...).check()`` for a test."""
-    __tracebackhide__ = True
-    stages(chain, x, **options).check()
-
-
-def assert_custom_vjp(f, *args, **options) -> None:
-    """``custom_vjp(...).check()`` for a test."""
-    __tracebackhide__ = True
-    custom_vjp(f, *args, **options).check()
-
-
-def assert_curvature(params, x=None, y=None, **options) -> None:
-    """``curvature(...).check()`` for a test."""
-    __tracebackhide__ = True
-    curvature(params, x, y, **options).check()

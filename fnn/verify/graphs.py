@@ -39,7 +39,7 @@ class Values(NamedTuple):
     beta: Any = None
 
 
-def network(params: GraphParams, x, y, loss: Loss, rules: Rules, masks, dtype, tolerance) -> Report:
+def network(params, x, y, loss: Loss, rules: Rules, masks, dtype, tolerance) -> Report:
     """``verify.network`` for a graph, which see: every neuron's λ from **autodiff's** λ's of its receivers."""
     cases = _cases(params, x, y, loss, masks)
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance))

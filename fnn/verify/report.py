@@ -101,7 +101,7 @@ class Report:
 
     def check(self) -> "Report":
         """The report itself; raises :class:`DerivationError` unless ``ok``."""
-        __tracebackhide__ = True
+        __tracebackhide__ = True  # pytest shows the report, not the inside of the checker
         if not self.ok:
             raise DerivationError(self.verdict() + "".join(f"\n{finding.explanation()}" for finding in self.wrong))
         return self

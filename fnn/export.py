@@ -1,0 +1,89 @@
+"""Layers, masks and graph parameters in programs that ``jax.export`` serialises.
+
+``jax.export.export(jax.jit(fnn.forward))(params, x).serialize()`` works once this module is loaded, which ``import fnn``
+does. What is static about parameters, activations and a graph, is written as JSON.
+"""
+
+import json
+from typing import Any
+
+import jax.export
+import numpy as np
+
+from fnn.activations import Activation
+from fnn.activations.written import read, written
+from fnn.batchnorm import BatchNorm
+from fnn.dropout import Mask
+from fnn.graph.graph import Graph, GraphParams
+from fnn.graph.passes import Trace
+from fnn.layers import Dense, LayerTrace, Stack
+
+
+def _classes() -> dict[str, type]:
+    """Every activation class that is loaded, custom ones too, by name."""
+    found, new = {}, [Activation]
+    while new:
+        cls = new.pop()
+        found[cls.__name__] = cls
+        new += cls.__subclasses__()
+    return found
+
+
+def _layer_to_bytes(static: tuple) -> bytes:
+    (activation,) = static
+    return json.dumps(written(activation)).encode()
+
+
+def _layer_from_bytes(data: bytes) -> tuple:
+    return (read(json.loads(data), _classes()),)
+
+
+def _norm_to_bytes(static: tuple) -> bytes:
+    return json.dumps(static).encode()
+
+
+def _norm_from_bytes(data: bytes) -> tuple:
+    return tuple(json.loads(data))
+
+
+def _graph_to_bytes(static: tuple) -> bytes:
+    (graph,) = static
+    neurons = None if isinstance(graph.neurons, range) else list(graph.neurons)
+    if neurons is not None and not all(isinstance(name, (str, int)) for name in neurons):
+        raise TypeError("params.graph: expected neurons named by strings or integers, which JSON can hold")
+    content: dict[str, Any] = {
+        "neurons": neurons,
+        "kinds": [written(kind) for kind in graph.kinds],
+        **{name: getattr(graph, name).tolist() for name in ("kind", "arrows", "inputs", "outputs")},
+    }
+    return json.dumps(content).encode()
+
+
+def _graph_from_bytes(data: bytes) -> tuple:
+    content = json.loads(data)
+    kinds = [read(kind, _classes()) for kind in content["kinds"]]
+    names = content["neurons"] or range(len(content["kind"]))
+    activations: Any = [kinds[k] for k in content["kind"]]
+    if content["neurons"] is not None:
+        activations = dict(zip(names, activations))
+    arrows = np.array(content["arrows"]).reshape(-1, 2)
+    pairs = [(names[source], names[target]) for source, target in arrows.tolist()]
+    inputs, outputs = ([names[i] for i in content[part]] for part in ("inputs", "outputs"))
+    return (Graph(arrows if isinstance(names, range) else pairs, activations, inputs, outputs),)
+
+
+def _register() -> None:
+    register = jax.export.register_pytree_node_serialization
+    for cls, to_bytes, from_bytes in (
+        (Dense, _layer_to_bytes, _layer_from_bytes),
+        (Stack, _layer_to_bytes, _layer_from_bytes),
+        (BatchNorm, _norm_to_bytes, _norm_from_bytes),
+        (GraphParams, _graph_to_bytes, _graph_from_bytes),
+    ):
+        name = f"fnn.{cls.__name__}"
+        register(cls, serialized_name=name, serialize_auxdata=to_bytes, deserialize_auxdata=from_bytes)
+    for named, name in ((Mask, "fnn.Mask"), (LayerTrace, "fnn.LayerTrace"), (Trace, "fnn.graph.Trace")):
+        jax.export.register_namedtuple_serialization(named, serialized_name=name)
+
+
+_register()
