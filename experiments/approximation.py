@@ -74,11 +74,11 @@ TARGETS = {
 }
 
 
-def start(key, target: Target, width: int, hidden: int) -> fnn.network.Params:
+def start(key, target: Target, width: int, hidden: int) -> fnn.layers.Params:
     """First-layer weights N(0, SLOPE²); every neuron's hyperplane wᵀx + b = 0 (N1) goes through a random point."""
     key, key_W, key_points = jax.random.split(key, 3)
     sizes = (target.dimensions, *[width] * hidden, 1)
-    first, *rest = fnn.init(key, sizes, activation=fnn.Tanh(), initializer=fnn.lecun_normal)
+    first, *rest = fnn.init(key, sizes, activation=fnn.Tanh(), initializer=fnn.initializers.lecun_normal)
     W = SLOPE * jax.random.normal(key_W, first.W.shape)
     points = jax.random.uniform(key_points, W.shape, minval=-target.end, maxval=target.end)
     return (replace(first, W=W, b=-jnp.sum(W * points, axis=1)), *rest)

@@ -19,7 +19,7 @@ import fnn
 from experiments import digits, results
 from experiments.figures import BLUE, RED
 from fnn.data import Dataset
-from fnn.train import State, fit
+from fnn.train import Progress, fit
 
 SIZES = (784, 100, 100, 100, 10)
 PUBLISHED = 50_000  # steps
@@ -56,10 +56,10 @@ def run(options: Options, train: Dataset, test: Dataset, batch_norm: str | None)
     )
     optimizer = fnn.updates.sgd(options.learning_rate)
 
-    def record(state: State) -> None:
-        z = np.asarray(fnn.trace(state.params, sample)[2].z[:, 0])  # of one unit in the last hidden layer
+    def record(progress: Progress) -> None:
+        z = np.asarray(fnn.trace(progress.params, sample)[2].z[:, 0])  # of one unit in the last hidden layer
         points["percentiles"].append(np.percentile(z, [15, 50, 85]).round(3).tolist())
-        points["accuracy"].append(round(state.history[-1]["validation_accuracy"], 4))
+        points["accuracy"].append(round(progress.history[-1]["validation_accuracy"], 4))
 
     for start in range(0, options.steps, options.record_every):
         part = drawn[start * options.batch_size :][:chunk]

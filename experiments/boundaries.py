@@ -47,16 +47,16 @@ class Options:
     out: Path | None = None
 
 
-def neuron(w, b: float) -> fnn.network.Params:
+def neuron(w, b: float) -> fnn.layers.Params:
     return (fnn.Dense(jnp.array([w], jnp.float32), jnp.array([b], jnp.float32), fnn.Sign()),)
 
 
-def with_sign(params: fnn.network.Params) -> fnn.network.Params:
+def with_sign(params: fnn.layers.Params) -> fnn.layers.Params:
     """The network with σ = sgn at the output."""
     return (*params[:-1], replace(params[-1], activation=fnn.Sign()))
 
 
-def sides(params: fnn.network.Params, x) -> np.ndarray:
+def sides(params: fnn.layers.Params, x) -> np.ndarray:
     """−1 or +1 for every point, (N,)."""
     return np.asarray(fnn.forward(with_sign(params), jnp.asarray(x, jnp.float32)))[:, 0]
 

@@ -30,8 +30,10 @@ LOSS, CLASSES = fnn.SoftmaxCrossEntropy(), 10
 ACTIVATIONS = {"sigmoid": fnn.Sigmoid(), "tanh": fnn.Tanh(), "ReLU": fnn.ReLU()}
 STEEPEST = 0.25  # max σ' of the sigmoid, at 0
 INITIALIZERS: dict[str, tuple[Callable, str]] = {
-    "U[±1/√n]": (standard_uniform, RED), "Glorot": (fnn.glorot_normal, GREY), "He": (fnn.he_normal, BLUE),
-}  # fmt: skip
+    "U[±1/√n]": (standard_uniform, RED),
+    "Glorot": (fnn.initializers.glorot_normal, GREY),
+    "He": (fnn.initializers.he_normal, BLUE),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Options:
 class Problem(NamedTuple):
     """A network and its data."""
 
-    params: fnn.network.Params
+    params: fnn.layers.Params
     x: Array
     y: Array
 

@@ -75,7 +75,7 @@ def regression_by_descent(options: Options) -> dict[str, list[float]]:
     """‖v_n − v‖/‖v‖ by step for each rule, with v from the closed form: a parabola through noisy points."""
     A = polynomials(options.examples, 2)
     y = A @ np.array([1.0, -2.0, 3.0]) + 0.1 * np.random.default_rng(0).normal(size=options.examples)
-    v = fnn.least_squares(A, y)
+    v = fnn.regression.least_squares(A, y)
     rate = 1 / float(jnp.linalg.norm(A, ord=2)) ** 2  # 1/σ₁²: the longest that is safe with momentum
     paths = {}
     for name, (rule, _) in RULES.items():
@@ -90,7 +90,7 @@ def accuracy(options: Options) -> dict[str, list[float]]:
     for degree in DEGREES:
         A = polynomials(options.examples, degree)
         columns["condition"].append(float(jnp.linalg.cond(A)))
-        for name, solve in (("factorisation", fnn.least_squares), ("as printed", normal_equations)):
+        for name, solve in (("factorisation", fnn.regression.least_squares), ("as printed", normal_equations)):
             v = np.asarray(solve(A, A @ jnp.ones(degree + 1)))
             columns[name].append(float(np.linalg.norm(v - 1) / np.sqrt(degree + 1)))
     return columns

@@ -63,7 +63,10 @@ def kinds(options: Options) -> dict[str, fnn.Dropout | fnn.DropConnect | None]:
 def train(options: Options, data: Dataset, test: Dataset, dropout, epochs: int):
     """The trained network, test loss and accuracy by epoch, and the folded network's training accuracy at the end."""
     params = fnn.init(
-        jax.random.key(options.seed), (784, *options.hidden, 10), activation=fnn.ReLU(), initializer=fnn.he_normal
+        jax.random.key(options.seed),
+        (784, *options.hidden, 10),
+        activation=fnn.ReLU(),
+        initializer=fnn.initializers.he_normal,
     )
     steps = epochs * (len(data) // options.batch_size)
     rate = optax.cosine_decay_schedule(options.learning_rate, steps)
@@ -85,7 +88,7 @@ def compare_inference(options: Options, params, dropout, test: Dataset) -> dict:
     keys, half = jax.random.split(jax.random.key(options.seed + 1), options.masks), options.masks // 2
 
     def masked(params, key):
-        return fnn.forward(params, x, fnn.sample_masks(key, params, dropout, len(x)))
+        return fnn.forward(params, x, masks=fnn.sample_masks(params, dropout, len(x), key=key))
 
     def gaussian(params, key):
         return gaussian_forward(key, params, dropout.keep, x)

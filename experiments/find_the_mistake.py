@@ -56,7 +56,7 @@ def broken(mistake: str, layer: int) -> fnn.Rules:
     return RULES._replace(**{name: rule})
 
 
-def problem(batch: int = 17) -> tuple[fnn.network.Params, jax.Array, jax.Array]:
+def problem(batch: int = 17) -> tuple[fnn.layers.Params, jax.Array, jax.Array]:
     """The network, tanh and a sigmoid at the end, and random data: x (batch, 6), y (batch, 3) in [0, 1)."""
     key_x, key_y = jax.random.split(jax.random.key(1))
     params = fnn.init(jax.random.key(0), SIZES, activation=fnn.Tanh(), output=fnn.Sigmoid())

@@ -55,9 +55,9 @@ class Network(NamedTuple):
 NETWORKS = {
     "sigmoid": Network(fnn.Sigmoid(), standard_uniform, 0.3, 2.21, hidden=4),  # 4 as in figure 2
     "tanh": Network(fnn.Tanh(), standard_uniform, 0.1, 1.76),
-    "tanh, normalised": Network(fnn.Tanh(), fnn.glorot_uniform, 0.03, 1.64),
+    "tanh, normalised": Network(fnn.Tanh(), fnn.initializers.glorot_uniform, 0.03, 1.64),
     "softsign": Network(fnn.Softsign(), standard_uniform, 0.2, 1.64),
-    "softsign, normalised": Network(fnn.Softsign(), fnn.glorot_uniform, 0.1, 1.72),
+    "softsign, normalised": Network(fnn.Softsign(), fnn.initializers.glorot_uniform, 0.1, 1.72),
 }
 STARTS = {"standard": "tanh", "normalised": "tanh, normalised"}
 
@@ -80,7 +80,7 @@ class Options:
     out: Path | None = None
 
 
-def draw_network(network: Network, width: int, seed: int) -> fnn.network.Params:
+def draw_network(network: Network, width: int, seed: int) -> fnn.layers.Params:
     sizes = (784, *[width] * network.hidden, 10)
     return fnn.init(jax.random.key(seed), sizes, activation=network.activation, initializer=network.initializer)
 

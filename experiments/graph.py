@@ -23,7 +23,7 @@ import fnn
 from experiments import digits, results
 from experiments.figures import BLUE, GREY, RED
 from fnn.data import Dataset
-from fnn.graph import Graph, Network
+from fnn.graph import Graph, GraphParams
 from fnn.train import evaluate, fit
 
 LOSS = fnn.SoftmaxCrossEntropy()
@@ -49,7 +49,7 @@ class Options:
     out: Path | None = None
 
 
-def train(params: Network, data: Dataset, options: Options, epochs: int) -> Network:
+def train(params: GraphParams, data: Dataset, options: Options, epochs: int) -> GraphParams:
     rule = fnn.updates.momentum(options.learning_rate, 0.9)
     key = jax.random.key(options.seed)
     return fit(params, data, rule, loss=LOSS, epochs=epochs, batch_size=options.batch_size, key=key)[0]
@@ -72,13 +72,13 @@ def only(graph: Graph, arrows: np.ndarray) -> Graph:
         return Graph(graph.arrows[np.sort(arrows)], graph.activations, graph.inputs, graph.outputs)
 
 
-def strongest(params: Network, number: int) -> Network:
+def strongest(params: GraphParams, number: int) -> GraphParams:
     """The network without its weakest arrows: the ``number`` largest |w| are kept."""
     arrows = np.sort(np.argsort(-np.abs(np.asarray(params.weights)), kind="stable")[:number])
     return replace(params, weights=params.weights[arrows], graph=only(params.graph, arrows))
 
 
-def prune(params: Network, data: Dataset, test: Dataset, options: Options) -> list[dict]:
+def prune(params: GraphParams, data: Dataset, test: Dataset, options: Options) -> list[dict]:
     """Accuracy against arrows: pruned, pruned and fine-tuned, and a random choice of arrows trained from the start."""
     layers, random, rows = params.graph, np.random.default_rng(options.seed), []
     for fraction in options.kept:
@@ -95,7 +95,7 @@ def prune(params: Network, data: Dataset, test: Dataset, options: Options) -> li
     return rows
 
 
-def small_graph(options: Options) -> tuple[Network, dict]:
+def small_graph(options: Options) -> tuple[GraphParams, dict]:
     """A graph of 30 neurons fitted to f*, and its loss before and after."""
     random = np.random.default_rng(options.seed)
     x = random.uniform(-1, 1, (2000, 2)).astype(np.float32)
@@ -107,9 +107,9 @@ def small_graph(options: Options) -> tuple[Network, dict]:
     return fitted, {"first epoch": history[0]["loss"], "last epoch": history[-1]["loss"]}
 
 
-def draw_graph(axes: Axes, params: Network, x, y, title: str, *, names: bool = False) -> None:
+def draw_graph(axes: Axes, params: GraphParams, x, y, title: str, *, names: bool = False) -> None:
     """Generations from left to right; arrows by the sign of their weight, neurons by their λ, and named if asked."""
-    graph, lam = params.graph, np.asarray(fnn.graph.deltas(params, x, y))
+    graph, lam = params.graph, np.asarray(fnn.deltas(params, x, y))
     place = np.zeros((len(graph), 2))
     for number in range(graph.generation.max() + 1):
         neurons = np.flatnonzero(graph.generation == number)
@@ -135,7 +135,7 @@ def draw_graph(axes: Axes, params: Network, x, y, title: str, *, names: bool = F
     axes.spines[:].set_visible(False)
 
 
-def draw(path: Path, pruned: list[dict], accuracy: dict[str, dict], params: Network) -> None:
+def draw(path: Path, pruned: list[dict], accuracy: dict[str, dict], params: GraphParams) -> None:
     figure = Figure(figsize=(13, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     title = "30 neurons fitted to sin(πx) cos(πy); inputs left"

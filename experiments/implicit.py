@@ -55,7 +55,7 @@ class Options:
 class Problem(NamedTuple):
     """What is learnt: params to start from, mini-batches (steps, B, …), the test set, the loss, and implicit steps."""
 
-    params: fnn.network.Params
+    params: fnn.layers.Params
     x: jax.Array
     y: jax.Array
     test: tuple[jax.Array, jax.Array]

@@ -11,7 +11,7 @@ import numpy as np
 
 import fnn
 from fnn.data import Dataset
-from fnn.train import State, fit
+from fnn.train import Progress, fit
 
 LOSS = fnn.SoftmaxCrossEntropy()
 FLAT = 0.1  # of the slope at z = 0: a neuron with less passes hardly any δ on
@@ -24,7 +24,7 @@ class Look(NamedTuple):
     flat: list[float]
 
 
-def look(params: fnn.network.Params, x: jax.Array, y: jax.Array) -> Look:
+def look(params: fnn.layers.Params, x: jax.Array, y: jax.Array) -> Look:
     """What these examples see. params: plain layers; x: (B, n_0); y: labels (B,)."""
     deltas = [float(jnp.sqrt(jnp.mean(delta**2))) for delta in fnn.deltas(params, x, y, loss=LOSS)]
     flat = [share_flat(layer.activation, t.z, t.a) for layer, t in zip(params[:-1], fnn.trace(params, x))]
@@ -39,8 +39,8 @@ def share_flat(activation: fnn.Activation, z: jax.Array, a: jax.Array) -> float:
 
 
 def watch(
-    params: fnn.network.Params, data: Dataset, test: Dataset, *, learning_rate: float, epochs: int, examples: int = 500
-) -> tuple[fnn.network.Params, list[dict], list[Look]]:
+    params: fnn.layers.Params, data: Dataset, test: Dataset, *, learning_rate: float, epochs: int, examples: int = 500
+) -> tuple[fnn.layers.Params, list[dict], list[Look]]:
     """Train by momentum 0.9 in batches of 50: the network, ``fit``'s records, and looks before and after each epoch.
 
     data, test: digits; examples: the first of ``test`` that the looks are taken on.
@@ -48,8 +48,8 @@ def watch(
     x, y = jnp.asarray(test[:examples].floats()), jnp.asarray(np.asarray(test.y[:examples]))
     looks = [look(params, x, y)]
 
-    def after_epoch(state: State) -> None:
-        looks.append(look(state.params, x, y))
+    def after_epoch(progress: Progress) -> None:
+        looks.append(look(progress.params, x, y))
 
     params, history = fit(
         params, data, fnn.updates.momentum(learning_rate, 0.9), loss=LOSS, epochs=epochs, batch_size=50,

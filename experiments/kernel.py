@@ -90,7 +90,7 @@ def unit_normal(key, shape, dtype):
     return jax.random.normal(key, shape, dtype)
 
 
-def start(seed: int, width: int) -> fnn.network.Params:
+def start(seed: int, width: int) -> fnn.layers.Params:
     """A network of pairs of equal hidden neurons with opposite outgoing weights: f = 0 everywhere."""
     key = jax.random.key(seed)
     hidden, output = fnn.init(key, (784, width // 2, 1), activation=ScaledReLU(width), initializer=unit_normal)
@@ -98,7 +98,7 @@ def start(seed: int, width: int) -> fnn.network.Params:
     return twice, replace(output, W=jnp.concatenate([output.W, -output.W], axis=1))
 
 
-def train(options: Options, params, data: Dataset, seed: int) -> tuple[fnn.network.Params, float]:
+def train(options: Options, params, data: Dataset, seed: int) -> tuple[fnn.layers.Params, float]:
     """The trained network, and its mean loss ½ (f − y)² in the last epoch."""
     params, history = fit(
         params, data, fnn.updates.momentum(options.learning_rate, options.alpha), loss=fnn.SquaredError(),

@@ -30,7 +30,7 @@ import fnn
 from experiments import digits, results
 from experiments.figures import BLUE, GREY, RED
 from fnn.data import Dataset, as_floats
-from fnn.train import State, evaluate, fit
+from fnn.train import Progress, evaluate, fit
 
 LOSS = fnn.SoftmaxCrossEntropy()
 COLOURS = {"gradient": BLUE, "loss": RED, "chance": GREY}
@@ -73,7 +73,7 @@ def _scores(params, x, y, *, scale: float):
     return norms.total, LOSS.value(outputs, y), jnp.argmax(outputs, axis=1)
 
 
-def scores(params: fnn.network.Params, data: Dataset) -> dict[str, np.ndarray]:
+def scores(params: fnn.layers.Params, data: Dataset) -> dict[str, np.ndarray]:
     """Length of the gradient, loss, and what the network says ("guess"), of every example: (N,) each."""
     parts = [
         _scores(params, data.x[i : i + CHUNK], data.y[i : i + CHUNK], scale=data.scale)
@@ -112,11 +112,11 @@ def one_seed(options: Options, data: Dataset, test: Dataset, seed: int) -> tuple
     def rank(params) -> None:
         found.append(scores(params, noisy) | {"chance": chance})
 
-    def after_epoch(state: State) -> None:
-        rank(state.params)
+    def after_epoch(progress: Progress) -> None:
+        rank(progress.params)
 
     params = fnn.init(
-        jax.random.key(seed), (784, *options.hidden, 10), activation=fnn.ReLU(), initializer=fnn.he_normal
+        jax.random.key(seed), (784, *options.hidden, 10), activation=fnn.ReLU(), initializer=fnn.initializers.he_normal
     )
     rank(params)
     rule = fnn.updates.momentum(options.learning_rate, options.alpha)

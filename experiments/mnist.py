@@ -23,18 +23,21 @@ from tqdm import tqdm
 
 import fnn
 from experiments import STARTED, digits, results
-from fnn import verify
+from fnn import initializers, verify
 from fnn.data import Dataset
-from fnn.network import Params
-from fnn.train import State, evaluate, fit, predict
+from fnn.layers import Params
+from fnn.train import Progress, evaluate, fit, predict
 
 ACTIVATIONS = {
     "relu": fnn.ReLU(), "sigmoid": fnn.Sigmoid(), "tanh": fnn.Tanh(), "scaled-tanh": fnn.ScaledTanh(),
     "leaky-relu": fnn.LeakyReLU(), "elu": fnn.ELU(), "gelu": fnn.GELU(), "silu": fnn.SiLU(), "softsign": fnn.Softsign(),
 }  # fmt: skip
 INITIALIZERS = {
-    "glorot": fnn.glorot_normal, "he": fnn.he_normal, "lecun": fnn.lecun_normal, "standard": fnn.standard_normal,
-}  # fmt: skip
+    "glorot": initializers.glorot_normal,
+    "he": initializers.he_normal,
+    "lecun": initializers.lecun_normal,
+    "standard": initializers.standard_normal,
+}
 LOSSES = {  # the loss, and the output activation it is meant for
     "softmax": (fnn.SoftmaxCrossEntropy(), fnn.Identity()),
     "sigmoid": (fnn.SigmoidCrossEntropy(), fnn.Identity()),
@@ -138,8 +141,8 @@ def run(options: Options, seed: int, train: Dataset, test: Dataset) -> Run:
     print(f"Training: {options.optimizer}, {options.learning_rate:g} {options.schedule}, batch {options.batch_size}")
     passed: list[float] = []
 
-    def report(state: State) -> None:
-        record, now = state.history[-1], time.perf_counter() - STARTED
+    def report(progress: Progress) -> None:
+        record, now = progress.history[-1], time.perf_counter() - STARTED
         if record["validation_accuracy"] >= 0.98 and not passed:
             passed.append(now)
         tqdm.write(  # above the bar, if there is one

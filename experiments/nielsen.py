@@ -80,7 +80,7 @@ def optimizer(row: Row, examples: int) -> optax.GradientTransformation:
     rule = fnn.updates.sgd(row.learning_rate)
     if not row.decay:
         return rule
-    return optax.chain(optax.masked(fnn.updates.weight_decay(row.decay / examples), weights_only), rule)
+    return optax.chain(optax.masked(optax.add_decayed_weights(row.decay / examples), weights_only), rule)
 
 
 def run(row: Row, seeds: Sequence[int], train: Dataset, held_out: Dataset, epochs: int) -> dict:
@@ -95,7 +95,11 @@ def run(row: Row, seeds: Sequence[int], train: Dataset, held_out: Dataset, epoch
     for seed in seeds:
         key = jax.random.key(seed)
         params = fnn.init(
-            key, (784, row.hidden, 10), activation=fnn.Sigmoid(), output=output, initializer=fnn.standard_normal
+            key,
+            (784, row.hidden, 10),
+            activation=fnn.Sigmoid(),
+            output=output,
+            initializer=fnn.initializers.standard_normal,
         )
         params, history = fit(
             params, train, rule, loss=loss, epochs=epochs, batch_size=10, key=key, validation=held_out, progress=False

@@ -102,10 +102,10 @@ class Problem:
         first = data[: options.loss_examples]
         self.loss_rows = jnp.asarray(first.floats()), jnp.asarray(first.y)
 
-    def states(self, batch: int, rate: float, seed: int) -> Iterator[tuple[int, fnn.network.Params]]:
+    def states(self, batch: int, rate: float, seed: int) -> Iterator[tuple[int, fnn.layers.Params]]:
         """Steps so far and parameters of one run, at steps that grow by the factor SPACING, without an end."""
         sizes, (first, draws) = (784, *self.options.hidden, 10), jax.random.split(jax.random.key(seed))
-        params = fnn.init(first, sizes, activation=fnn.ReLU(), initializer=fnn.he_normal)
+        params = fnn.init(first, sizes, activation=fnn.ReLU(), initializer=fnn.initializers.he_normal)
         step = 0
         while True:
             yield step, params

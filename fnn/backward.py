@@ -33,7 +33,7 @@ def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Arra
 
 
 def input_gradient(delta: Array, W: Array, mask: Array | None = None) -> Array:
-    """(2a) g = ∂/∂a^{ℓ−1} = δ^ℓ W^ℓ, (B, n_in); W carries its arrow mask, and mask is that of the layer's input units."""
+    """(2a) g = ∂/∂a^{ℓ−1} = δ^ℓ W^ℓ, (B, n_in), times the mask of the layer's input units; W carries its arrow mask."""
     return masked(delta @ W, mask)
 
 

@@ -1,7 +1,7 @@
 """Layers, masks and graph parameters in programs that ``jax.export`` serialises.
 
-``jax.export.export(jax.jit(fnn.forward))(params, x).serialize()`` works once this module is loaded, which ``import fnn``
-does. What is static about parameters, activations and a graph, is written as JSON.
+``jax.export.export(jax.jit(fnn.forward))(params, x).serialize()`` works once this module is loaded, which
+``import fnn`` does; it needs flatbuffers. What is static about parameters, activations and a graph, is written as JSON.
 """
 
 import json

@@ -25,8 +25,8 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
     """The network's output a^L: (B, n_L), or (n_L,) for a single example.
 
     params: a tuple of ``Dense``, or the parameters of a graph. x: (B, n_0) or (n_0,), in the parameters' dtype. masks:
-    None, or one ``Mask`` per layer; for a graph one ``Mask``. rules: the equations to use. Raises TypeError or ValueError
-    that names the argument.
+    None, or one ``Mask`` per layer; for a graph one ``Mask``. rules: the equations to use. Raises TypeError or
+    ValueError that names the argument.
 
     >>> import fnn
     >>> fnn.forward(fnn.init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))).shape
@@ -90,8 +90,8 @@ def deltas(
     """δ^ℓ = ∂(Σ_n L_n)/∂ψ^ℓ for every layer: a tuple of (B, n_ℓ), or (n_ℓ,) for a single example.
 
     For a graph, λ_k = ∂(Σ_n L_n)/∂ψ_k of every neuron, (B, N) or (N,), in the order of ``graph.neurons``; that of an
-    input is ∂L/∂x. The derivative is of the **sum** over the examples, so row n does not shrink as the batch grows. With
-    the layers' inputs (``trace``) everything else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic
+    input is ∂L/∂x. The derivative is of the **sum** over the examples, so row n does not shrink as the batch grows.
+    With the layers' inputs (``trace``) everything else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic
     differentiation computes the same numbers and shows none of them. Arguments and errors as for :func:`backprop`.
     """
     return results(("deltas",), params, x, y, loss, "sum", masks, rules)[0]

@@ -1,4 +1,4 @@
-"""The parameters of a network of layers: ``Dense``, runs of equal layers as a ``Stack``, and how one step runs over both."""
+"""The parameters of a network of layers: ``Dense``, equal layers as a ``Stack``, and how one step runs over both."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field

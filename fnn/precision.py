@@ -1,7 +1,7 @@
 """``BFLOAT16``: the equations with bfloat16 factors in their matrix products, and float32 sums.
 
 Of the three products of a layer, ψ = a Wᵀ + b, (2a) δ W and (3) δᵀ a, both factors are rounded to bfloat16 (8 bits
-of significand: a relative error of at most u = 2⁻⁸) and their terms are added in float32. Everything else stays float32:
+of significand: a relative error of at most u = 2⁻⁸) and their terms are added in float32. All else stays float32:
 parameters, activations, δ's, gradients, updates. So a product is off by at most (2u + u²) times the product of the
 factors' absolute values, elementwise; that of (3), for instance, by 0.8 % of |δ|ᵀ|a|.
 

@@ -1,8 +1,8 @@
 """Back-propagation through graphs beside what one would otherwise use: ``python -m experiments.benchmarks.graph``.
 
-Ours is ``fnn.graph.backprop``. Its peers: the same network as dense layers (``fnn.backprop``), ``jax.grad`` of
-``fnn.graph.forward``, SciPy's sparse products by generation, and, on a small graph, a Python loop over neurons and
-arrows (micrograd's way, with a NumPy array per neuron).
+Ours is ``fnn.backprop`` of the graph. Its peers: ``fnn.backprop`` of the same network as dense layers, ``jax.grad`` of
+``fnn.forward``, SciPy's sparse products by generation, and, on a small graph, a Python loop over neurons and arrows
+(micrograd's way, with a NumPy array per neuron).
 """
 
 import os
@@ -21,9 +21,8 @@ import tyro
 import fnn
 from experiments import results
 from experiments.benchmarks.timing import Row, interleaved, single, timed
-from fnn.graph import Graph, Network
-from fnn.graph.passes import _backward, leaves
-from fnn.graph.plan import plan
+from fnn.functions import _backward, given
+from fnn.graph import Graph, GraphParams
 
 BATCH, LOSS = 32, fnn.SquaredError()
 
@@ -38,7 +37,7 @@ class Options:
     out: Path | None = None
 
 
-def graphs() -> dict[str, Callable[[], Network]]:
+def graphs() -> dict[str, Callable[[], GraphParams]]:
     """The networks by name."""
     key, tanh = jax.random.key(0), fnn.Tanh()
 
@@ -96,7 +95,7 @@ def rows(figures: dict) -> list[Row]:
     return made
 
 
-def measured(name: str, params: Network, rounds: int) -> dict:
+def measured(name: str, params: GraphParams, rounds: int) -> dict:
     """One row: medians of the ratios ours / peer with their quartiles, compile times, temporary memory."""
     graph, random = params.graph, np.random.default_rng(0)
     x = jnp.asarray(random.normal(size=(BATCH, len(graph.inputs))), jnp.float32)
@@ -104,10 +103,10 @@ def measured(name: str, params: Network, rounds: int) -> dict:
 
     @jax.jit
     def automatic(params, x, y):
-        return jax.grad(lambda p: LOSS.value(fnn.graph.forward(p, x), y).mean())(params)
+        return jax.grad(lambda p: LOSS.value(fnn.forward(p, x), y).mean())(params)
 
     ways: dict[str, Callable] = {
-        "ours": lambda: fnn.graph.backprop(params, x, y, loss=LOSS),
+        "ours": lambda: fnn.backprop(params, x, y, loss=LOSS),
         "jax.grad": lambda: automatic(params, x, y),
     }
     peers = {"SciPy": scipy_step(params, np.asarray(x), np.asarray(y))}
@@ -123,11 +122,11 @@ def measured(name: str, params: Network, rounds: int) -> dict:
     row: dict = {"graph": name, "ms": {way: round(1e3 * float(np.median(s)), 4) for way, s in seconds.items()}}
     ratios = {way: seconds["ours"] / s for way, s in seconds.items() if way != "ours"}
     row["ratio"] = {way: np.round(np.percentile(r, (50, 25, 75)), 3).tolist() for way, r in ratios.items()}
-    layout, tables = plan(graph)
-    static = {"layout": layout, "loss": LOSS, "reduction": "mean", "rules": fnn.RULES, "want": ("gradients",)}
+    arguments = given(params, x, None, fnn.RULES)
+    static = {"loss": LOSS, "reduction": "mean", "rules": fnn.RULES, "want": ("gradients",)}
     row["compile s"], row["temporary MB"] = {}, {}
     for way, lower in (
-        ("ours", lambda: _backward.lower(leaves(params), x, y, fnn.Mask(), tables, **static)),
+        ("ours", lambda: _backward.lower(*arguments, y, **static)),
         ("jax.grad", lambda: automatic.lower(params, x, y)),
     ):
         jax.clear_caches()
@@ -138,7 +137,7 @@ def measured(name: str, params: Network, rounds: int) -> dict:
     return row
 
 
-def scipy_step(params: Network, x: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
+def scipy_step(params: GraphParams, x: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
     """The gradient by the weights: a sparse product for every generation, forwards and backwards."""
     graph, n = params.graph, len(params.graph)
     order = np.argsort(graph.generation, kind="stable")
@@ -173,7 +172,7 @@ def scipy_step(params: Network, x: np.ndarray, y: np.ndarray) -> Callable[[], np
     return step
 
 
-def python_step(params: Network, x: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
+def python_step(params: GraphParams, x: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
     """The gradient by the weights, neuron by neuron and arrow by arrow."""
     graph = params.graph
     order = np.argsort(graph.generation, kind="stable").tolist()

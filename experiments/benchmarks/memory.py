@@ -79,7 +79,10 @@ def plain(value: Callable, params, x, y):
 def problem(activation: fnn.Activation, depth: int, width: int, batch: int, outputs: int = OUTPUTS):
     """Parameters of ``depth`` layers of one width, and ``outputs`` behind them, inputs and targets."""
     params = fnn.init(
-        jax.random.key(0), (*(width,) * (depth + 1), outputs), activation=activation, initializer=fnn.he_normal
+        jax.random.key(0),
+        (*(width,) * (depth + 1), outputs),
+        activation=activation,
+        initializer=fnn.initializers.he_normal,
     )
     return params, jax.random.normal(jax.random.key(1), (batch, width)), jnp.zeros((batch, outputs))
 

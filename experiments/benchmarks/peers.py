@@ -16,7 +16,7 @@ import optax
 
 import fnn
 from fnn.data import Dataset, as_floats
-from fnn.network import Params
+from fnn.layers import Params
 from fnn.train.loop import shuffle
 
 Weights = list[tuple[Any, Any]]
@@ -50,7 +50,7 @@ class Problem:
     @cached_property
     def params(self) -> Params:
         hidden, output = (fnn.Sigmoid(), fnn.Sigmoid()) if self.squared else (fnn.ReLU(), fnn.Identity())
-        initializer = fnn.glorot_normal if self.squared else fnn.he_normal
+        initializer = fnn.initializers.glorot_normal if self.squared else fnn.initializers.he_normal
         return fnn.init(jax.random.key(0), self.sizes, activation=hidden, output=output, initializer=initializer)
 
     @property

@@ -160,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, random = tyro.cli(Options, args=arguments), np.random.default_rng(0)
 
     def drawn(outputs: int, examples: int):
-        params = fnn.init(jax.random.key(0), (*SIZES, outputs), activation=fnn.ReLU(), initializer=fnn.he_normal)
+        params = fnn.init(
+            jax.random.key(0), (*SIZES, outputs), activation=fnn.ReLU(), initializer=fnn.initializers.he_normal
+        )
         return params, jnp.asarray(random.random((examples, SIZES[0])), jnp.float32)
 
     params, x = drawn(10, options.batch)

@@ -103,7 +103,11 @@ def compared(options: Options) -> int:
 def problem(options: Options, depth: int, width: int, name: str, stack: bool = True):
     sizes = (width,) * (depth + 2)
     params = fnn.init(
-        jax.random.key(0), (*sizes, OUTPUTS), activation=ACTIVATIONS[name][0], initializer=fnn.he_normal, stack=stack
+        jax.random.key(0),
+        (*sizes, OUTPUTS),
+        activation=ACTIVATIONS[name][0],
+        initializer=fnn.initializers.he_normal,
+        stack=stack,
     )
     x = jax.random.normal(jax.random.key(1), (options.batch, width))
     return params, x, jnp.zeros((options.batch, OUTPUTS))

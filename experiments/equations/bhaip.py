@@ -10,7 +10,7 @@ from experiments.descent import INSIDE, MINIMUM, OUTSIDE, cubic, square, wavy
 from experiments.equations.common import attempt, oracle, problem, relative
 from experiments.equations.lecture import INNER, as_printed, last_layer, lecture, lines, off_with, sigma, slope
 from experiments.equations.register import erratum, row, true
-from fnn.display import count
+from fnn.summary import count
 from fnn.updates import descend
 
 
@@ -113,7 +113,7 @@ def B3():
     return true("W_i − α ∂E/∂W_i, b_i − α δ_i", max(errors), note=f"E falls by the fraction {', '.join(falls)}")
 
 
-@row("fnn.display.summary")
+@row("fnn.summary.summary")
 def B4():
     """A 3-4-2 network has 3·4 + 4·2 = 20 weights and 6 biases."""
     params = lecture().p.params
@@ -167,7 +167,7 @@ def B7():
     )  # fmt: skip
 
 
-@row("fnn.backward.layer_input_gradient")
+@row("fnn.backward.input_gradient")
 def B8():
     """In the derivation, ∂E/∂W₁ before x₁ is put in: the inner derivative is that of W₂x₁ + b₂.
 
@@ -216,7 +216,7 @@ def B10():
     )  # fmt: skip
 
 
-@row("fnn.display.count")
+@row("fnn.summary.count")
 def B11():
     """The error of a neuron with n weights and a bias is n + 2 dimensional: the weights, the bias and the input."""
     p = problem((3, 1), batch=None)
@@ -260,7 +260,7 @@ def B13():
     return true("f(x) = x², f'(x) = 2x", max(relative(2 * x, right), relative(square(x), (x**2, right))))
 
 
-@row("fnn.backward.layer_input_gradient", "fnn.backward.weight_gradient")
+@row("fnn.backward.input_gradient", "fnn.backward.weight_gradient")
 def B14():
     """The other lines from E to δ₂x₁ᵀ and δ₁x₀ᵀ, read as contractions with Jacobians."""
     return tuple(true(line, error) for line, error in lines().items() if line != INNER)

@@ -1,7 +1,7 @@
 """One recursion in three forms, on one network, neuron by neuron.
 
     Hedges, Bhaip   δ^ℓ = (W^{ℓ+1})ᵀ δ^{ℓ+1} ⊙ σ'(z^ℓ)                     H9, B6   ``fnn.deltas``
-    Strabel         λ_k = Σ_{l: k→l} λ_l w_lk σ'_k(ψ_k)                     S2       ``fnn.graph.deltas``
+    Strabel         λ_k = Σ_{l: k→l} λ_l w_lk σ'_k(ψ_k)                     S2       ``fnn.deltas``
     the notes       ∂L/∂y_i^(m) = Σ_k ∂L/∂y_k^(m+1) σ'(x_k^(m+1)) W_ki^(m+1)   N5   as printed
 
 Of the notes' form ∂L/∂y_i σ'(x_i) is compared, for δ and λ are derivatives by what σ receives.
@@ -44,7 +44,7 @@ def three_forms() -> Forms:
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         p = compared()
         deltas = fnn.deltas(p.params, p.x, p.y, loss=p.loss)
-        lambdas = fnn.graph.deltas(Graph.from_layers(p.params), p.x, p.y, loss=p.loss)
+        lambdas = fnn.deltas(Graph.from_layers(p.params), p.x, p.y, loss=p.loss)
         v = named(p)
         by_y = recursion(v)
         forms = (

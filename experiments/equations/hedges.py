@@ -102,10 +102,10 @@ def H4():
     A, y = jnp.asarray(random.normal(size=(3, 2))), jnp.asarray(random.normal(size=3))
     right = np.linalg.lstsq(A, y)[0]
     printed = np.linalg.inv(A.T @ A) @ A.T @ y
-    ours = [relative(solve(A, y), right) for solve in (normal_equations, fnn.least_squares)]
+    ours = [relative(solve(A, y), right) for solve in (normal_equations, fnn.regression.least_squares)]
     # whole numbers: AᵀA is singular exactly, and not up to rounding
     twice, target = jnp.array([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]), jnp.array([1.0, 0.0, 2.0])
-    v = fnn.least_squares(twice, target)
+    v = fnn.regression.least_squares(twice, target)
     slope = float(jnp.abs(jax.jit(jax.grad(lambda v: jnp.sum((twice @ v - target) ** 2)))(v)).max())
     broken = min(
         attempt(lambda: np.linalg.inv(twice.T @ twice) @ twice.T @ target, v),
@@ -121,7 +121,7 @@ def H4():
     )  # fmt: skip
 
 
-@row("fnn.network.forward", "fnn.network.trace")
+@row("fnn.network.affine", "fnn.network.layer_forward")
 def H5():
     """One layer: the weighted input and its activation."""
     p = problem(batch=None)
@@ -138,7 +138,7 @@ def H5():
     return true("z^ℓ = W^ℓ a^{ℓ−1} + b^ℓ, a^ℓ = σ(z^ℓ)", error, "sums, neuron by neuron")
 
 
-@row("fnn.network.Dense")
+@row("fnn.layers.Dense")
 def H6():
     """W^ℓ_ij connects neuron i of layer ℓ−1 to neuron j of layer ℓ."""
     p = problem((3, 3, 2), batch=None)  # as many inputs as neurons, or the shapes alone would tell
@@ -165,7 +165,7 @@ def H7():
     return true("C(x, y) = ‖y − a^L(x)‖²", max(relative(ours, printed), slopes), note=note)
 
 
-@row("fnn.backward.deltas")
+@row("fnn.functions.deltas")
 def H8():
     """The definition of δ: by the complex step, Im C(z + ih)/h, which is exact to rounding."""
     p, h = problem(batch=None, loss=SQUARED), 1e-30
@@ -186,7 +186,7 @@ def H8():
     return true("δ^ℓ = ∂C/∂z^ℓ", max(relative(printed, right), relative(ours, right)))
 
 
-@row("fnn.backward.hidden_delta", "fnn.backward.layer_input_gradient")
+@row("fnn.backward.hidden_delta", "fnn.backward.input_gradient")
 def H9():
     """The δ of a hidden layer from that of the next: (W^{ℓ+1})ᵀ δ^{ℓ+1} ⊙ σ'(z^ℓ)."""
     p = problem((3, 5, 4, 2), batch=None)
@@ -224,7 +224,7 @@ def H10():
     )  # fmt: skip
 
 
-@row("fnn.backward.backprop")
+@row("fnn.functions.backprop")
 def H11():
     """W^L is updated first, and δ^{L−1} then computed from it, and so on backwards."""
     printed, corrected = [], []
@@ -246,7 +246,7 @@ def H11():
     )  # fmt: skip
 
 
-@row("fnn.backward.backprop")
+@row("fnn.functions.backprop")
 def H12():
     """The chain rule multiplied out naively for every layer costs more than the backward order."""
     p = square_network(4, 4)
@@ -312,14 +312,14 @@ def H14():
     )  # fmt: skip
 
 
-@row("fnn.backward.layer_input_gradient", "fnn.backward.hidden_delta")
+@row("fnn.backward.input_gradient", "fnn.backward.hidden_delta")
 def H15():
     """The two factors of the chain for δ^ℓ, and their product."""
     p, z, a, W, right, after = hidden_layer()
     activation, slope = p.params[0].activation, a * (1 - a)
     by_a = np.asarray(jax.jit(jax.jacobian(lambda a: W @ a + p.params[1].b))(a))
     by_z = np.asarray(jax.jit(jax.jacobian(activation.value))(z))
-    g = fnn.backward.layer_input_gradient(after[None], W)
+    g = fnn.backward.input_gradient(after[None], W)
     ours = fnn.backward.hidden_delta(g, activation, z, a)[0]
     return (
         true("∂z^{ℓ+1}/∂a^ℓ = w^{ℓ+1}", max(relative(W, by_a), relative(g[0], after @ by_a))),
@@ -332,7 +332,7 @@ def H15():
     )
 
 
-@row("fnn.backward.layer_input_gradient")
+@row("fnn.backward.input_gradient")
 def H16():
     """The last step, printed with δ^{L1}: read as δ^{L−1}, it stands on both sides."""
 
@@ -341,7 +341,7 @@ def H16():
         p = problem(sizes, batch=None)
         (before, last), W = oracle(p).deltas, p.params[1].W
         slope = p.params[0].activation.derivative(*fnn.trace(p.params, p.x)[0][-2:])
-        ours = fnn.backward.layer_input_gradient(last[None], W)[0] * slope
+        ours = fnn.backward.input_gradient(last[None], W)[0] * slope
         right = max(relative(W.T @ last * slope, before), relative(ours, before))
         return attempt(lambda: np.asarray(W).T @ np.asarray(before) * slope, before), right
 

@@ -16,7 +16,7 @@ SQUARED = fnn.SquaredError(1)  # (a − y)²
 ULPS = 8  # of the largest entry of an array: how near two orders of the same sums come
 
 
-@row("fnn.network.Dense")
+@row("fnn.layers.Dense")
 def L1():
     """The weighted sum of one neuron, and the matrix form of a layer."""
     p = problem(batch=None)
@@ -171,7 +171,7 @@ def L6():
     )  # fmt: skip
 
 
-@row("fnn.backward.backprop")
+@row("fnn.functions.backprop")
 def L7():
     """The gradient of a data set is the average of its examples', and why."""
     p = problem()
@@ -192,7 +192,7 @@ def L7():
     )  # fmt: skip
 
 
-@row("fnn.losses.SquaredError", "fnn.backward.layer_input_gradient")
+@row("fnn.losses.SquaredError", "fnn.backward.input_gradient")
 def L8():
     """One neuron per layer: the chains for w^L, b^L and a^{L−1}, with C = (a^L − y)²."""
     p = problem((1, 1, 1), batch=None, loss=SQUARED)
@@ -205,7 +205,7 @@ def L8():
 
     weight, bias, a = right.gradients[1].W[0], right.gradients[1].b, right.by_a[0]
     ours = fnn.backprop(p.params, p.x, p.y, loss=SQUARED)[1]
-    ours_a = fnn.backward.layer_input_gradient(right.deltas[1][None], layer.W)[0]
+    ours_a = fnn.backward.input_gradient(right.deltas[1][None], layer.W)[0]
     twice = w * slope * np.asarray(right.deltas[1])
     by_weight = max(relative(np.asarray(before.a) * slope * 2 * off, weight), relative(ours.W[0], weight), factors)
     by_bias = max(relative(slope * 2 * off, bias), relative(ours.b, bias))
@@ -221,7 +221,7 @@ def L8():
     )  # fmt: skip
 
 
-@row("fnn.backward.backprop")
+@row("fnn.functions.backprop")
 def L9():
     """The gradient as one stacked vector."""
     p = problem()
@@ -239,7 +239,7 @@ def ulps(ours, theirs) -> float:
     return max(float(np.abs(a - b).max() / np.spacing(np.abs(b).max())) for a, b in pairs)
 
 
-@row("fnn.backward.backprop", "fnn.backward.deltas")
+@row("fnn.functions.backprop", "fnn.functions.deltas")
 def L10():
     """Back-propagation is reverse-mode automatic differentiation."""
     problems = [
@@ -284,7 +284,7 @@ def L11():
     )  # fmt: skip
 
 
-@row("fnn.network.forward")
+@row("fnn.functions.forward")
 def L12():
     """The activation of a neuron, and of a layer."""
     p = problem((3, 2), batch=None)
@@ -306,7 +306,7 @@ def L13():
     random, steps = np.random.default_rng(0), 1000
     x, y = jnp.asarray(random.normal(size=(40, 3))), jnp.asarray(random.normal(size=(40, 2)))
     A = jnp.asarray(np.column_stack([x, np.ones(40)]))
-    best = A @ fnn.least_squares(A, y)
+    best = A @ fnn.regression.least_squares(A, y)
 
     def fit(hidden, activation):
         """The outputs and the mean loss of a network 3-hidden-2 trained by gradient descent."""

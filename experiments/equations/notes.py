@@ -14,7 +14,7 @@ import fnn
 from experiments.equations.common import Oracle, Problem, oracle, problem, relative
 from experiments.equations.lecture import sigma, slope
 from experiments.equations.register import erratum, row, true
-from fnn.backward import bias_gradient, layer_input_gradient
+from fnn.backward import bias_gradient, input_gradient
 
 WIDTHS = (3, 3, 3, 3)  # all equal, so that a wrong index is not caught by the shapes
 LOSS = fnn.SquaredError(1.0)
@@ -96,7 +96,7 @@ def N1():
     )  # fmt: skip
 
 
-@row("fnn.network.forward")
+@row("fnn.functions.forward")
 def N2():
     """y^(m) = σ(x^(m)), x^(m) = W^(m) y^(m−1) + b^(m); one line numbers the first layer 0."""
     p, _, v = network()
@@ -129,7 +129,7 @@ def N3():
         W, b = 3 * random.normal(size=(width, 1)), random.normal(size=width)
         hidden = fnn.Dense(jnp.asarray(W), jnp.asarray(b), fnn.Tanh())
         y = np.column_stack([np.tanh(seen @ W.T + b), np.ones(len(seen))])
-        v = fnn.least_squares(jnp.asarray(y), jnp.asarray(target(seen)))
+        v = fnn.regression.least_squares(jnp.asarray(y), jnp.asarray(target(seen)))
         params = (hidden, fnn.Dense(v[:-1].T, v[-1], fnn.Identity()))
         errors.append(relative(fnn.forward(params, jnp.asarray(unseen)), target(unseen)))
     told = ", ".join(f"{width}: {error:.2g}" for width, error in zip(widths, errors))
@@ -161,13 +161,13 @@ def N4():
     )  # fmt: skip
 
 
-@row("fnn.backward.hidden_delta", "fnn.backward.layer_input_gradient")
+@row("fnn.backward.hidden_delta", "fnn.backward.input_gradient")
 def N5():
     """The recursion in ∂L/∂y^(m), its two gradients, and a summary that starts it at m and not at M."""
     p, right, v = network()
     by_y, by_a, M = recursion(v), [np.asarray(g) for g in right.by_a], v.M
     deltas = fnn.deltas(p.params, p.x, p.y, loss=p.loss)
-    ours = [layer_input_gradient(delta, layer.W) for delta, layer in zip(deltas[1:], p.params[1:])]
+    ours = [input_gradient(delta, layer.W) for delta, layer in zip(deltas[1:], p.params[1:])]
     gradients = jax.tree.leaves(fnn.backprop(p.params, p.x, p.y, loss=p.loss))
     by_params = jax.tree.leaves(right.gradients)
     started = [2 * (v.y[m] - v.target) for m in range(1, M + 1)]  # the only derivative of L that needs no later layer
@@ -187,7 +187,7 @@ def N5():
     )  # fmt: skip
 
 
-@row("fnn.backward.backprop")
+@row("fnn.functions.backprop")
 def N6():
     """The gradients of different data points can be computed in parallel."""
     p = problem(WIDTHS, loss=LOSS)
@@ -222,7 +222,7 @@ def over_devices(examples: int = 4) -> float:
     return relative(of_all(p.params, p.x, p.y), oracle(p).gradients)
 
 
-@row("fnn.train.fit")
+@row("fnn.train.fit.fit")
 def N7():
     """(Batch) stochastic gradient descent: each iteration takes the gradients of a subset of the data points."""
     examples, subset, rate = 8, 5, 0.5

@@ -5,10 +5,10 @@
         \"\"\"δ^ℓ = (W^{ℓ+1})ᵀ δ^{ℓ+1} ⊙ σ'(z^ℓ).\"\"\"
         return true("δ^ℓ = (W^{ℓ+1})ᵀ δ^{ℓ+1} ⊙ σ'(z^ℓ)", relative(as_printed, oracle))
 
-The function's name is the identifier, its docstring what is printed, in this project's words; ``row`` names the public
-functions that compute it, whose docstrings name the row in turn. A row holds one finding, or several where it prints
-several things. A finding is *true as printed*, or an *erratum*, which comes with its corrected form; either has a
-disagreement, relative and norm-wise, with autodiff or with the fact that is named.
+The function's name is the identifier, its docstring what is printed, in this project's words; ``row`` names the
+functions that compute it. A row holds one finding, or several where it prints several things. A finding is *true as
+printed*, or an *erratum*, which comes with its corrected form; either has a disagreement, relative and norm-wise, with
+autodiff or with the fact that is named.
 """
 
 import functools
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 def row(*by: str):
     """Register a function without arguments, named by its identifier, that returns one finding or a tuple of them.
 
-    by: the public functions, as ``fnn.…``, or the experiments, as ``experiments.…``, that implement what is printed.
+    by: the functions, as ``fnn.…``, or the experiments, as ``experiments.…``, that implement what is printed.
     The function runs in float64 with the highest matmul precision, and always returns a tuple.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 import fnn
 from experiments.equations.common import problem, relative
 from experiments.equations.register import erratum, row, true
-from fnn.graph import Graph, Network
+from fnn.graph import Graph, GraphParams
 
 ACTIVATIONS = (
     *[fnn.Identity()] * 3, fnn.Tanh(), fnn.Sigmoid(2.0), fnn.Softplus(), fnn.Gaussian(), fnn.SiLU(), fnn.ScaledTanh(),
@@ -27,7 +27,7 @@ BATCH = 6
 class Case(NamedTuple):
     """A network with the document's names: w[k, l] of the arrow l → k; all else (N, m), a row per neuron."""
 
-    network: Network
+    network: GraphParams
     x: jax.Array  # (m, 3)
     y: jax.Array
     w: dict[tuple[int, int], Any]
@@ -84,7 +84,7 @@ def case(dropped: bool = False) -> Case:
     graph = Graph([(l, k) for k in SENDERS for l in SENDERS[k]], ACTIVATIONS, range(FIRST), OUTPUTS)
     weights, biases = random.normal(size=len(graph.arrows)), random.normal(size=len(graph)) / 2
     biases[:FIRST] = 0
-    network = Network(jnp.asarray(weights), jnp.asarray(biases), graph)
+    network = GraphParams(jnp.asarray(weights), jnp.asarray(biases), graph)
     x, y = jnp.asarray(random.normal(size=(BATCH, FIRST))), jnp.asarray(random.uniform(size=(BATCH, len(OUTPUTS))))
     w, r = by_arrow(weights), by_arrow(np.asarray(mask(network)) if dropped else np.ones_like(weights))
     right, *values, by_o = jax.tree.map(np.asarray, autodiff(w, r, biases, x, y))
@@ -99,12 +99,12 @@ def four(c: Case, k: int, lam, w) -> np.ndarray:
     return sum((lam[l] * w[l, k] * c.slope[k] for l in receivers(k)), np.zeros(BATCH))
 
 
-@row("fnn.graph.passes.forward", "fnn.graph.graph.Graph")
+@row("fnn.graph.recursion.forward_pass", "fnn.graph.graph.Graph")
 def S1():
     """(1) with an activation of its own for every neuron, on a directed graph."""
     c, layers = case(), problem()
-    ours = fnn.graph.trace(c.network, c.x)
-    as_graph = fnn.graph.forward(Graph.from_layers(layers.params), layers.x)
+    ours = fnn.trace(c.network, c.x)
+    as_graph = fnn.forward(Graph.from_layers(layers.params), layers.x)
     off = max(relative([c.psi.T, c.o.T], [ours.psi, ours.a]),
               relative(as_graph, fnn.forward(layers.params, layers.x)))  # fmt: skip
 
@@ -122,7 +122,7 @@ def S1():
     except ValueError as error:
         refused = f"fnn: {error}"
     return (
-        true("ψ_k = Σ_{l:(l,k)∈A} w_kl o_l + β_k, o_k = σ_k(ψ_k)", off, against="fnn.graph.trace; layers (H5)"),
+        true("ψ_k = Σ_{l:(l,k)∈A} w_kl o_l + β_k, o_k = σ_k(ψ_k)", off, against="fnn.trace; layers (H5)"),
         erratum(
             "a directed graph", relative(low, high), "a directed acyclic graph",
             max(*residuals, relative(settled(0.0, -1.0), settled(0.0, 1.0))),
@@ -131,13 +131,13 @@ def S1():
     )  # fmt: skip
 
 
-@row("fnn.graph.passes.deltas", "fnn.graph.passes.backprop")
+@row("fnn.graph.recursion.backward_pass", "fnn.graph.recursion.weight_gradients")
 def S2():
     """(2), (3), and the recursion (4) for λ_k = ∂L/∂ψ_k."""
     c = case()
     by_w, by_beta, lam = c.right
-    ours = fnn.graph.backprop(c.network, c.x, c.y, reduction="sum")
-    our_lam = np.asarray(fnn.graph.deltas(c.network, c.x, c.y)).T
+    ours = fnn.backprop(c.network, c.x, c.y, reduction="sum")
+    our_lam = np.asarray(fnn.deltas(c.network, c.x, c.y)).T
     two = {(k, j): np.sum(lam[k] * c.o[j]) for k, j in c.w}
     three = np.where(np.arange(len(lam)) < FIRST, 0, np.sum(lam, axis=1))
     inner = [k for k in SENDERS if k not in OUTPUTS]
@@ -164,11 +164,11 @@ def S2():
 def our_step(c: Case):
     """What the package adds to w[k, l] and to β: the sum's gradients, and plain descent."""
     rule = fnn.updates.sgd(ETA)
-    steps, _ = rule.update(fnn.graph.backprop(c.network, c.x, c.y, reduction="sum"), rule.init(c.network))
+    steps, _ = rule.update(fnn.backprop(c.network, c.x, c.y, reduction="sum"), rule.init(c.network))
     return by_arrow(steps.weights), steps.biases
 
 
-@row("fnn.graph.passes.backprop", "fnn.updates.sgd")
+@row("fnn.functions.backprop", "fnn.updates.sgd")
 def S3():
     """(5) to (9): λ of a terminal neuron l, and updates by the sum over i = 1…m."""
     c, l = case(), len(ACTIVATIONS) - 1
@@ -199,7 +199,7 @@ def S3():
     )  # fmt: skip
 
 
-@row("fnn.graph.passes.backprop")
+@row("fnn.functions.backprop")
 def S11():
     """(6) and (7), then (8) and (9) recursively backwards, (4) producing the summands."""
     c, terminal = case(), len(ACTIVATIONS) - 1
@@ -224,14 +224,14 @@ def S11():
     )  # fmt: skip
 
 
-def keep(network: Network) -> np.ndarray:
+def keep(network: GraphParams) -> np.ndarray:
     """p_kl, of its own for every arrow."""
     return np.linspace(0.3, 0.9, len(network.weights))
 
 
-def mask(network: Network) -> Any:
+def mask(network: GraphParams) -> Any:
     """r_kl of one mini-batch."""
-    return fnn.graph.sample_masks(jax.random.key(1), network, fnn.DropConnect(keep(network)), BATCH).arrows
+    return fnn.sample_masks(network, fnn.DropConnect(keep(network)), BATCH, key=jax.random.key(1)).arrows
 
 
 @row("fnn.dropout", "fnn.backward.weight_gradient", "fnn.graph.passes.forward")
@@ -241,18 +241,18 @@ def S4():
     network, masks = c.network, fnn.Mask(arrows=mask(c.network))
     p, r, draws = keep(network), by_arrow(np.asarray(masks.arrows)), 10_000
     by_w, _, lam = c.right
-    trace = fnn.graph.trace(network, c.x, masks)
-    ours = fnn.graph.backprop(network, c.x, c.y, reduction="sum", masks=masks)
-    our_lam = np.asarray(fnn.graph.deltas(network, c.x, c.y, masks=masks)).T
+    trace = fnn.trace(network, c.x, masks=masks)
+    ours = fnn.backprop(network, c.x, c.y, reduction="sum", masks=masks)
+    our_lam = np.asarray(fnn.deltas(network, c.x, c.y, masks=masks)).T
     twelve = {(k, j): np.sum(lam[k] * c.o[j]) * r[k, j] for k, j in c.w}
     inner = [k for k in SENDERS if k not in OUTPUTS]
     carried = {arrow: c.w[arrow] * r[arrow] for arrow in c.w}
     thirteen = np.stack([four(c, k, lam, carried) for k in inner])
     keys = jax.random.split(jax.random.key(2), draws)
-    drawn = jax.vmap(lambda key: fnn.graph.sample_masks(key, network, fnn.DropConnect(p), BATCH))(keys)
+    drawn = jax.vmap(lambda key: fnn.sample_masks(network, fnn.DropConnect(p), BATCH, key=key))(keys)
     kept = np.mean(np.asarray(drawn.arrows), axis=0)
     return (
-        true("ψ_k = Σ_l w_kl r_kl o_l + β_k", relative([c.psi.T, c.o.T], [trace.psi, trace.a]), "fnn.graph.trace"),
+        true("ψ_k = Σ_l w_kl r_kl o_l + β_k", relative([c.psi.T, c.o.T], [trace.psi, trace.a]), "fnn.trace"),
         true("∂L/∂w_kj = λ_k o_j r_kj", max(relative(twelve, by_w), relative(by_arrow(ours.weights), by_w))),
         true(
             "λ_k = Σ_l λ_l w_lk r_lk σ'_k(ψ_k), k no output",
@@ -265,7 +265,7 @@ def S4():
     )  # fmt: skip
 
 
-@row("fnn.fold.fold", "fnn.dropout.expected_weights")
+@row("fnn.inference.fold", "fnn.dropout.expected_weights")
 def S5():
     """(14): at test time w_kl p_kl in place of w_kl r_kl."""
     p = problem((2, 3, 1), activation=fnn.Tanh())
@@ -279,7 +279,7 @@ def S5():
 
     def mean_and_folded(params):
         """The mean over all masks, and what the folded network computes: (ψ of the first layer, output)."""
-        traces = jax.vmap(lambda *r: fnn.trace(params, p.x, tuple(fnn.Mask(arrows=mask) for mask in r)))(*arrows)
+        traces = jax.vmap(lambda *r: fnn.trace(params, p.x, masks=tuple(fnn.Mask(arrows=mask) for mask in r)))(*arrows)
         folded = fnn.trace(fnn.fold(params, dropout=fnn.DropConnect(tuple(keeps))), p.x)
         means = [np.tensordot(likely, v, axes=1) for v in (traces[0].psi, traces[-1].a)]
         return means, (folded[0].psi, folded[-1].a)

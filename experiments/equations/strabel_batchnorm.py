@@ -196,7 +196,7 @@ def S8():
     )
 
 
-@row("fnn.batchnorm.norm_pullback", "fnn.network.init")
+@row("fnn.batchnorm.norm_pullback", "fnn.initializers.init")
 def S13():
     """With batch norm the update of β_k remains (9), with λ of (21)."""
     p, (fixed, _), (full, _) = normalised("fixed"), autodiff(fixed=True), autodiff(fixed=False)

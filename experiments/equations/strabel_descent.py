@@ -18,7 +18,7 @@ BATCHES, ROWS = 6, 3  # of the runs with momentum
 
 @partial(jax.jit, static_argnames="loss")
 def gradients_of(params, x, y, masks=None, *, loss):
-    return jax.grad(lambda params: jnp.sum(loss.value(fnn.forward(params, x, masks), y)))(params)
+    return jax.grad(lambda params: jnp.sum(loss.value(fnn.forward(params, x, masks=masks), y)))(params)
 
 
 def autodiff(params, x, y, masks=None, *, loss):

@@ -8,12 +8,11 @@ from sphinx.util.nodes import make_refnode
 
 ELSEWHERE = [  # of other packages, whose documentation is not fetched, and of fnn's signatures, which explain them
     "collections.abc.Callable",
+    "collections.abc.Hashable",
     "collections.abc.Iterable",
     "collections.abc.Iterator",
     "collections.abc.Mapping",
     "collections.abc.Sequence",
-    "fnn.checks.Ports",
-    "fnn.fold.Moments",
     "fnn.kinds.AnyParams",
     "fnn.verify.equations.Case",
     "jax._src.mesh.Mesh",

@@ -98,7 +98,7 @@ def kfac_factors(
     """
     if kind(params) is GRAPH:
         raise TypeError(
-            "params: kfac_factors takes layers, got a fnn.graph.GraphParams, where every neuron has inputs of its own, so "
+            "params: kfac_factors takes layers, got a fnn.graph.GraphParams, where every neuron has its own inputs, so "
             "that no matrix A is shared; write fisher_diagonal(params, x, y)"
         )
     y = _target(params, x, y, loss, masks, key)

@@ -14,10 +14,10 @@ from fnn.graph.passes import Given
 
 
 def network(params) -> None:
-    """Raise unless ``params`` is a :class:`GraphParams` whose leaves are arrays, one number per arrow and per neuron."""
+    """Raise unless ``params`` are :class:`GraphParams` whose leaves are arrays, with one number per arrow or neuron."""
     if not isinstance(params, GraphParams):
         raise TypeError(
-            f"params: expected a fnn.graph.GraphParams, got {arrays.describe(params)}; write graph.init(jax.random.key(0))"
+            f"params: expected fnn.graph.GraphParams, got {arrays.describe(params)}; write graph.init(jax.random.key(0))"
         )
     arrows, neurons = params.graph.arrows.shape[:1], (len(params.graph),)
     leaves = {"weights": (params.weights, arrows), "biases": (params.biases, neurons)}

@@ -35,7 +35,7 @@ class Trace(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A graph's mask with what its passes look up: the plan's tables, and the arrows (M, 2). All but ``dense`` are arrays.
+    """A graph's mask with what its passes look up: the plan's tables, and the arrows (M, 2).
 
     dense: whether every arrow is computed in a matrix, so that rules other than ours see all of them.
     """

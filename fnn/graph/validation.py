@@ -33,7 +33,8 @@ class Numbers:
             unknown = (array < 0) | (array >= len(self.neurons))
             if unknown.any():
                 raise ValueError(
-                    f"{name}: unknown neuron {array[unknown][0]}; the activations are for neurons 0 to {len(self.neurons) - 1}"
+                    f"{name}: unknown neuron {array[unknown][0]}; "
+                    f"the activations are for neurons 0 to {len(self.neurons) - 1}"
                 )
             return array.astype(np.int32)
         try:

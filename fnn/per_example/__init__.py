@@ -14,12 +14,12 @@ On a graph (``fnn.graph``), where the arrow l → k has the gradient λ_ik o_il 
     ‖g_i‖²        = Σ_k λ_ik² (Σ_{l: l→k} R_kl² o_il² + 1)
 
 with a sum over all arrows for ‖a_i‖² and for each of the products: ``norms``, ``clipped``, ``moments``, ``noise_scale``
-and ``gradients`` take a ``fnn.graph.GraphParams``. The fourth does not hold: every neuron has inputs of its own, the sum
+and ``gradients`` take ``fnn.graph.GraphParams``. The fourth does not hold: every neuron has its own inputs, the sum
 over the arrows is no product of two sums, and with them in full it costs as much as with the gradients themselves:
 ``gram`` and ``ntk`` raise TypeError.
 
-Everywhere: params, a tuple of ``Dense`` and ``Stack``, or ``GraphParams``; x: (B, n_0) in the parameters' dtype; y, loss,
-masks: as in ``fnn.backprop``. A batch norm with ``gradient="full"`` ties the examples
+Everywhere: params, a tuple of ``Dense`` and ``Stack``, or ``GraphParams``; x: (B, n_0) in the parameters' dtype; y,
+loss, masks: as in ``fnn.backprop``. A batch norm with ``gradient="full"`` ties the examples
 together, and none has a gradient of its own: ValueError; with "fixed" its γ and β count, in graphs too. What belongs to
 a ``Stack`` has an axis of layers, as its trace has. All may be called under jit and vmap.
 """

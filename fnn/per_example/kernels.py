@@ -79,7 +79,7 @@ def _refuse_graphs(params, name: str, call: str) -> None:
     """Raise TypeError for a graph: two neurons need not have the same inputs, and so no sum over its arrows factors."""
     if kind(params) is GRAPH:
         raise TypeError(
-            f"params: {name} takes layers, got a fnn.graph.GraphParams, where every neuron has inputs of its own, so that "
+            f"params: {name} takes layers, got a fnn.graph.GraphParams, where every neuron has its own inputs, so that "
             f"inner products cost as much as with the gradients in full; write {call}, and multiply those"
         )
 
