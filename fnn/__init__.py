@@ -3,7 +3,7 @@
 import importlib as _importlib
 import typing as _typing
 
-from fnn import export as _export  # registers the parameters
+from fnn import export as _export  # noqa: F401, registers the parameters
 from fnn.activations import (
     ELU,
     GELU,

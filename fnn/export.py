@@ -21,7 +21,8 @@ from fnn.layers import Dense, LayerTrace, Stack
 
 def _classes() -> dict[str, type]:
     """Every activation class that is loaded, custom ones too, by name."""
-    found, new = {}, [Activation]
+    found: dict[str, type] = {}
+    new: list[type] = [Activation]
     while new:
         cls = new.pop()
         found[cls.__name__] = cls

@@ -16,9 +16,7 @@ from fnn.graph.passes import Given
 def network(params) -> None:
     """Raise unless ``params`` are :class:`GraphParams` whose leaves are arrays, with one number per arrow or neuron."""
     if not isinstance(params, GraphParams):
-        raise TypeError(
-            f"params: expected fnn.graph.GraphParams, got {arrays.describe(params)}; write graph.init(jax.random.key(0))"
-        )
+        raise TypeError(f"params: expected fnn.graph.GraphParams, got {arrays.describe(params)}; write graph.init(key)")
     arrows, neurons = params.graph.arrows.shape[:1], (len(params.graph),)
     leaves = {"weights": (params.weights, arrows), "biases": (params.biases, neurons)}
     if params.norm is not None:

@@ -73,7 +73,7 @@ def trace(rules: Rules, params: GraphParams, x: Array, given: Given) -> Trace:
     if given.mask.units is not None:
         a = each(layout, range(len(layout.kinds)), index.kind, lambda activation: activation.value(states.z))
     psi = states.z if states.psi is None else states.psi
-    return Trace(*(by_neurons(layout, index, of_rows).T for of_rows in (psi, states.z, a)))
+    return Trace(*(by_neurons(layout, index, of_rows).T for of_rows in (psi, states.z, a)))  # type: ignore[arg-type]
 
 
 def backward(rules: Rules, params: GraphParams, given: Given, states: States, delta_z: Array):

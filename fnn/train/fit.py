@@ -92,10 +92,10 @@ def fit(
     see ``fnn.losses``. epochs ≥ 1. batch_size: 1 … N; that of ``Batches``. key: ``jax.random.key(seed)``, the shuffles'
     seed. reduction: "mean" or "sum" over a mini-batch (N7). dropout: fresh masks for every step. callback: called after
     every epoch with a :class:`Progress`; returning True stops. progress: a bar of the epochs with loss, held-out
-    accuracy and examples per second, False for none, None for one in a terminal only (needs tqdm). checkpoint: a directory;
-    the run resumes from the newest whole checkpoint in it, see below. every: epochs from one checkpoint to the next, ≥ 1.
-    metrics: the path of a new file for the records, one line of JSON for each, there when its epoch ends. precision:
-    None, or "bfloat16" for the factors of a step's matrix products, float32 for all else; see ``fnn.precision``.
+    accuracy and examples per second, False for none, None for one in a terminal only (needs tqdm). checkpoint: a
+    directory; the run resumes from the newest whole checkpoint in it, see below. every: epochs from one checkpoint to
+    the next, ≥ 1. metrics: the path of a new file for the records, one line of JSON for each, there when its epoch
+    ends. precision: None, or "bfloat16" for the factors of a step's matrix products, float32 for all else; see ``fnn.precision``.
     mesh: ``fnn.parallel.data_mesh()`` spreads every mini-batch over its devices, whose number divides batch_size: the
     same training but for the order of sums. What it returns lies on the mesh's first device that is this process's own.
 

@@ -2,8 +2,8 @@
 
 The compiled loop says whether an epoch's losses and what it made of the parameters are finite
 (``loop.take_steps``), which costs nothing, because NaN spreads. If they are not, the epoch is gone through again,
-step by step from its first parameters with the same mini-batches and masks, to the first step that yields something that is not; and that
-step's quantities are looked at in the order in which they are computed.
+step by step from its first parameters with the same mini-batches and masks, to the first step that yields something
+that is not; and that step's quantities are looked at in the order in which they are computed.
 """
 
 from collections.abc import Iterable, Iterator
