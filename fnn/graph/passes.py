@@ -73,7 +73,7 @@ def trace(rules: Rules, params: GraphParams, x: Array, given: Given) -> Trace:
     if given.mask.units is not None:
         a = each(layout, range(len(layout.kinds)), index.kind, lambda activation: activation.value(states.z))
     psi = states.z if states.psi is None else states.psi
-    return Trace(*(by_neurons(layout, index, of_rows).T for of_rows in (psi, states.z, a)))  # type: ignore[arg-type]
+    return Trace(*(by_neurons(layout, index, of_rows).T for of_rows in (psi, states.z, a)))
 
 
 def backward(rules: Rules, params: GraphParams, given: Given, states: States, delta_z: Array):
@@ -88,7 +88,8 @@ def backward(rules: Rules, params: GraphParams, given: Given, states: States, de
     biases = rules.bias_gradient(by_neurons(layout, index, lambdas.lam).T)
     norm = params.norm
     if norm is not None:
-        gamma, beta = (by_neurons(layout, index, part)[:, 0] for part in (lambdas.gamma, lambdas.beta))
+        parts: Any = lambdas.gamma, lambdas.beta
+        gamma, beta = (by_neurons(layout, index, part)[:, 0] for part in parts)
         norm = replace(norm, gamma=gamma, beta=beta)
     gradients = replace(params, weights=by_arrow, biases=jnp.where(index.computed, biases, 0), norm=norm)
     lam = lambdas_of_inputs(layout, index, weights, units, lambdas, rules)

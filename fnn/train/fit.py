@@ -95,7 +95,7 @@ def fit(
     accuracy and examples per second, False for none, None for one in a terminal only (needs tqdm). checkpoint: a
     directory; the run resumes from the newest whole checkpoint in it, see below. every: epochs from one checkpoint to
     the next, ≥ 1. metrics: the path of a new file for the records, one line of JSON for each, there when its epoch
-    ends. precision: None, or "bfloat16" for the factors of a step's matrix products, float32 for all else; see ``fnn.precision``.
+    ends. precision: None, or "bfloat16" for the factors of a step's matrix products, float32 for the rest.
     mesh: ``fnn.parallel.data_mesh()`` spreads every mini-batch over its devices, whose number divides batch_size: the
     same training but for the order of sums. What it returns lies on the mesh's first device that is this process's own.
 
