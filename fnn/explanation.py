@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from fnn import equations
 from fnn.backward import RULES
 from fnn.checks import network as checks
 from fnn.checks.arrays import AnyArray
@@ -68,9 +69,9 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [self.title, *(f"  {function}" for function in self.functions)]
-        for part, equations in self._parts():
+        for part, found in self._parts():
             lines += ["", part]
-            for equation in equations:
+            for equation in found:
                 formula = f"  {equation.number:5}{plain(equation.formula())}"
                 lines.append(f"{formula:46}{shape(equation.left.value):12}{equation.sources}".rstrip())
                 if is_small(equation.left.value):
@@ -91,9 +92,9 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         rows = []
-        for part, equations in self._parts():
+        for part, found in self._parts():
             rows.append(f'<tr><th colspan="5" style="text-align:left;padding:8px 10px 2px">{part}</th></tr>')
-            for equation in equations:
+            for equation in found:
                 value = equation.left.value
                 cells = (
                     html.escape(equation.number), marked_up(equation.formula()), shape(value),
@@ -136,16 +137,19 @@ def explain(params: Params, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredErr
         ("loss", "deltas", "gradients", "input_gradient"), params, x, y, loss, "sum", None, RULES
     )
     passed = trace(params, x)
-    equations = [*_forward(params, passed), *_loss(passed, y, value, loss)]
-    equations += [*_backward(params, passed, y, deltas, loss), *_gradients(passed, deltas, gradients)]
+    found = [*_forward(params, passed), *_loss(passed, y, value, loss)]
+    found += [*_backward(params, passed, y, deltas, loss), *_gradients(passed, deltas, gradients)]
     weights = Symbol("W^{1}", np.asarray(params[0].W))
     right = (_transposed(weights), r" \, ", Symbol(r"\delta^{1}", np.asarray(deltas[0])))
-    equations.append(Equation("gradients", "(2a)", "N5", Symbol(r"\partial C/\partial x", np.asarray(of_x)), right))
+    found.append(_numbered("gradients", equations.BY_INPUT, Symbol(r"\partial C/\partial x", np.asarray(of_x)), right))
     sizes = "-".join(str(layer.W.shape[1]) for layer in params) + f"-{params[-1].W.shape[0]}"
     functions = dict.fromkeys([*(layer.activation for layer in params), loss])
-    return Explanation(
-        f"{sizes}, {len(params)} layers, one example", tuple(map(_described, functions)), tuple(equations)
-    )
+    return Explanation(f"{sizes}, {len(params)} layers, one example", tuple(map(_described, functions)), tuple(found))
+
+
+def _numbered(part: str, line: equations.Equation, left: Symbol, right: tuple) -> Equation:
+    """A line of ``fnn.equations`` with its number and its sources."""
+    return Equation(part, line.number, line.sources, left, right)
 
 
 def _described(function) -> str:
@@ -176,8 +180,8 @@ def _forward(params, passed) -> Iterator[Equation]:
     yield Equation("forward", "", "", a(0), ("x",))
     for number, layer in enumerate(params, 1):
         W, b = Symbol(f"W^{{{number}}}", np.asarray(layer.W)), Symbol(f"b^{{{number}}}", np.asarray(layer.b))
-        yield Equation("forward", "", "H5, N2", z(number), (W, r" \, ", a(number - 1), " + ", b))
-        yield Equation("forward", "", "H5, N2", a(number), (r"\sigma(", z(number), ")"))
+        yield Equation("forward", "", equations.PSI.sources, z(number), (W, r" \, ", a(number - 1), " + ", b))
+        yield Equation("forward", "", equations.ACTIVATION.sources, a(number), (r"\sigma(", z(number), ")"))
 
 
 def _loss(passed, y, value, loss: Loss) -> Iterator[Equation]:
@@ -196,26 +200,26 @@ def _backward(params, passed, y, deltas, loss: Loss) -> Iterator[Equation]:
     yield Equation("backward", "", "", of_a, (r"\partial L/\partial a(", a(count), r",\, ", Symbol("y", y), ")"))
     for number in range(count, 0, -1):
         delta = Symbol(rf"\delta^{{{number}}}", np.asarray(deltas[number - 1]))
-        above, label, sources = of_a, "(1)", "B6, S3"
+        above, line = of_a, equations.OUTPUT_DELTA
         if number < count:
             W = Symbol(f"W^{{{number + 1}}}", np.asarray(params[number].W))
             delta_above = Symbol(rf"\delta^{{{number + 1}}}", np.asarray(deltas[number]))
             g = RULES.input_gradient(deltas[number][None], params[number].W)[0]
-            above, label, sources = Symbol(f"g^{{{number}}}", np.asarray(g)), "(2b)", "H9, B6, S2"
-            yield Equation("backward", "(2a)", "H9, B6, S2", above, (_transposed(W), r" \, ", delta_above))
-        yield from _through(params[number - 1].activation, z(number), a(number), above, delta, label, sources)
+            above, line = Symbol(f"g^{{{number}}}", np.asarray(g)), equations.HIDDEN_DELTA
+            yield _numbered("backward", equations.INPUT_GRADIENT, above, (_transposed(W), r" \, ", delta_above))
+        yield from _through(params[number - 1].activation, z(number), a(number), above, delta, line)
 
 
-def _through(activation, z: Symbol, a: Symbol, above: Symbol, delta: Symbol, label, sources) -> Iterator[Equation]:
+def _through(activation, z: Symbol, a: Symbol, above: Symbol, delta: Symbol, line) -> Iterator[Equation]:
     """From ∂/∂a to δ: the derivative and the product, or a Jacobian's where σ is not elementwise."""
     try:
         slope = Symbol(rf"\sigma'({z.name})", np.asarray(activation.derivative(z.value, a.value)))
     except TypeError:  # not elementwise
         jacobian = rf"(\partial {a.name}/\partial {z.name})^\mathsf{{T}} \, "
-        yield Equation("backward", label, "B12", delta, (jacobian, above))
+        yield Equation("backward", line.number, "B12", delta, (jacobian, above))
         return
     yield Equation("backward", "", "", slope, (r"\sigma'(", z, ")"))
-    yield Equation("backward", label, sources, delta, (above, r" \odot ", slope))
+    yield _numbered("backward", line, delta, (above, r" \odot ", slope))
 
 
 def _gradients(passed, deltas, gradients) -> Iterator[Equation]:
@@ -224,5 +228,5 @@ def _gradients(passed, deltas, gradients) -> Iterator[Equation]:
         delta = Symbol(rf"\delta^{{{number}}}", np.asarray(deltas[number - 1]))
         W = Symbol(rf"\partial C/\partial W^{{{number}}}", np.asarray(gradient.W))
         b = Symbol(rf"\partial C/\partial b^{{{number}}}", np.asarray(gradient.b))
-        yield Equation("gradients", "(3)", "H10, B6, S2", W, (delta, r" \, ", _transposed(a(number - 1))))
-        yield Equation("gradients", "(4)", "H10, S2", b, (delta,))
+        yield _numbered("gradients", equations.WEIGHT_GRADIENT, W, (delta, r" \, ", _transposed(a(number - 1))))
+        yield _numbered("gradients", equations.BIAS_GRADIENT, b, (delta,))

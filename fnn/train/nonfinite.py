@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.checks import network as checks
 from fnn.checks.targets import target_rows
-from fnn.dropout import masked
-from fnn.functions import deltas, forward, results, trace, value_and_backprop
+from fnn.equations import LOSS, lines
+from fnn.functions import deltas, forward, trace, value_and_backprop
 from fnn.kinds import GRAPH, kind
 from fnn.stacking import unstack
 from fnn.train import loop
@@ -98,33 +97,14 @@ def quantities(params, x: Array, y: Array, masks, options) -> Iterator[tuple[str
 
 
 def of_layers(params, x, y, masks, loss, reduction, rules):
-    """The quantities of layers, numbered from 1 as by ``fnn.summary``."""
+    """The lines of the derivation, with layers numbered from 1 as by ``fnn.summary``."""
     layers, masks = unstack(params), unstack(params, masks)
-    traced = trace(layers, x, masks=masks, rules=rules)
-    for i, (layer, t) in enumerate(zip(layers, traced), start=1):
-        yield f"psi of layer {i} (psi = a W^T + b)", t.psi
-        if layer.norm is not None:
-            yield f"z of layer {i} (its batch norm of psi)", t.z
-        yield f"a of layer {i} ({layer.activation} of z)", t.a
-    yield f"the loss of an example ({loss})", loss.value(traced[-1].a, target_rows(y, traced[-1].a, loss))
-    of_sum = results(("deltas", "deltas_z"), layers, x, y, loss, "sum", masks, rules)
-    value, gradients = results(("loss", "gradients"), layers, x, y, loss, reduction, masks, rules)
-    yield f"the {reduction} of the examples' losses", value
-    above = None
-    for i, layer, mask, delta, delta_z, gradient in reversed(
-        list(zip(range(1, len(layers) + 1), layers, masks, *of_sum, gradients))
-    ):
-        if above is None:
-            yield f"(1) delta of layer {i}, at the output,", delta_z
-        else:
-            yield f"(2a) g of layer {i} (g = delta W of layer {i + 1})", above
-            yield f"(2b) delta of layer {i} (delta = g * sigma'(z))", delta_z
-        if layer.norm is not None:
-            yield f"delta of layer {i}, behind its batch norm's pull-back,", delta
-        for name, leaf in checks.leaves(gradient).items():
-            number = {"W": "(3) ", "b": "(4) "}.get(name, "")
-            yield f"{number}gradient of {name} of layer {i}", leaf
-        above = rules.input_gradient(delta, masked(layer.W, mask.arrows), mask.units)
+    for line in lines(layers, x, y, loss=loss, masks=masks, rules=rules):
+        n = line.layer
+        yield line.equation.said.format(n=n, m=n - 1, activation=layers[n - 1].activation, loss=loss), line.value
+        if line.equation is LOSS:
+            value, _ = value_and_backprop(layers, x, y, loss=loss, reduction=reduction, masks=masks, rules=rules)
+            yield f"the {reduction} of the examples' losses", value
 
 
 def of_graph(params, x, y, masks, loss, reduction, rules):

@@ -13,11 +13,12 @@ from fnn.batchnorm import standardise
 from fnn.checks import targets
 from fnn.curvature.tangents import TANGENTS, TangentRules
 from fnn.dropout import masked
+from fnn.equations import INPUTS, UNITS, WEIGHTS
 from fnn.layers import Params
 from fnn.losses import Loss
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.diagnose import explains, generic
-from fnn.verify.equations import INPUTS, UNITS, WEIGHTS, Case
+from fnn.verify.equations import Case
 from fnn.verify.network import SEED, data_or_probes
 from fnn.verify.oracle import NORM_TOLERANCE, TOLERANCE, exactly, quantities
 from fnn.verify.report import Finding, Report, compare, norm

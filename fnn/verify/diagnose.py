@@ -92,7 +92,7 @@ def _specific(equation: Equation) -> Iterator[Guess]:
         yield from _weight_gradient(at)
     elif equation.rule == "bias_gradient":
         yield from _bias_gradient(at)
-    else:
+    elif equation.rule == "norm_pullback":
         for name, values in _norm_pullback(at):
             yield name, values[equation.part]
 

@@ -1,15 +1,16 @@
 """Every equation of a network on one case of data: the hand-written value, autodiff's, and the size of its terms."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.backward import Rules
+from fnn.backward import RULES, Rules
 from fnn.batchnorm import standardise
 from fnn.dropout import Mask, masked
+from fnn.equations import Line, lines, same
 from fnn.layers import LayerTrace, Params
 from fnn.losses import Loss, as_targets
 from fnn.verify.oracle import Quantities, one_sided, quantities
@@ -63,96 +64,89 @@ class Context:
 
 
 class Equation(NamedTuple):
-    """One equation at one layer: its value by hand from autodiff's upstream values, and autodiff's own."""
+    """One line at one layer: its value by hand from autodiff's upstream values, and autodiff's own."""
 
-    rule: str
-    part: int  # which result of the rule: only norm_pullback has several
-    name: str
-    axes: tuple[str, ...]
-    hand: Any  # or Failure
-    chained: Any  # by hand from hand-written upstream values, or Failure
+    line: Line  # fed with autodiff's values; its value may be a Failure
+    chained: Any  # by hand from hand-written upstream values, or a Failure
     oracle: Any
     size: float
     at: Context
     kinks: int = 0
 
+    @property
+    def rule(self) -> str:
+        return self.line.equation.rule
 
-UNITS, WEIGHTS, INPUTS = ("example", "unit"), ("unit", "input"), ("example", "input")
+    @property
+    def part(self) -> int:
+        """Which result of the rule: only norm_pullback has several."""
+        return self.line.equation.part
+
+    @property
+    def hand(self) -> Any:
+        return self.line.value
 
 
 def equations(case: Case, loss: Loss, rules: Rules, tolerance: float) -> Iterator[Equation]:
     """All equations of the case, from the output down, each fed autodiff's upstream value and so judged alone.
 
-    Beside it runs the hand-written chain: each part below yields its equations and returns what it hands on.
+    The forward lines come first, where their rules are not ours, from which autodiff's values come.
     """
     auto, traces = quantities(case.params, case.x, case.y, case.masks, loss)
-    g: Any = None
-    for i in range(len(case.params) - 1, -1, -1):
-        at = Context(case, loss, traces, auto, i)
-        delta_z = yield from _delta(at, rules, g, tolerance)
-        delta = delta_z if at.layer.norm is None else (yield from _norm(at, rules, delta_z))
-        g = yield from _affine(at, rules, delta)
+    before = (case.x, *(t.a for t in traces))
+    upstream: dict[str, Callable[[int], Any]] = {
+        "a": before.__getitem__, "psi": lambda n: traces[n - 1].psi, "z": lambda n: traces[n - 1].z,
+        "g": lambda n: auto.a[n - 1], "delta_z": lambda n: auto.z[n - 1], "delta": lambda n: auto.psi[n - 1],
+    }  # fmt: skip
+
+    def read(quantity: str, n: int, value):
+        return upstream[quantity](n)
+
+    given: dict[str, Any] = {"loss": loss, "masks": case.masks, "rules": rules, "apply": _attempt}
+    fed, own = (lines(case.params, case.x, case.y, read=reads, **given) for reads in (read, same))
+    for line, through in zip(fed, own):
+        rule = line.equation.rule
+        if not rule or (rule in ("affine", "normalise") and getattr(rules, rule) is getattr(RULES, rule)):
+            continue
+        at = Context(case, loss, traces, auto, line.layer - 1)
+        oracle, kinks = _oracle(line, at, tolerance)
+        yield Equation(line, through.value, oracle, _size(line, at, tolerance), at, kinks)
 
 
-def _delta(at: Context, rules: Rules, g, tolerance: float) -> Generator[Equation, None, Any]:
-    """(1) at the output, (2b) below: ∂/∂z."""
-    layer, t, n = at.layer, at.t, at.i + 1
-    upstream, activation = at.auto.a[at.i], layer.activation
-    target = f"delta[{n}]" if layer.norm is None else f"d/dz[{n}]"
-    if n == len(at.traces):
-        rule, name = "output_delta", f"(1)  {target} = dL/da[{n}] * sigma'(z[{n}])"
-        hand = chained = _attempt(rules.output_delta, at.loss, activation, t.z, t.a, at.case.y)
-        factors = norm(upstream) + norm(t.a) + norm(at.y)
-    else:
-        rule, name = "hidden_delta", f"(2b) {target} = g[{n}] * sigma'(z[{n}])"
-        hand, chained = (_attempt(rules.hidden_delta, value, activation, t.z, t.a) for value in (upstream, g))
-        factors = norm(upstream)
-    oracle, kinks = _one_sided_at_kinks(at, hand, tolerance)
-    rounding = 16 * float(jnp.finfo(t.z.dtype).eps) / tolerance  # of factors much larger than their product
-    size = norm(at.auto.z[at.i]) + rounding * factors
-    yield Equation(rule, 0, name, UNITS, hand, chained, oracle, size, at, kinks)
-    return chained
+def _oracle(line: Line, at: Context, tolerance: float) -> tuple[Any, int]:
+    """Autodiff's value of a line, and the number of units at a kink where it was compared with both sides."""
+    auto, i, own = at.auto, at.i, cast(Any, at.auto.params[at.i])
+    rule, part = line.equation.rule, line.equation.part
+    if rule in ("output_delta", "hidden_delta"):
+        return _one_sided_at_kinks(at, line.value, tolerance)
+    values: dict[str, Callable[[], Any]] = {
+        "affine": lambda: at.t.psi,
+        "normalise": lambda: at.t.z,
+        "norm_pullback": lambda: (auto.psi[i], own.norm.gamma, own.norm.beta)[part],
+        "weight_gradient": lambda: own.W,
+        "bias_gradient": lambda: own.b,
+        "input_gradient": lambda: auto.a[i - 1] if i else auto.x,
+    }
+    return values[rule](), 0
 
 
-def _norm(at: Context, rules: Rules, delta_z) -> Generator[Equation, None, Any]:
-    """The batch norm's pull-back: ∂/∂ψ, ∂/∂γ, ∂/∂β."""
-    layer, t, n = at.layer, at.t, at.i + 1
-    hand = _attempt(rules.norm_pullback, layer.norm, t.psi, at.auto.z[at.i])
-    chained = _attempt(rules.norm_pullback, layer.norm, t.psi, delta_z)
-    source = "S8" if layer.norm.gradient == "full" else "S7"
-    own: Any = at.auto.params[at.i].norm
-    parts = (
-        (f"delta[{n}] = pull-back of d/dz[{n}] through the batch norm", UNITS, at.auto.psi[at.i]),
-        (f"dC/dgamma[{n}] = sum over examples of d/dz[{n}] * x_hat[{n}]", UNITS[1:], own.gamma),
-        (f"dC/dbeta[{n}] = sum over examples of d/dz[{n}]", UNITS[1:], own.beta),
-    )
-    for part, ((name, axes, oracle), size) in enumerate(zip(parts, _norm_sizes(at))):
-        values = _part(hand, part), _part(chained, part)
-        yield Equation("norm_pullback", part, f"({source}) {name}", axes, *values, oracle, size, at)
-    return _part(chained, 0)
-
-
-def _affine(at: Context, rules: Rules, delta) -> Generator[Equation, None, Any]:
-    """(3), (4) and (2a), which all begin with δ."""
-    t, mask, n, own, W = at.t, at.mask, at.i + 1, at.auto.params[at.i], at.weights()
-    upstream = at.auto.psi[at.i]
-    terms = _absolute(upstream)
-
-    hand, chained = (_attempt(rules.weight_gradient, value, t.a_in, mask.arrows) for value in (upstream, delta))
-    size = norm(masked(terms.T @ _absolute(t.a_in), mask.arrows))
-    name = f"(3)  dC/dW[{n}] = delta[{n}]^T a[{n - 1}]"
-    yield Equation("weight_gradient", 0, name, WEIGHTS, hand, chained, own.W, size, at)
-
-    hand, chained = (_attempt(rules.bias_gradient, value) for value in (upstream, delta))
-    name = f"(4)  dC/db[{n}] = sum over examples of delta[{n}]"
-    yield Equation("bias_gradient", 0, name, UNITS[1:], hand, chained, own.b, norm(terms.sum(axis=0)), at)
-
-    hand, chained = (_attempt(rules.input_gradient, value, W, mask.units) for value in (upstream, delta))
-    size = norm(masked(terms @ _absolute(W), mask.units))
-    oracle, target = (at.auto.a[at.i - 1], f"g[{n - 1}]") if at.i else (at.auto.x, "dC/dx")
-    name = f"(2a) {target} = delta[{n}] W[{n}]"
-    yield Equation("input_gradient", 0, name, INPUTS, hand, chained, oracle, size, at)
-    return chained
+def _size(line: Line, at: Context, tolerance: float) -> float:
+    """The size of the terms that a line sums."""
+    rule, part, t, mask = line.equation.rule, line.equation.part, at.t, at.mask
+    if rule in ("output_delta", "hidden_delta"):
+        factors = norm(at.auto.a[at.i]) + (norm(t.a) + norm(at.y) if rule == "output_delta" else 0)
+        rounding = 16 * float(jnp.finfo(t.z.dtype).eps) / tolerance  # of factors much larger than their product
+        return norm(at.auto.z[at.i]) + rounding * factors
+    terms = _absolute(at.auto.psi[at.i])
+    sizes: dict[str, Callable[[], float]] = {
+        "affine": lambda: norm(_absolute(t.a_in) @ _absolute(at.weights()).T + _absolute(at.layer.b)),
+        "normalise": lambda: norm(t.z) + norm(at.layer.norm.beta) + norm(at.layer.norm.gamma),
+        "norm_pullback": lambda: _norm_sizes(at)[part],
+        "weight_gradient": lambda: norm(masked(terms.T @ _absolute(t.a_in), mask.arrows)),
+        "bias_gradient": lambda: norm(terms.sum(axis=0)),
+        "input_gradient": lambda: norm(masked(terms @ _absolute(at.weights()), mask.units)),
+    }
+    return sizes[rule]()
 
 
 def _absolute(array) -> np.ndarray:
@@ -167,15 +161,6 @@ def _attempt(rule: Callable, *args):
     try:
         return rule(*args)
     except Exception as error:  # a rule is the user's: whatever it raises is a finding
-        return Failure(error)
-
-
-def _part(value, part: int):
-    if isinstance(value, Failure):
-        return value
-    try:
-        return value[part]
-    except (IndexError, TypeError) as error:
         return Failure(error)
 
 

@@ -123,13 +123,15 @@ def _rerun_in_float32(cases, loss, rules, tolerance, equation: Equation) -> None
 
 def _finding(equation: Equation, tolerance: float) -> Finding:
     layer, case = equation.at.i + 1, equation.at.case.name
-    known: dict[str, Any] = {"layer": layer, "kind": equation.rule, "axes": equation.axes, "case": case}
+    known: dict[str, Any] = {"layer": layer, "kind": equation.rule, "axes": equation.line.equation.axes, "case": case}
     if isinstance(equation.hand, Failure):
-        return Finding(equation.name, float("inf"), tolerance, **known)
+        return Finding(equation.line.name, float("inf"), tolerance, **known)
     through = None
     if not isinstance(equation.chained, Failure):
         through = norm_error(np.asarray(equation.chained), np.asarray(equation.oracle), equation.size)
-    return compare(equation.name, equation.hand, equation.oracle, tolerance, equation.size, end_to_end=through, **known)
+    return compare(
+        equation.line.name, equation.hand, equation.oracle, tolerance, equation.size, end_to_end=through, **known
+    )
 
 
 def _summary(pairs: list[tuple[Equation, Finding]], tolerance: float) -> Finding:
