@@ -130,7 +130,7 @@ def explain(params: Params, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredErr
         if layer.norm is not None:
             raise ValueError(
                 f"params[{i}]: a batch norm needs more than one example; write "
-                "fnn.explain(fnn.fold(params, fnn.statistics(params, batches)), x, y)"
+                "fnn.explain(fnn.fold(params, statistics=fnn.statistics(params, batches)), x, y)"
             )
     params = unstack(params)
     value, deltas, gradients, of_x = results(

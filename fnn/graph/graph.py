@@ -170,7 +170,7 @@ class Graph:
         for i, layer in enumerate(params):
             if layer.norm is not None:
                 raise ValueError(
-                    f"params[{i}]: expected a layer without batch norm; write fnn.fold(params, fnn.statistics(...))"
+                    f"params[{i}]: expected a layer without batch norm; write fnn.fold(params, statistics=fnn.statistics(...))"
                 )
         sizes = [params[0].W.shape[1], *(layer.W.shape[0] for layer in params)]
         plain = cls.layered(sizes)
