@@ -134,7 +134,7 @@ __version__ = "0.1.0"
 if not _typing.TYPE_CHECKING:
 
     def __getattr__(name: str):
-        if name in __all__:  # a module, loaded at first use: they need optax and others
+        if name in __all__:  # modules are loaded at first use, because some need optax and others
             return _importlib.import_module(f"fnn.{name}")
         raise AttributeError(f"module 'fnn' has no attribute {name!r}")
 

@@ -1,15 +1,15 @@
-"""Back-propagation: the δ equations as named functions, and the loop that reads like the derivation.
+"""Back-propagation: the δ equations as named functions, and a loop that reads like the derivation.
 
-For a batch in rows, with ψ = z where there is no batch norm, C the loss over the examples, N = B for their
-mean and 1 for their sum:
+With a batch in rows, ψ = z where there is no batch norm, and C the mean (N = B) or the sum (N = 1) of the examples'
+losses:
 
     (1)  δ^L = ∂L/∂a ⊙ σ'(z^L)
     (2)  δ^ℓ = (δ^{ℓ+1} W^{ℓ+1}) ⊙ σ'(z^ℓ)      (2a) g = δ^{ℓ+1} W^{ℓ+1}   (2b) δ^ℓ = g ⊙ σ'(z^ℓ)
     (3)  ∂C/∂W^ℓ = (δ^ℓ)ᵀ a^{ℓ−1} / N
     (4)  ∂C/∂b^ℓ = Σ_rows δ^ℓ / N
 
-The notation is that of ``network``. There is no automatic differentiation here; ``fnn.verify`` compares each equation
-with it. ``fnn.equations`` says where the source documents print each one.
+The notation is that of ``network``. Nothing here uses automatic differentiation; ``fnn.verify`` compares each equation
+with it. See ``fnn.equations`` for where the source documents print each one.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Arra
 
 
 def input_gradient(delta: Array, W: Array, mask: Array | None = None) -> Array:
-    """(2a) g = ∂/∂a^{ℓ−1} = δ^ℓ W^ℓ, (B, n_in), times the mask of the layer's input units; W carries its arrow mask."""
+    """(2a) g = ∂/∂a^{ℓ−1} = δ^ℓ W^ℓ, (B, n_in), times the mask of the input units; W includes its arrow mask."""
     return masked(delta @ W, mask)
 
 
@@ -43,7 +43,7 @@ def hidden_delta(g: Array, activation: Activation, z: Array, a: Array) -> Array:
 
 
 def weight_gradient(delta: Array, a_in: Array, mask: Array | None = None) -> Array:
-    """(3) Σ_rows δ ⊗ a_in = δᵀ a_in, (n_out, n_in), times the arrow mask; a_in carries the mask of its units."""
+    """(3) Σ_rows δ ⊗ a_in = δᵀ a_in, (n_out, n_in), times the arrow mask; a_in includes the mask of its units."""
     return masked(delta.T @ a_in, mask)
 
 
@@ -55,8 +55,8 @@ def bias_gradient(delta: Array) -> Array:
 class Rules(NamedTuple):
     """The equations as values: examples in rows, sums over the batch, no mean inside a rule.
 
-    ``backprop(..., rules=RULES._replace(hidden_delta=mine))`` runs a custom equation, and ``fnn.verify`` says whether
-    it is right. Pass functions that live in a module: a fresh lambda compiles anew.
+    ``backprop(..., rules=RULES._replace(hidden_delta=mine))`` runs a custom equation, and ``fnn.verify`` checks it.
+    Pass module-level functions: a fresh lambda recompiles.
     """
 
     affine: Callable = affine  # (a_in, W, b) -> psi
@@ -80,7 +80,7 @@ RULES = Rules()
 
 
 class Pulled(NamedTuple):
-    """What the backward pass yields at each layer: δ, ∂/∂z (δ where there is no batch norm), and the gradients."""
+    """The backward pass's results at one layer: δ, ∂/∂z (δ where there is no batch norm), and the gradients."""
 
     delta: Array
     delta_z: Array
@@ -102,11 +102,11 @@ def layer_pullback(rules: Rules, delta_z: Array, layer: Dense, mask: Mask, a_bef
 def backward_pass(rules: Rules, params: Params, masks: Sequence[Mask], passed: list, delta_z: Array):
     """∂/∂x, and a :class:`Pulled` for every entry of ``params``, from any seed ∂/∂z^L, such as (1).
 
-    passed: what ``forward_pass`` returned. Everything is of the sum over the examples.
+    passed: returned by ``forward_pass``. All derivatives are of the sum over the examples.
     """
 
     def hidden(above, layer: Dense, mask: Mask, here):
-        # a^ℓ comes from above and not from ``here``, so that a scan keeps one array per layer
+        # a^ℓ comes from above, not from ``here``, so that a scan keeps one array per layer
         (g, a), (a_before, t) = above, here
         delta_z = rules.hidden_delta(g, layer.activation, t.z, a)  # (2b)
         g, pulled = layer_pullback(rules, delta_z, layer, mask, a_before, t.psi)

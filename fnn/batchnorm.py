@@ -1,4 +1,4 @@
-"""Batch normalisation: ψ̂ = γ (ψ − μ)/√(ν + ε) + β, its statistics, and both of its backward passes."""
+"""Batch normalisation, ψ̂ = γ (ψ − μ)/√(ν + ε) + β: its statistics and its two backward passes."""
 
 from dataclasses import dataclass, field
 
@@ -10,15 +10,15 @@ from jax import Array, lax
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class BatchNorm:
-    """Normalises a layer's ψ over its mini-batch (equation S6; β is θ in Strabel's document).
+    """Normalises a layer's ψ over its mini-batch.
 
-    gamma, beta: (n,) scale and shift, trained like every parameter.
+    gamma, beta: (n,) scale and shift, trained like any other parameter.
     eps:         added to the variance, > 0.
-    gradient:    "full" differentiates through the statistics (S8), "fixed" treats them as constants (S7).
-    axis:        of a device mesh, over which the mini-batch's rows are spread; None: they are all here.
+    gradient:    "full" differentiates through the statistics, "fixed" treats them as constants.
+    axis:        the device-mesh axis over which the mini-batch's rows are sharded, or None.
 
-    The statistics are the mini-batch's own, biased, in two passes: E[ψ²] − E[ψ]² has no correct digit in
-    float32 at mean 1e4.
+    The statistics are the mini-batch's own, with biased variance, computed in two passes: in float32,
+    E[ψ²] − E[ψ]² has no correct digit at mean 1e4.
     """
 
     gamma: Array
@@ -29,9 +29,9 @@ class BatchNorm:
 
 
 def standardise(norm: BatchNorm, psi: Array) -> tuple[Array, Array]:
-    """x̂ = (ψ − μ)/s and s = √(ν + ε) with the batch's mean μ and biased variance ν: (B, n) and (n,).
+    """x̂ = (ψ − μ)/s and s = √(ν + ε), with the batch's mean μ and biased variance ν: (B, n) and (n,).
 
-    With ``norm.gradient == "fixed"`` no derivative passes through μ and ν, for autodiff either.
+    With ``norm.gradient == "fixed"`` no derivative passes through μ and ν, not even under autodiff.
     """
     (mu,) = _means(norm, psi)
     (nu,) = _means(norm, (psi - mu) ** 2)
@@ -42,22 +42,22 @@ def standardise(norm: BatchNorm, psi: Array) -> tuple[Array, Array]:
 
 
 def normalise(norm: BatchNorm, psi: Array) -> Array:
-    """ψ̂ = γ x̂ + β, (B, n) (equations S6: 17 to 19)."""
+    """ψ̂ = γ x̂ + β, (B, n)."""
     x_hat, _ = standardise(norm, psi)
     return norm.gamma * x_hat + norm.beta
 
 
 def norm_pullback(norm: BatchNorm, psi: Array, delta_z: Array) -> tuple[Array, Array, Array]:
-    """From δ_z = ∂/∂ψ̂ to (∂/∂ψ, ∂/∂γ, ∂/∂β), sums over the batch (equations S7 and S8).
+    """From δ_z = ∂/∂ψ̂ to (∂/∂ψ, ∂/∂γ, ∂/∂β), summed over the batch.
 
-    ∂/∂γ = Σ δ_z x̂ and ∂/∂β = Σ δ_z either way. For ψ, with h = γ δ_z the derivative by x̂ and m examples:
+    ∂/∂γ = Σ δ_z x̂ and ∂/∂β = Σ δ_z in both cases. For ψ, with h = γ δ_z = ∂/∂x̂ and m examples:
 
-        fixed  x̂ depends on ψ_i directly only:                  ∂/∂ψ_i = h_i / s                      (S7, 21)
+        fixed  x̂ depends on ψ_i only directly:                  ∂/∂ψ_i = h_i / s
         full   through ν:  ∂/∂ν = −½ Σ_j h_j x̂_j / s²,  ∂ν/∂ψ_i = 2 (ψ_i − μ)/m = 2 s x̂_i/m
                through μ:  ∂/∂μ = −Σ_j h_j / s,          ∂μ/∂ψ_i = 1/m   (∂ν/∂μ = −2 mean(ψ − μ) = 0)
-               together:   ∂/∂ψ_i = (h_i − mean(h) − x̂_i mean(h x̂)) / s                               (S8)
+               together:   ∂/∂ψ_i = (h_i − mean(h) − x̂_i mean(h x̂)) / s
 
-    ψ̂ does not depend on the layer's bias: its gradient is 0 in full, and not with the statistics fixed (S13).
+    ψ̂ does not depend on the layer's bias: its gradient is 0 with "full", but not with "fixed".
 
     Shapes: psi and delta_z (B, n), results (B, n), (n,), (n,).
     """
@@ -69,7 +69,7 @@ def norm_pullback(norm: BatchNorm, psi: Array, delta_z: Array) -> tuple[Array, A
 
 
 def normalise_tangent(norm: BatchNorm, along: BatchNorm, psi: Array, dpsi: Array) -> Array:
-    """The change of ψ̂ along dψ, and along dγ and dβ in ``along``: dγ x̂ + γ dx̂ + dβ, (B, n)."""
+    """The change of ψ̂ along dψ and ``along`` = (dγ, dβ): dγ x̂ + γ dx̂ + dβ, (B, n)."""
     x_hat, _ = standardise(norm, psi)
     return along.gamma * x_hat + norm.gamma * _standardise_tangent(norm, psi, dpsi)[0] + along.beta
 
@@ -94,7 +94,7 @@ def norm_pullback_tangent(
 
 
 def _standardise_tangent(norm: BatchNorm, psi: Array, dpsi: Array) -> tuple[Array, Array]:
-    """dx̂ and ds along dψ: in full the same projection as in the pull-back, for ∂x̂/∂ψ is symmetric."""
+    """dx̂ and ds along dψ; with "full" by the pull-back's projection, because ∂x̂/∂ψ is symmetric."""
     x_hat, s = standardise(norm, psi)
     if norm.gradient == "fixed":
         return dpsi / s, jnp.zeros_like(s)
@@ -108,10 +108,10 @@ def _projected(norm: BatchNorm, h: Array, x_hat: Array) -> Array:
 
 
 def _means(norm: BatchNorm, *values: Array) -> list[Array]:
-    """The mean of each over the rows of the whole mini-batch, (n,): those of all devices of ``norm.axis``, if any.
+    """The mean of each over the rows of the whole mini-batch, (n,), across all devices of ``norm.axis`` if it is set.
 
-    The devices hold equally many rows. Their means are gathered in one message and added in the order of the devices;
-    the order in which an all-reduce adds depends on how the devices are spread over processes.
+    All devices hold equally many rows. Their means are gathered in one message and added in device order, whereas the
+    summation order of an all-reduce depends on how the devices are spread over processes.
     """
     here = [jnp.mean(value, axis=0) for value in values]
     return here if norm.axis is None else list(jnp.mean(lax.all_gather(jnp.stack(here), norm.axis), axis=0))

@@ -1,4 +1,4 @@
-"""Data at the program's edge: the IDX files of MNIST, and data sets whose values are checked once."""
+"""Data loading: MNIST's IDX files, and data sets whose values are checked once."""
 
 import copy
 import gzip
@@ -33,27 +33,28 @@ MNIST_FILES = (
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N examples in rows, checked once, when it is made.
+    """N examples in rows, checked once, at construction.
 
-    x:     (N, n) uint8 or floating; uint8 stays uint8 until the compiled loop makes floats of it.
+    x:     (N, n) uint8 or floating; uint8 stays uint8 until the compiled loop converts it to floats.
     y:     (N,) integer labels ≥ 0, or (N, m) floating targets.
-    scale: what x is multiplied by: 1/255 for uint8 and 1 for floating x if it is not given.
+    scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
     chunk_bytes: None keeps everything on the device. A number ≥ 1 streams: ``fit`` gathers mini-batches in chunks of
-           about so many bytes, at most four at a time, while the device computes; parameters come out bitwise equal.
+           about that many bytes, at most four at a time, while the device computes. The trained parameters are bitwise
+           the same.
 
-    Memory-mapped arrays (``np.memmap``, ``np.load(FILE, mmap_mode="r")``) and slices of them are streamed, in chunks
-    of 16 MiB if not told otherwise, and never read whole; ``np.array(x)`` loads them instead. Labels always come into
-    memory, as int32. ``fit`` reads the rows in another order every epoch: from a file that the system cannot keep in
-    its memory, that is as fast as the disk finds single rows.
+    Memory-mapped arrays (``np.memmap``, ``np.load(FILE, mmap_mode="r")``) and slices of them are streamed, by default
+    in chunks of 16 MiB, and never read whole; ``np.array(x)`` loads them instead. Labels are always loaded, as int32.
+    ``fit`` reads the rows in a different order every epoch: if the file does not fit in the page cache, the disk's
+    random-access speed limits it.
 
     Float64 arrays become float32 unless x64 is on, with a warning; a memory-mapped one is refused. Slicing gives a
-    Dataset: ``data[:50_000]``. Raises TypeError or ValueError naming the argument and the first bad row: empty data,
-    unequal lengths, other dtypes, NaN or infinity, negative labels.
+    Dataset: ``data[:50_000]``. Raises TypeError or ValueError, naming the argument and the first bad row, for empty
+    data, unequal lengths, other dtypes, NaN or infinity, and negative labels.
     """
 
     x: np.ndarray
     y: np.ndarray
-    scale: float = None  # type: ignore[assignment]  # a number once made
+    scale: float = None  # type: ignore[assignment]  # a float after construction
     chunk_bytes: int | None = None
 
     def __post_init__(self):
@@ -65,7 +66,7 @@ class Dataset:
         if y.ndim == 0:
             raise ValueError(f"y: expected one label or one row for every example, got {describe(y)}")
         if len(x) == 0 or len(x) != len(y):
-            raise ValueError(f"x, y: expected as many examples in both, at least one, got {len(x)} and {len(y)}")
+            raise ValueError(f"x, y: expected equally many examples in both, at least one, got {len(x)} and {len(y)}")
         if np.issubdtype(y.dtype, np.integer):
             if y.ndim != 1:
                 raise ValueError(
@@ -103,8 +104,8 @@ class Dataset:
             raise TypeError(f"rows: expected a slice, got {rows!r}; write data[0:1] for the first example")
         x, y = self.x[rows], self.y[rows]
         if len(x) == 0:
-            raise ValueError(f"x, y: expected as many examples in both, at least one, got 0 and 0 in rows {rows}")
-        part = copy.copy(self)  # its values are checked, and a file is not read again
+            raise ValueError(f"x, y: expected equally many examples in both, at least one, got 0 and 0 in rows {rows}")
+        part = copy.copy(self)  # the values are checked already; a file is not read again
         part._set(x=x, y=y)
         return part
 
@@ -112,7 +113,7 @@ class Dataset:
         return f"Dataset(x={describe(self.x)}, y={describe(self.y)}, scale={self.scale:.6g})"
 
     def classes(self) -> np.ndarray | None:
-        """The class of every example, (N,), if y holds labels or one-hot rows; else None."""
+        """The class of every example, (N,), if y holds labels or one-hot rows; otherwise None."""
         if self.y.ndim == 1:
             return self.y
         if self.y.shape[1] == 1 or not by_blocks(_one_hot, self.y).all():
@@ -120,22 +121,22 @@ class Dataset:
         return by_blocks(lambda rows: rows.argmax(axis=1).astype(np.int32), self.y)
 
     def floats(self, dtype=np.float32) -> np.ndarray:
-        """x as the network receives it: (N, n) in ``dtype``, scaled."""
+        """x as the network receives it: (N, n), scaled, in ``dtype``."""
         return as_floats(self.x, np.dtype(dtype), self.scale)
 
 
 def default_scale(dtype) -> float:
-    """What x of this dtype is multiplied by if nobody says."""
+    """The default scale for x of this dtype."""
     return 1 / 255 if dtype == np.uint8 else 1.0
 
 
 def as_floats(x, dtype, scale: float):
-    """x · scale in ``dtype``; on NumPy and JAX arrays alike."""
+    """x · scale in ``dtype``, for NumPy and JAX arrays."""
     return x.astype(dtype) * dtype.type(scale) if scale != 1 else x.astype(dtype)
 
 
 def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
-    """``data``, a Dataset or a pair (x, y), checked against the network and the loss that will use it."""
+    """``data``, a Dataset or a pair (x, y), as a Dataset checked against the network and the loss."""
     if not isinstance(data, Dataset):
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise TypeError(f"{name}: expected a fnn.data.Dataset or a pair (x, y), got {describe(data)}")
@@ -165,10 +166,10 @@ def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
 def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: int = 2**32) -> np.ndarray:
     """The array in an IDX file, plain or gzipped, in the machine's byte order.
 
-    path: of the file; sha256: of the **unpacked** bytes, checked if given; rank: the number of dimensions the
-    file must have; limit: the largest size in bytes that a header may promise. The header is read first, and
-    never more bytes than it promises. Raises FileNotFoundError, or ValueError for any other file than that. A plain
-    file of images can stay where it is: ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
+    path: the file; sha256: of the **unpacked** bytes, checked if given; rank: the required number of dimensions;
+    limit: the largest size in bytes that a header may promise. The header is read first, and never more bytes than it
+    promises. Raises FileNotFoundError, or ValueError for an invalid file. A plain file of images can be memory-mapped
+    instead: ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
     """
     path = Path(path)
     with open(path, "rb") as file:
@@ -181,7 +182,7 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
             dtype, dimensions = np.dtype(IDX_TYPES[head[2]]), head[3]
             if rank is not None and dimensions != rank:
                 raise ValueError(
-                    f"{path}: expected {rank} dimensions, the header says {dimensions}; is it another file?"
+                    f"{path}: expected {rank} dimensions, the header says {dimensions}; is it the wrong file?"
                 )
             lengths = file.read(4 * dimensions)
             if len(lengths) < 4 * dimensions:
@@ -207,11 +208,11 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
 
 
 def load_mnist(path, sha256: Mapping[str, str] | None = None) -> tuple[Dataset, Dataset]:
-    """The training and the test set in a folder with MNIST's four files, plain or gzipped.
+    """The training and test sets from a folder with MNIST's four files, plain or gzipped.
 
-    path: a folder that holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-    t10k-labels-idx1-ubyte, or these with ``.gz`` (Fashion-MNIST has the same names and format); sha256: the
-    digest of the unpacked bytes by file name, checked if given. Images become rows: (N, 784) uint8, scale 1/255.
+    path: a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+    t10k-labels-idx1-ubyte, each optionally with ``.gz`` (Fashion-MNIST uses the same names and format); sha256: file
+    name → digest of the unpacked bytes, checked if given. Images become rows: (N, 784) uint8, scale 1/255.
     Raises FileNotFoundError or ValueError that names the file.
     """
     sets = []
@@ -231,7 +232,7 @@ def load_mnist(path, sha256: Mapping[str, str] | None = None) -> tuple[Dataset, 
 
 
 def _read(file, size: int) -> bytes:
-    """At most ``size`` bytes, in pieces: a header that promises much must not make memory be reserved for it."""
+    """At most ``size`` bytes, in pieces, so that memory is not reserved for whatever a header promises."""
     pieces: list[bytes] = []
     while size > 0 and (piece := file.read(min(size, 1 << 20))):
         pieces.append(piece)
@@ -247,21 +248,23 @@ def _find(folder, name: str) -> Path:
 
 
 def _is_floating(array) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.floating)  # knows bfloat16, as np.issubdtype does not
+    return jnp.issubdtype(array.dtype, jnp.floating)  # unlike np.issubdtype, knows bfloat16
 
 
 def _array(name: str, value) -> np.ndarray:
     if not isinstance(value, (np.ndarray, jax.Array)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write np.asarray({name})")
-    array = np.asarray(value)  # of a memory map a view
+    array = np.asarray(value)  # a view, for a memory map
     if array.dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         if memory_mapped(array):
             raise TypeError(
-                f"{name}: expected float32, for x64 is off, got a memory map of {describe(array)}; write the file in "
-                "float32, or call jax.config.update('jax_enable_x64', True) first"
+                f"{name}: expected float32, because x64 is off, got a memory map of {describe(array)}; write the file "
+                "in float32, or call jax.config.update('jax_enable_x64', True) first"
             )
-        warnings.warn(f"{name}: float64 becomes float32, for x64 is off; write {name}.astype('float32')", stacklevel=4)
-        with np.errstate(over="ignore"):  # what overflows is refused as infinite
+        warnings.warn(
+            f"{name}: float64 becomes float32, because x64 is off; write {name}.astype('float32')", stacklevel=4
+        )
+        with np.errstate(over="ignore"):  # overflow is refused later as infinite
             array = array.astype(np.float32)
     return array
 
@@ -271,7 +274,7 @@ def _one_hot(rows: np.ndarray) -> np.ndarray:
 
 
 def _refuse(bad: np.ndarray, name: str, array: np.ndarray, expected: str) -> None:
-    """Raise ValueError that names the first bad row, if there is one."""
+    """Raise ValueError naming the first bad row, if there is one."""
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(f"{name}: expected {expected}, got {array[row]} in row {row} ({int(bad.sum())} such rows)")

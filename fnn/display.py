@@ -1,4 +1,4 @@
-"""What people look at: tables, as text in a terminal and as HTML in a notebook, and a progress bar."""
+"""Tables, as text in a terminal and as HTML in a notebook, and a progress bar."""
 
 import html
 import sys
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CELL = "text-align:left;vertical-align:top;padding:2px 10px"  # notebooks and sites differ in what they give a table
+CELL = "text-align:left;vertical-align:top;padding:2px 10px"  # notebooks and sites style tables differently
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of strings under a header; ``str`` aligns them, a notebook shows HTML."""
+    """Rows of strings under a header: aligned text for ``str``, HTML in a notebook."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -27,10 +27,10 @@ class Table:
         return "\n".join(part for part in (self.title, text[0], rule, *text[1:], self.footer) if part)
 
     def _repr_html_(self, colours: Sequence[str] = ()) -> str:
-        """HTML; ``colours``, if any, are the rows' backgrounds."""
+        """HTML; ``colours``, if given, are the rows' backgrounds."""
 
         def row(cells: Sequence[str], tag: str, colour: str = "") -> str:
-            style = f' style="background:{colour};color:#111"' if colour else ""  # readable on a dark page as well
+            style = f' style="background:{colour};color:#111"' if colour else ""  # readable on dark pages too
             inside = "".join(f'<{tag} style="{CELL}">{html.escape(cell)}</{tag}>' for cell in cells)
             return f"<tr{style}>{inside}</tr>"
 
@@ -45,17 +45,17 @@ class Table:
 
 
 class Bar:
-    """A progress bar over the epochs, or nothing where tqdm is not installed.
+    """A progress bar over the epochs, or nothing if tqdm is not installed.
 
-    progress: True, False, or None for a bar in a terminal only; done: epochs that were trained before, if the run goes
-    on from a checkpoint.
+    progress: True, False, or None for a bar only in a terminal; done: epochs already trained, if the run resumes from
+    a checkpoint.
     """
 
     def __init__(self, epochs: int, progress: bool | None, done: int = 0):
         self.bar = None
         self.shown = time.perf_counter()
         if progress is None and not sys.stderr.isatty():
-            return  # before tqdm.auto is imported, which in a notebook without widgets warns
+            return  # before importing tqdm.auto, which warns in a notebook without widgets
         if progress is not False:
             try:
                 from tqdm.auto import tqdm
@@ -64,7 +64,7 @@ class Bar:
             self.bar = tqdm(total=epochs, initial=done, unit="epoch")
 
     def show(self, record: dict[str, float], examples: int) -> None:
-        """One more epoch, of so many examples: its loss, the held-out accuracy if it is known, and examples/s."""
+        """Advance by one epoch of ``examples`` examples; show its loss, held-out accuracy if known, and examples/s."""
         if self.bar is not None:
             before, self.shown = self.shown, time.perf_counter()
             known = {"loss": record["loss"], "accuracy": record.get("validation_accuracy")}

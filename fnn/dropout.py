@@ -1,15 +1,15 @@
-"""Dropout and DropConnect: masks as arrays that the forward and the backward pass both see.
+"""Dropout and DropConnect: masks as arrays, shared by the forward and the backward pass.
 
-Randomness enters a network as arrays only, so that the hand-written and the automatic gradient differentiate one
-deterministic function (S4, equations 10 to 13): ψ_k = Σ_l w_kl r_kl o_l + β_k, with r drawn beforehand. Its
-gradient carries r: ∂L/∂w_kj = λ_k o_j r_kj, and λ passes through w_lk r_lk.
+Randomness enters a network only as arrays, so the hand-written and the automatic gradient differentiate the same
+deterministic function, ψ_k = Σ_l w_kl r_kl o_l + β_k, with r drawn beforehand. Its gradient contains r:
+∂L/∂w_kj = λ_k o_j r_kj, and λ passes through w_lk r_lk.
 
-Two conventions, ``p`` being the probability to **keep**:
+There are two conventions; ``p`` is the probability to **keep**:
 
-    printed (default)   r ∈ {0, 1} in training, w p in place of w r at test time (S5, equation 14)
+    printed (default)   r ∈ {0, 1} in training, w p instead of w r at test time
     inverted            r ∈ {0, 1/p} in training, w at test time
 
-Both have the same mean over r; ``fnn.fold`` makes the network for test time of either.
+Both have the same mean over r; ``fnn.fold`` makes the test-time network for either.
 """
 
 import math
@@ -27,9 +27,9 @@ from jax import Array
 class Mask(NamedTuple):
     """The masks of one layer, in the parameters' dtype; None masks nothing.
 
-    units:  (B, n_in) or (1, n_in), multiplies the layer's input: r of whole neurons, by example or by batch.
-    arrows: (n_out, n_in), multiplies W: r_kl, one for every arrow l → k (equation S4).
-    Both have a leading axis of layers for a ``Stack``.
+    units:  (B, n_in) or (1, n_in), multiplies the layer's input: r of whole neurons, per example or per batch.
+    arrows: (n_out, n_in), multiplies W: r_kl, one for every arrow l → k.
+    For a ``Stack`` both have a leading axis of layers.
     """
 
     units: Array | None = None
@@ -37,7 +37,7 @@ class Mask(NamedTuple):
 
 
 def masked(value: Array, mask: Array | None) -> Array:
-    """value ⊙ mask, or value where there is no mask."""
+    """value ⊙ mask, or value if there is no mask."""
     return value if mask is None else value * mask
 
 
@@ -50,11 +50,11 @@ def _static(default: Any) -> Any:
 class Dropout:
     """Drops whole neurons: each of a layer's inputs is kept with probability ``keep``.
 
-    keep: a number in [0, 1], for every hidden neuron (the network's own input is kept whole); or a tuple with one
-    entry per layer, the first for the network's input, each a number, an array (n_in,), or None for all; an array
-    for a ``Stack`` is (D, n).
-    inverted: scale by 1/keep in training, and not by keep at test time; keep must then be above 0.
-    per_example: a fresh mask for every example; False: one for the mini-batch.
+    keep: a number in [0, 1] for every hidden neuron (the network's input is not dropped); or a tuple with one entry per
+    layer, the first for the network's input, each a number, an array (n_in,), or None to keep all; for a ``Stack`` an
+    array is (D, n).
+    inverted: scale by 1/keep in training instead of by keep at test time; requires keep > 0.
+    per_example: True draws a fresh mask for every example, False one for the mini-batch.
 
     Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov 2014.
     """
@@ -73,7 +73,7 @@ class Dropout:
 
     @staticmethod
     def of_weights(p, W: Array) -> Array:
-        """The probability of every weight's input, broadcast against W."""
+        """The keep probability of every weight's input, broadcast against W."""
         p = jnp.asarray(p, W.dtype)
         return p[..., None, :] if p.ndim else p
 
@@ -81,9 +81,9 @@ class Dropout:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class DropConnect:
-    """Drops arrows: each weight of a layer is kept with probability ``keep``, one mask for the mini-batch (S4).
+    """Drops arrows: each weight of a layer is kept with probability ``keep``, with one mask for the mini-batch.
 
-    keep, inverted: as in :class:`Dropout`; an array has the shape of W, (n_out, n_in): a p_kl for every arrow.
+    keep, inverted: as in :class:`Dropout`; an array has the shape of W, (n_out, n_in), with a p_kl for every arrow.
 
     Source: Wan, Zeiler, Zhang, LeCun, Fergus 2013.
     """
@@ -101,14 +101,14 @@ class DropConnect:
 
     @staticmethod
     def of_weights(p, W: Array) -> Array:
-        """The probability of every weight."""
+        """The keep probability of every weight."""
         return jnp.asarray(p, W.dtype)
 
 
 def probabilities(dropout: Dropout | DropConnect, params: Sequence) -> tuple:
-    """The probability to keep, layer by layer: None, a number, or an array.
+    """The keep probabilities, layer by layer: None, a number, or an array.
 
-    Raises TypeError or ValueError, naming the entry, for what is no probability or has another shape.
+    Raises TypeError or ValueError, naming the entry, unless it is a probability or an array of the right shape.
     """
     require_dropout(dropout)
     keep = dropout.keep
@@ -130,7 +130,7 @@ def require_dropout(dropout) -> None:
 
 
 def require_probability(name: str, p, dropout, shape: tuple[int, ...]) -> None:
-    """Raise TypeError or ValueError unless ``p`` is None, a probability to keep, or an array of them with ``shape``."""
+    """Raise TypeError or ValueError unless ``p`` is None, a keep probability, or an array of them with ``shape``."""
     if p is None or isinstance(p, jax.core.Tracer):
         return
     if isinstance(p, (str, bool)) or not isinstance(p, (int, float, np.number, np.ndarray, jax.Array)):
@@ -145,8 +145,8 @@ def require_probability(name: str, p, dropout, shape: tuple[int, ...]) -> None:
 
 
 def layer_masks(key: Array, params: Sequence, dropout: Dropout | DropConnect, batch: int) -> tuple[Mask, ...]:
-    """One :class:`Mask` per layer, drawn from ``key``, which is split by layer."""
-    masks, number = [], 0  # of the layer
+    """One :class:`Mask` per layer, drawn from ``key``, which is split across layers."""
+    masks, number = [], 0  # counts layers, including those in stacks
     for layer, p in zip(params, probabilities(dropout, params)):
         *run, n_out, n_in = layer.W.shape
         shape, _ = dropout.shapes(n_out, n_in, batch)
@@ -155,7 +155,7 @@ def layer_masks(key: Array, params: Sequence, dropout: Dropout | DropConnect, ba
             masks.append(Mask())
         elif not run:
             masks.append(dropout.mask(draw(jax.random.fold_in(key, number), p)))
-        else:  # of a stack, the masks that its layers would have one by one
+        else:  # for a stack, the masks that its layers would have one by one
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, number + jnp.arange(*run))
             masks.append(dropout.mask(jax.vmap(draw, (0, 0 if jnp.ndim(p) else None))(keys, p)))
         number += math.prod(run)
@@ -170,7 +170,7 @@ def kept(key: Array, p, shape: tuple[int, ...], dtype, inverted: bool) -> Array:
 
 
 def expected_weights(params: Sequence, dropout: Dropout | DropConnect | None) -> list[Array]:
-    """W ⊙ p for every layer, the weights at test time (S5); W where nothing is dropped, or where it is inverted."""
+    """The test-time weights: W ⊙ p for every layer, or W if nothing is dropped or dropout is inverted."""
     if dropout is None:
         return [layer.W for layer in params]
     keeps = probabilities(dropout, params)

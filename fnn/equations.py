@@ -27,9 +27,9 @@ class Equation(NamedTuple):
     """One line of the derivation.
 
     number: as in ``fnn.backward``, or "". text: the formula at layer {n}, with {m} for n − 1 and {left} for ∂/∂z where
-    there is a batch norm, else δ. latex: the same without indices. said: how an error names it. rule: the field of
-    ``fnn.Rules`` that computes it, or "". part: which of the rule's results. sources: where it is printed. axes: what
-    its entries count.
+    there is a batch norm, else δ; of a graph at neuron {k}. latex: the same without indices. said: how an error names
+    it. rule: the field of ``fnn.Rules``, or of ``fnn.curvature.TangentRules``, that computes it, or "". part: which of
+    the rule's results. sources: where it is printed. axes: what its entries count.
     """
 
     number: str
@@ -44,6 +44,10 @@ class Equation(NamedTuple):
     def at(self, n: int, left: str = "") -> str:
         """The numbered formula at layer n."""
         return f"{self.number:5}{self.text.format(n=n, m=n - 1, left=left or f'delta[{n}]')}".strip()
+
+    def of(self, **names) -> str:
+        """The numbered formula of a graph, whose neurons and arrows have names and no layer."""
+        return f"{self.number} {self.text.format(**names)}".strip()
 
 
 UNITS, WEIGHTS, INPUTS = ("example", "unit"), ("unit", "input"), ("example", "input")
@@ -84,6 +88,134 @@ BY_INPUT = INPUT_GRADIENT._replace(
 )
 EQUATIONS = (PSI, NORMALISE, ACTIVATION, LOSS, OUTPUT_DELTA, HIDDEN_DELTA, *NORM_PULLBACK, WEIGHT_GRADIENT,
              BIAS_GRADIENT, INPUT_GRADIENT, BY_INPUT)  # fmt: skip
+
+
+# -- the lines of a graph: k is a neuron, j → k an arrow -------------------------------------------------------
+
+NEURONS, BY_ARROW = ("neuron", "example"), ("arrow",)
+SUM, DIRECT, SLOPE = "(sum over l of lambda[l] w[l,{k}])", "dL/do[{k}]", " * sigma'(z[{k}])"
+
+GRAPH_PSI = Equation("(S1)", "psi[{k}] = (sum over l of w[{k},l] o[l]) + beta[{k}]",
+                     r"\psi_k = \sum_{l \to k} w_{kl} o_l + \beta_k", "psi of neuron {k!r}", "", "S1",
+                     NEURONS)  # fmt: skip
+GRAPH_NORMALISE = Equation("(S6)", "z[{k}] = gamma[{k}] * x_hat[{k}] + beta[{k}] of the batch norm",
+                           r"z_k = \gamma_k \hat{x}_k + \beta_k", "z of neuron {k!r}", "normalise", "S6",
+                           NEURONS)  # fmt: skip
+GRAPH_ACTIVATION = Equation("(S1)", "o[{k}] = sigma(z[{k}])", r"o_k = \sigma_k(z_k)", "a of neuron {k!r}", "", "S1",
+                            NEURONS)  # fmt: skip
+LAMBDA = Equation("(4)", "lambda{at} = " + SUM + SLOPE,
+                  r"\lambda_k = \sum_{k \to l} \lambda_l w_{lk} \, \sigma_k'(z_k)", "lambda of neuron {k!r}", "", "S2",
+                  NEURONS)  # fmt: skip
+ARROW_GRADIENT = Equation("(2)", "dC/dw[k,j] = lambda[k] * o[j], over the examples",
+                          r"\partial C/\partial w_{kj} = \lambda_k o_j", "gradient of the arrow {j!r} -> {k!r}",
+                          "weight_gradient", "S2", BY_ARROW)  # fmt: skip
+NEURON_GRADIENT = Equation("(3)", "dC/dbeta[k] = lambda[k], over the examples",
+                           r"\partial C/\partial \beta_k = \lambda_k", "gradient of the biases", "bias_gradient", "S2",
+                           NEURONS[:1])  # fmt: skip
+GRAPH_NORM = (
+    Equation("(20-25)", "dC/dgamma[k] of the batch norm", NORM_PULLBACK[1].latex, "gradient of gamma", "norm_pullback",
+             "S7, S8", NEURONS[:1], 1),
+    Equation("(20-25)", "dC/dbeta[k] of the batch norm", NORM_PULLBACK[2].latex, "gradient of beta", "norm_pullback",
+             "S7, S8", NEURONS[:1], 2),
+)  # fmt: skip
+GRAPH_EQUATIONS = (GRAPH_PSI, GRAPH_NORMALISE, GRAPH_ACTIVATION, LOSS, LAMBDA, ARROW_GRADIENT, NEURON_GRADIENT,
+                   *GRAPH_NORM)  # fmt: skip
+
+
+def lambda_of(computed: bool, sends: bool, output: bool) -> Equation:
+    """(4) of a neuron: an input, whose σ is the identity, or computed; with outgoing arrows or not; an output or not.
+
+    >>> lambda_of(computed=True, sends=False, output=True).of(at="[y]", k="y")
+    "(4) lambda[y] = dL/do[y] * sigma'(z[y])"
+    """
+    terms = [term + SLOPE * computed for term, there in ((SUM, sends), (DIRECT, output)) if there]
+    return LAMBDA._replace(text="lambda{at} = " + (" + ".join(terms) or "0"))
+
+
+# -- the lines of the R-operator: R{f} is the change of f along a direction (V, c), on a graph (v, c) ----------
+
+PEARLMUTTER = "Pearlmutter 1994"
+
+PSI_CHANGE = Equation("", "{left} = R{{a[{m}]}} W[{n}]^T + a[{m}] V[{n}]^T + c[{n}]",
+                      r"R\{\psi\} = W R\{a\} + V a + c", "R{{psi}} of layer {n}", "psi", PEARLMUTTER,
+                      UNITS)  # fmt: skip
+NORMALISE_CHANGE = Equation("", "R{{z[{n}]}}, of the batch norm",
+                            r"R\{z\} = R\{\gamma\} \odot \hat{x} + \gamma \odot R\{\hat{x}\} + R\{\beta\}",
+                            "R{{z}} of layer {n} (of its batch norm)", "normalise", PEARLMUTTER, UNITS)  # fmt: skip
+ACTIVATION_CHANGE = Equation("", "R{{a[{n}]}} = sigma'(z[{n}]) * R{{z[{n}]}}", r"R\{a\} = \sigma'(z) \odot R\{z\}",
+                             "R{{a}} of layer {n}", "activation", PEARLMUTTER, UNITS)  # fmt: skip
+OUTPUT_CHANGE = Equation(
+    "", "{left} = d2L/da2 R{{a[{n}]}} * sigma'(z[{n}]) + dL/da[{n}] * sigma''(z[{n}]) * R{{z[{n}]}}",
+    r"R\{\delta^L\} = (\partial^2 L/\partial a^2 \, R\{a\}) \odot \sigma'(z) + "
+    r"\partial L/\partial a \odot \sigma''(z) \odot R\{z\}",
+    "R{{delta}} of layer {n}, at the output", "output_delta", PEARLMUTTER, UNITS)  # fmt: skip
+HIDDEN_CHANGE = Equation("", "{left} = R{{g[{n}]}} * sigma'(z[{n}]) + g[{n}] * sigma''(z[{n}]) * R{{z[{n}]}}",
+                         r"R\{\delta\} = R\{g\} \odot \sigma'(z) + g \odot \sigma''(z) \odot R\{z\}",
+                         "R{{delta}} of layer {n}", "hidden_delta", PEARLMUTTER, UNITS)  # fmt: skip
+NORM_CHANGE = (
+    Equation("", "R{{delta[{n}]}} of the batch norm",
+             r"R\{\delta\} = R\{(h - \bar h - \hat{x} \overline{h \hat{x}}) / s\}",
+             "R{{delta}} of layer {n}, behind its batch norm", "norm_pullback", PEARLMUTTER, UNITS),
+    Equation("", "R{{dC/dgamma[{n}]}}", r"R\{\partial C/\partial\gamma\} = R\{\sum \delta_z \hat{x}\}",
+             "R{{gradient of norm.gamma}} of layer {n}", "norm_pullback", PEARLMUTTER, BY_NEURON, 1),
+    Equation("", "R{{dC/dbeta[{n}]}} = sum over examples of R{{d/dz[{n}]}}",
+             r"R\{\partial C/\partial\beta\} = \sum R\{\delta_z\}", "R{{gradient of norm.beta}} of layer {n}",
+             "norm_pullback", PEARLMUTTER, BY_NEURON, 2),
+)  # fmt: skip
+WEIGHT_CHANGE = Equation("", "R{{dC/dW[{n}]}} = R{{delta[{n}]}}^T a[{m}] + delta[{n}]^T R{{a[{m}]}}",
+                         r"R\{\partial C/\partial W\} = R\{\delta\} a^\mathsf{T} + \delta R\{a\}^\mathsf{T}",
+                         "R{{gradient of W}} of layer {n}", "weight_gradient", PEARLMUTTER, WEIGHTS)  # fmt: skip
+BIAS_CHANGE = Equation("", "R{{dC/db[{n}]}} = sum over examples of R{{delta[{n}]}}",
+                       r"R\{\partial C/\partial b\} = R\{\delta\}", "R{{gradient of b}} of layer {n}", "bias_gradient",
+                       PEARLMUTTER, BY_NEURON)  # fmt: skip
+INPUT_CHANGE = Equation("", "{left} = R{{delta[{n}]}} W[{n}] + delta[{n}] V[{n}]",
+                        r"R\{g\} = W^\mathsf{T} R\{\delta\} + V^\mathsf{T} \delta", "R{{g}} of layer {m}",
+                        "input_gradient", PEARLMUTTER, INPUTS)  # fmt: skip
+CHANGES = (PSI_CHANGE, NORMALISE_CHANGE, ACTIVATION_CHANGE, OUTPUT_CHANGE, HIDDEN_CHANGE, *NORM_CHANGE, WEIGHT_CHANGE,
+           BIAS_CHANGE, INPUT_CHANGE)  # fmt: skip
+
+COLUMNS = ("example", "neuron")
+GRAPH_PSI_CHANGE = Equation(
+    "", "R{{psi{at}}} = (sum over l of w[{k},l] R{{o[l]}} + v[{k},l] o[l]) + c[{k}]",
+    r"R\{\psi_k\} = \sum_{l \to k} (w_{kl} R\{o_l\} + v_{kl} o_l) + c_k", "R{{psi}} of neuron {k!r}", "psi",
+    PEARLMUTTER, COLUMNS)  # fmt: skip
+GRAPH_NORMALISE_CHANGE = NORMALISE_CHANGE._replace(
+    text="R{{z{at}}}, of the batch norm", said="R{{z}} of neuron {k!r}", axes=COLUMNS
+)
+GRAPH_ACTIVATION_CHANGE = Equation("", "R{{o{at}}} = sigma'(z[{k}]) * R{{z[{k}]}}",
+                                   r"R\{o_k\} = \sigma_k'(z_k) R\{z_k\}", "R{{o}} of neuron {k!r}", "activation",
+                                   PEARLMUTTER, COLUMNS)  # fmt: skip
+GRAPH_OUTPUT_CHANGE = OUTPUT_CHANGE._replace(
+    text="R{{lambda{at}}} at the output = (d2L/do2 R{{o}})[{k}] * sigma'(z[{k}])"
+    " + dL/do[{k}] * sigma''(z[{k}]) * R{{z[{k}]}}",
+    said="R{{lambda}} of neuron {k!r}, at the output",
+    axes=COLUMNS,
+)
+LAMBDA_CHANGE = Equation("", "R{{{of}{at}}} = R{{g[{k}]}} * sigma'(z[{k}]) + g[{k}] * sigma''(z[{k}]) * R{{z[{k}]}}",
+                         r"R\{\lambda_k\} = R\{g_k\} \sigma_k'(z_k) + g_k \sigma_k''(z_k) R\{z_k\}",
+                         "R{{lambda}} of neuron {k!r}", "hidden_delta", PEARLMUTTER, COLUMNS)  # fmt: skip
+GRAPH_INPUT_CHANGE = Equation(
+    "", "R{{lambda{at}}} = sum over l of R{{lambda[l]}} w[l,{k}] + lambda[l] v[l,{k}]",
+    r"R\{g_k\} = \sum_{k \to l} (R\{\lambda_l\} w_{lk} + \lambda_l v_{lk})", "R{{g}} of neuron {k!r}",
+    "input_gradient", PEARLMUTTER, COLUMNS)  # fmt: skip
+GRAPH_NORM_CHANGE = tuple(
+    equation._replace(text=f"R{{{{{left}{{at}}}}}} of the batch norm", said=said, axes=axes)
+    for equation, left, said, axes in zip(
+        NORM_CHANGE,
+        ("lambda", "dC/dgamma", "dC/dbeta"),
+        ("R{{lambda}} of neuron {k!r}, behind its batch norm", "R{{gradient of gamma}}", "R{{gradient of beta}}"),
+        (COLUMNS, COLUMNS[1:], COLUMNS[1:]),
+    )
+)
+ARROW_CHANGE = Equation("", "R{{dC/dw[k,j]}} = R{{lambda[k]}} * o[j] + lambda[k] * R{{o[j]}}, over the examples",
+                        r"R\{\partial C/\partial w_{kj}\} = R\{\lambda_k\} o_j + \lambda_k R\{o_j\}",
+                        "R{{gradient of the arrow}} {j!r} -> {k!r}", "weight_gradient", PEARLMUTTER,
+                        BY_ARROW)  # fmt: skip
+NEURON_CHANGE = Equation("", "R{{dC/dbeta[k]}} = R{{lambda[k]}}, over the examples",
+                         r"R\{\partial C/\partial \beta_k\} = R\{\lambda_k\}", "R{{gradient of the biases}}",
+                         "bias_gradient", PEARLMUTTER, COLUMNS[1:])  # fmt: skip
+GRAPH_CHANGES = (GRAPH_PSI_CHANGE, GRAPH_NORMALISE_CHANGE, GRAPH_ACTIVATION_CHANGE, GRAPH_OUTPUT_CHANGE, LAMBDA_CHANGE,
+                 GRAPH_INPUT_CHANGE, *GRAPH_NORM_CHANGE, ARROW_CHANGE, NEURON_CHANGE)  # fmt: skip
 
 
 class Line(NamedTuple):

@@ -1,4 +1,4 @@
-"""``fnn.explain``: the whole computation of one example, equation by equation, to look at."""
+"""``fnn.explain``: the computation for one example, displayed equation by equation."""
 
 import html
 import inspect
@@ -33,8 +33,8 @@ class Symbol(NamedTuple):
 class Equation(NamedTuple):
     """One line of the computation.
 
-    part: "forward", "loss", "backward" or "gradients"; number: "(2b)" of ``fnn.backward``, or ""; sources: where the
-    documents print it ("H9, B6"); left: the symbol that is computed, with its value; right: LaTeX and symbols in turn.
+    part: "forward", "loss", "backward" or "gradients"; number: "(2b)" of ``fnn.backward``, or ""; sources: where it is
+    printed, see ``fnn.equations``; left: the computed symbol with its value; right: LaTeX strings and symbols in order.
     """
 
     part: str
@@ -44,12 +44,12 @@ class Equation(NamedTuple):
     right: tuple[str | Symbol, ...]
 
     def formula(self) -> str:
-        """Both sides in LaTeX, in symbols."""
+        """Both sides in LaTeX, as symbols."""
         right = "".join(term if isinstance(term, str) else term.name for term in self.right)
         return self.left.name if right == self.left.name else f"{self.left.name} = {right}"
 
     def substituted(self) -> str | None:
-        """The right side in LaTeX with numbers for symbols, if it has symbols, none with over 8 rows or columns."""
+        """The right side in LaTeX with numbers for symbols; None without symbols or with any over 8 rows or columns."""
         symbols = [term for term in self.right if isinstance(term, Symbol)]
         if not symbols or not all(is_small(symbol.value) for symbol in (*symbols, self.left)):
             return None
@@ -58,9 +58,9 @@ class Equation(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """What :func:`explain` returns: ``equations`` with their values; text, :meth:`latex`, and HTML in a notebook.
+    """The result of :func:`explain`: ``equations`` with their values, as text, :meth:`latex`, or HTML in a notebook.
 
-    title: the network and the loss; functions: what each activation and the loss compute, in words.
+    title: the network and the loss; functions: what each activation and the loss compute.
     """
 
     title: str
@@ -81,7 +81,7 @@ class Explanation:
     __repr__ = __str__
 
     def latex(self) -> str:
-        """An ``align*`` environment: every equation in symbols and, where its arrays are small, in numbers."""
+        """An ``align*`` environment with every equation in symbols and, if its arrays are small, in numbers."""
         lines = []
         for equation in self.equations:
             tag = rf" && \text{{{equation.number}}}" if equation.number else ""
@@ -110,11 +110,11 @@ class Explanation:
 
 
 def explain(params: Params, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError()) -> Explanation:
-    """Every z, a, δ and gradient of one example, each with its equation, its shape and, if small, its numbers.
+    """Every z, a, δ and gradient for one example, each with its equation, its shape and, if small, its numbers.
 
     params: tuple of ``Dense`` without batch norm (which needs more than one example); x: (n_0,); y: (n_L,), or an
-    integer label where the loss takes it; loss: see ``fnn.losses``. Vectors stand in columns here, as the documents
-    print them (H5, H8 to H10, B6): z = W a + b and g = Wᵀ δ. Raises TypeError or ValueError that names the argument.
+    integer label if the loss takes labels; loss: see ``fnn.losses``. Vectors are columns here, as in textbooks:
+    z = W a + b and g = Wᵀ δ. Raises TypeError or ValueError that names the argument.
 
     >>> import jax, fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2), output=fnn.Sigmoid())
@@ -153,7 +153,7 @@ def _numbered(part: str, line: equations.Equation, left: Symbol, right: tuple) -
 
 
 def _described(function) -> str:
-    """The function and the first paragraph of its documentation, which is its formula."""
+    """The function with the first paragraph of its docstring, which is its formula."""
     text = inspect.getdoc(type(function)) or ""
     return f"{function}: {' '.join(text.split(chr(10) * 2)[0].split())}"
 
@@ -211,7 +211,7 @@ def _backward(params, passed, y, deltas, loss: Loss) -> Iterator[Equation]:
 
 
 def _through(activation, z: Symbol, a: Symbol, above: Symbol, delta: Symbol, line) -> Iterator[Equation]:
-    """From ∂/∂a to δ: the derivative and the product, or a Jacobian's where σ is not elementwise."""
+    """From ∂/∂a to δ: the derivative and the product, or the product with the Jacobian if σ is not elementwise."""
     try:
         slope = Symbol(rf"\sigma'({z.name})", np.asarray(activation.derivative(z.value, a.value)))
     except TypeError:  # not elementwise

@@ -1,7 +1,7 @@
 """Layers, masks and graph parameters in programs that ``jax.export`` serialises.
 
 ``jax.export.export(jax.jit(fnn.forward))(params, x).serialize()`` works once this module is loaded, which
-``import fnn`` does; it needs flatbuffers. What is static about parameters, activations and a graph, is written as JSON.
+``import fnn`` does; it needs flatbuffers. The static fields of parameters, activations and graphs are written as JSON.
 """
 
 import json
@@ -20,7 +20,7 @@ from fnn.layers import Dense, LayerTrace, Stack
 
 
 def _classes() -> dict[str, type]:
-    """Every activation class that is loaded, custom ones too, by name."""
+    """Every loaded activation class, including custom ones, by name."""
     found: dict[str, type] = {}
     new: list[type] = [Activation]
     while new:

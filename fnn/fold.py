@@ -1,4 +1,4 @@
-"""What inference makes of layers: W p for W, and the statistics of the batch norms folded into W and b."""
+"""Layers for inference: W p instead of W, and the batch-norm statistics folded into W and b."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,26 +21,26 @@ class NormStatistics(NamedTuple):
 
 
 def psi_statistics(psi: Array) -> NormStatistics:
-    """The mean and the unbiased variance of ψ (…, m, n) over one mini-batch, in two passes."""
+    """The mean and the unbiased variance of ψ (…, m, n) over a mini-batch, in two passes."""
     mean = jnp.mean(psi, axis=-2, keepdims=True)
     return NormStatistics(mean[..., 0, :], jnp.sum((psi - mean) ** 2, axis=-2) / (psi.shape[-2] - 1))
 
 
 def norm_statistics(params: Params, x: Array) -> tuple[NormStatistics | None, ...]:
-    """Those of every layer with a batch norm, for one mini-batch x (m, n_0)."""
+    """The statistics of every layer with a batch norm, for one mini-batch x (m, n_0)."""
     _, passed = forward_pass(RULES, params, x, (Mask(),) * len(params))
     return tuple(None if layer.norm is None else psi_statistics(t.psi) for layer, (_, t) in zip(params, passed))
 
 
 def kept_weights(params: Params, dropout: Dropout | DropConnect | None) -> Params:
-    """The same layers with W p for W, where that is the convention."""
+    """The same layers with W p instead of W, where the convention calls for it."""
     return tuple(replace(layer, W=W) for layer, W in zip(params, expected_weights(params, dropout)))
 
 
 def fold_layers(
     params: Params, statistics: Sequence[NormStatistics | None] | None, dropout: Dropout | DropConnect | None
 ) -> Params:
-    """W' = γ/√(ν + ε) W and b' = γ/√(ν + ε) (b − μ) + β where there is a batch norm, with W p for W."""
+    """W' = γ/√(ν + ε) W and b' = γ/√(ν + ε) (b − μ) + β for a batch norm, with W p instead of W."""
     if statistics is not None and len(statistics) != len(params):
         raise ValueError(f"statistics: expected one entry per layer, {len(params)}, got {len(statistics)}")
     layers = []

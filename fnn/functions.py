@@ -1,7 +1,7 @@
 """The public functions of a network: each checks its arguments once and calls a compiled, pure pass.
 
-They take the parameters of layers and of a graph alike. What a compiled function would hide from its checks, such as
-a float64 array that it would truncate, is looked at before; everything else while tracing, where it costs nothing.
+They accept layers and graphs. What compilation would hide, such as a float64 array that jit truncates, is checked
+beforehand; everything else is checked at trace time, which is free at run time.
 """
 
 from functools import partial
@@ -18,14 +18,14 @@ from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, Backward, Kind, kind
 from fnn.losses import Loss, SquaredError
 
-WANTED = ("loss", *Backward._fields)  # what ``results`` can be asked for
+WANTED = ("loss", *Backward._fields)  # valid names in ``results``'s ``want``
 
 
 def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES) -> Array:
     """The network's output a^L: (B, n_L), or (n_L,) for a single example.
 
     params: a tuple of ``Dense``, or the parameters of a graph. x: (B, n_0) or (n_0,), in the parameters' dtype. masks:
-    None, or one ``Mask`` per layer; for a graph one ``Mask``. rules: the equations to use. Raises TypeError or
+    None, or one ``Mask`` per layer; for a graph a single ``Mask``. rules: the equations to use. Raises TypeError or
     ValueError that names the argument.
 
     >>> import fnn
@@ -36,7 +36,7 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
 
 
 def trace(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES):
-    """Everything that the forward pass computes: one :class:`LayerTrace` per layer, or a graph's ``Trace``.
+    """Everything the forward pass computes: one :class:`LayerTrace` per layer, or a graph's ``Trace``.
 
     Arguments and errors as for :func:`forward`.
     """
@@ -53,14 +53,14 @@ def backprop(
     masks=None,
     rules: Rules = RULES,
 ) -> AnyParams:
-    """The gradients of C by every parameter, by equations (1) to (4): a pytree like ``params``.
+    """The gradient of C with respect to every parameter, by equations (1) to (4): a pytree like ``params``.
 
     params, x, masks, rules: as for :func:`forward`. y: (B, n_L) or (n_L,) in the parameters' dtype, or integer labels
-    (B,) where the loss takes them. loss: see ``fnn.losses``. reduction: "mean" or "sum" over the examples.
+    (B,) if the loss takes them. loss: see ``fnn.losses``. reduction: "mean" or "sum" over the examples.
 
-    Each δ is computed once, from the output down, all of them with the W from before any update. Compiled once for each
-    combination of shapes, loss, reduction and rules; may be called under a user's own jit, vmap or scan. Raises
-    TypeError or ValueError that names the argument.
+    Each δ is computed once, from the output down, with the weights from before any update. Compiled once for each
+    combination of shapes, loss, reduction and rules; may be called under jit, vmap or scan. Raises TypeError or
+    ValueError that names the argument.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
@@ -89,10 +89,10 @@ def deltas(
 ):
     """δ^ℓ = ∂(Σ_n L_n)/∂ψ^ℓ for every layer: a tuple of (B, n_ℓ), or (n_ℓ,) for a single example.
 
-    For a graph, λ_k = ∂(Σ_n L_n)/∂ψ_k of every neuron, (B, N) or (N,), in the order of ``graph.neurons``; that of an
-    input is ∂L/∂x. The derivative is of the **sum** over the examples, so row n does not shrink as the batch grows.
-    With the layers' inputs (``trace``) everything else follows: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic
-    differentiation computes the same numbers and shows none of them. Arguments and errors as for :func:`backprop`.
+    For a graph, λ_k = ∂(Σ_n L_n)/∂ψ_k of every neuron, (B, N) or (N,), in the order of ``graph.neurons``; for an input
+    neuron it is ∂L/∂x. The derivative is of the **sum** over the examples, so row n does not shrink as the batch grows.
+    With the layers' inputs (``trace``) the gradients follow: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic
+    differentiation computes the same numbers without exposing them. Arguments and errors as for :func:`backprop`.
     """
     return results(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
 
@@ -107,16 +107,19 @@ def input_gradient(
     masks=None,
     rules: Rules = RULES,
 ) -> Array:
-    """∂C/∂x, of x's shape: equation (2a) carried through to the input. Arguments and errors as for :func:`backprop`."""
+    """∂C/∂x, with the shape of x: equation (2a) applied down to the input.
+
+    Arguments and errors as for :func:`backprop`.
+    """
     return results(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]
 
 
 def pullback(
     params: AnyParams, x: AnyArray, g: AnyArray, *, masks=None, rules: Rules = RULES
 ) -> tuple[AnyParams, Array]:
-    """(the gradients by the parameters, ∂C/∂x) from g = ∂C/∂a^L: the hand-written network inside any program.
+    """(parameter gradients, ∂C/∂x) from g = ∂C/∂a^L, for the hand-written network inside any program.
 
-    g: of the shape and dtype of the output, (B, n_L) or (n_L,). Nothing is divided by the number of examples. Other
+    g: with the shape and dtype of the output, (B, n_L) or (n_L,). Nothing is divided by the number of examples. Other
     arguments and errors as for :func:`forward`.
 
     >>> import fnn
@@ -131,10 +134,10 @@ def pullback(
 def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, *, key: Array):
     """Masks for one mini-batch, drawn from ``key``: one :class:`Mask` per layer, or one ``Mask`` for a graph.
 
-    batch: the number of examples, ≥ 1. The same key gives the same masks. In a graph a single number ``keep`` leaves
-    the network's own inputs and the arrows out of them whole, as it does in layers; an array has one entry per neuron
-    (``Dropout``) or per arrow (``DropConnect``). What is dropped of a neuron is what its receivers see, and not the
-    network's output. May be called under jit. Raises TypeError or ValueError that names the argument.
+    batch: the number of examples, ≥ 1. The same key gives the same masks. In a graph, as in layers, a single number
+    ``keep`` does not drop the network's inputs and the arrows out of them; an array has one entry per neuron
+    (``Dropout``) or per arrow (``DropConnect``). Dropping a neuron changes what its receivers see, not the network's
+    output. May be called under jit. Raises TypeError or ValueError that names the argument.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
@@ -149,17 +152,17 @@ def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, 
     return of.sample_masks(key, params, dropout, batch)
 
 
-# -- one check, at the door ------------------------------------------------------------------------------------
+# -- argument checks, once -------------------------------------------------------------------------------------
 
 
 def given(params, x, masks, rules) -> tuple:
-    """(params, x, masks) as the compiled functions take them."""
+    """(params, x, masks) in the form that the compiled functions take."""
     require_rules(rules)
     return kind(params).arguments(params, x, masks, rules)
 
 
 def results(want: tuple[str, ...], params, x, y, loss, reduction, masks, rules) -> tuple:
-    """Those of ``WANTED`` that are named in ``want``."""
+    """The members of ``WANTED`` named in ``want``."""
     params, x, masks = given(params, x, masks, rules)
     require_target(params, y, loss)
     arrays.one_of("reduction", reduction, network.REDUCTIONS)
@@ -167,7 +170,7 @@ def results(want: tuple[str, ...], params, x, y, loss, reduction, masks, rules) 
 
 
 def require_target(params, y, loss) -> None:
-    """Raise unless ``loss`` is one, and y is what it takes, as far as jit would hide it."""
+    """Raise unless ``loss`` is a loss and y suits it, as far as jit would hide that."""
     targets.loss_like(loss)
     if not isinstance(y, jax.Array):
         of = kind(params)
@@ -198,11 +201,11 @@ def _backward(params, x, masks, y, *, loss, reduction, rules, want):
         "gradients": jax.tree.map(lambda leaf: leaf * scale, pulled.gradients),
         "input_gradient": like_examples(pulled.input_gradient * scale, x),
     }
-    return tuple(found[name] for name in want)  # what is not wanted is not computed
+    return tuple(found[name] for name in want)  # XLA drops the rest
 
 
 def value_and_pullback(params, x, masks, y, *, loss, rules) -> tuple[Array, Backward]:
-    """The loss of every example, (B,), and all derivatives of their sum; pure, and checked while tracing."""
+    """The loss of every example, (B,), and all derivatives of their sum; pure, and checked at trace time."""
     of, rules = checked(params, x, masks, rules)
     targets.target_arguments(of.ports(params), y, loss)
     outputs = of.forward(rules, params, jnp.atleast_2d(x), masks)
@@ -223,14 +226,14 @@ def _pullback(params, x, masks, g, *, rules):
 
 
 def checked(params, x, masks, rules) -> tuple[Kind, Rules]:
-    """The functions for these parameters, and rules that say so where a result has not the shape that it must have."""
+    """The functions for these parameters, and rules that raise if a result has the wrong shape."""
     of = kind(params)
     of.check(params, x, masks)
     return of, network.exact(rules)
 
 
 def like_examples(tree, x: AnyArray):
-    """Results (…, B, n) as they are, or (…, n) where x is a single example."""
+    """Results (…, B, n) unchanged, or (…, n) if x is a single example."""
     return tree if x.ndim == 2 else jax.tree.map(lambda leaf: leaf[..., 0, :], tree)
 
 

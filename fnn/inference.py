@@ -1,8 +1,8 @@
-"""The network for inference: dropout's W p and the batch norms' statistics folded into a plain network.
+"""The network for inference: dropout's W p and the batch-norm statistics folded into a plain network.
 
-Dropout and batch norm exist in training only. A network with batch norms computes with its mini-batch's own
-statistics; for single examples, :func:`statistics` measures those of the population and :func:`fold` gives an
-ordinary network, for which ``forward`` needs no mode.
+Dropout and batch norm exist only in training. A network with batch norms uses the statistics of its mini-batch. For
+inference, :func:`statistics` measures those of the population and :func:`fold` gives a plain network, so that
+``forward`` needs no training or inference mode.
 """
 
 from collections.abc import Iterable
@@ -18,14 +18,14 @@ from fnn.kinds import AnyParams, kind
 
 
 def statistics(params: AnyParams, batches: Iterable[AnyArray], *, dropout: Dropout | DropConnect | None = None) -> Any:
-    """Population statistics of ψ for every layer with a batch norm, None for the others; of a graph, (N,), by neuron.
+    """Population statistics of ψ: per layer, None without a batch norm; for a graph (N,), by neuron.
 
     The mean of the mini-batches' means, and m/(m − 1) times the mean of their biased variances (Ioffe and Szegedy 2015,
-    algorithm 2), of the network that is used at test time: with W p for W where there was dropout (the statistics of
-    the raw W are others), and every layer in training mode, all of them in one pass.
+    algorithm 2). They are those of the test-time network, with W p instead of W after dropout (the raw W has different
+    statistics). All layers are measured in one pass, each normalising by its mini-batch.
 
-    params: of layers or of a graph; batches: mini-batches x (m, n_0), m ≥ 2, at least one. Raises TypeError or
-    ValueError that names the argument.
+    params: layers or a graph; batches: at least one mini-batch x (m, n_0), m ≥ 2. Raises TypeError or ValueError that
+    names the argument.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2), batch_norm="full")
@@ -55,11 +55,11 @@ def _norm_statistics(params, x):
 
 
 def fold(params: AnyParams, *, statistics: Any = None, dropout: Dropout | DropConnect | None = None) -> AnyParams:
-    """An ordinary network that computes what ``params`` computes at test time.
+    """A plain network that computes what ``params`` computes at test time.
 
-    params: of layers or of a graph. statistics: of :func:`statistics`, needed where there is a batch norm:
-    W' = γ/√(ν + ε) W and b' = γ/√(ν + ε) (b − μ) + β. dropout: what the network was trained with; W p takes the place
-    of W, or W stays where dropout was inverted: the mean over the masks for one layer, an approximation for several.
+    params: layers or a graph. statistics: from :func:`statistics`, required if there is a batch norm:
+    W' = γ/√(ν + ε) W and b' = γ/√(ν + ε) (b − μ) + β. dropout: the one used in training; W p replaces W, unless dropout
+    was inverted. This is the mean over the masks for one layer, and an approximation for several.
     Raises TypeError or ValueError that names the argument.
     """
     of = kind(params)

@@ -1,10 +1,10 @@
 """Initial weights: each initializer is ``f(key, (n_out, n_in), dtype) -> W``.
 
-``fnn.init`` takes any such function. The weights here have rows for receiving neurons, so the initializers of
-``jax.nn.initializers`` see n_in and n_out exchanged unless they are told: write
-``jax.nn.initializers.he_normal(in_axis=1, out_axis=0)``. (Glorot's are symmetric and need nothing.)
+``fnn.init`` takes any function of this form. Here W has one row per receiving neuron, so the initializers in
+``jax.nn.initializers`` swap n_in and n_out by default: write ``jax.nn.initializers.he_normal(in_axis=1, out_axis=0)``.
+(Glorot's are symmetric and need no change.)
 
-Pass functions that live in a module: a fresh lambda compiles ``init`` anew at every call.
+Pass module-level functions: a fresh lambda recompiles ``init`` at every call.
 """
 
 import math
@@ -45,7 +45,7 @@ def lecun_normal(key: Array, shape: tuple[int, int], dtype) -> Array:
 
 
 def standard_normal(key: Array, shape: tuple[int, ...], dtype) -> Array:
-    """N(0, 1); ``fnn.init`` draws the biases from it too, as Nielsen's network.py does."""
+    """N(0, 1); ``fnn.init`` draws the biases from it too, as in Nielsen's network.py."""
     return jax.random.normal(key, shape, dtype)
 
 
@@ -62,11 +62,11 @@ def init(
 ) -> Params:
     """The parameters of a network with ``sizes = (n_0, n_1, …, n_L)``: one :class:`Dense` per layer.
 
-    key: ``jax.random.key(seed)``. activation: of every hidden layer, or a sequence with one per hidden layer; for one
-    per neuron see ``fnn.PerNeuron``. output: of the last layer. initializer: f(key, (n_out, n_in), dtype) → W; biases
-    start at zero, and at N(0, 1) with ``standard_normal``. batch_norm: "full" or "fixed" puts a :class:`BatchNorm` with
-    γ = 1, β = 0 in every hidden layer, whose bias has no effect there and stays zero. stack: every run of equal hidden
-    layers as one :class:`Stack`, with the same values. dtype: floating.
+    key: ``jax.random.key(seed)``. activation: for every hidden layer, or a sequence with one per hidden layer; for one
+    per neuron see ``fnn.PerNeuron``. output: the last layer's activation. initializer: f(key, (n_out, n_in), dtype) →
+    W; biases start at zero, or at N(0, 1) with ``standard_normal``. batch_norm: "full" or "fixed" puts a
+    :class:`BatchNorm` with γ = 1, β = 0 in every hidden layer; the layer's bias then has no effect and stays zero.
+    stack: True makes every run of equal hidden layers one :class:`Stack`, with the same values. dtype: floating.
 
     Raises TypeError or ValueError that names the argument.
 

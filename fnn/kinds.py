@@ -1,7 +1,7 @@
-"""The two kinds of network, layers and graphs: the only place where they are told apart.
+"""The two kinds of network, layers and graphs: the only module that distinguishes them.
 
-Both give the same pure functions. x is (B, n_0) and what comes out has examples in rows; masks are as
-``Kind.arguments`` returned them.
+Both provide the same pure functions. x is (B, n_0), results have examples in rows, and masks are in the form that
+``Kind.arguments`` returns.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ AnyParams = TypeVar("AnyParams", bound=layers.Params | graph.GraphParams)
 
 
 class Outputs(NamedTuple):
-    """What the forward pass of either kind gives: σ, z and a of the output, (B, n_L), and all that comes before."""
+    """The forward pass's results for either kind: σ, z and a of the output, (B, n_L), and everything before."""
 
     activation: Any
     z: Any
@@ -25,7 +25,7 @@ class Outputs(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What the backward pass of either kind gives, of the sum over the examples."""
+    """The backward pass's results for either kind, for the sum over the examples."""
 
     deltas: Any  # ∂/∂ψ
     deltas_z: Any  # ∂/∂z
@@ -36,18 +36,18 @@ class Backward(NamedTuple):
 class Kind(NamedTuple):
     """The functions for one kind of network."""
 
-    require: Callable  # (params): raises unless they are a network of this kind
+    require: Callable  # (params): raises unless they form a network of this kind
     arguments: (
-        Callable  # (params, x, masks, rules): what compiled functions take, in one form; raises what jit would hide
+        Callable  # (params, x, masks, rules): in the form for compiled functions; raises errors that jit would hide
     )
-    check: Callable  # (params, x, masks): raises unless they fit together; called while tracing
+    check: Callable  # (params, x, masks): raises unless they fit together; called at trace time
     ports: Callable  # (params): dtype, number of inputs and outputs
     forward: Callable  # (rules, params, x, masks) -> Outputs
     trace: Callable  # (rules, params, x, masks)
     backward: Callable  # (rules, params, masks, passed, delta_z) -> Backward
     probabilities: Callable  # (dropout, params)
     sample_masks: Callable  # (key, params, dropout, batch)
-    kept_weights: Callable  # (params, dropout): W p for W
+    kept_weights: Callable  # (params, dropout): W p instead of W
     norm_statistics: Callable  # (params, x) of one mini-batch
     fold: Callable  # (params, statistics, dropout)
     has_norm: Callable  # (params)

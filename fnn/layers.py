@@ -1,4 +1,4 @@
-"""The parameters of a network of layers: ``Dense``, equal layers as a ``Stack``, and how one step runs over both."""
+"""The parameters of a network of layers: ``Dense``, and ``Stack`` for equal layers, with a common iteration."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ from fnn.markup import traced
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False, repr=False)
 class Dense:
-    """One layer, a = σ(W a_in + b): a pytree with leaves W, b and, where there is a batch norm, its γ and β.
+    """One layer, a = σ(W a_in + b): a pytree with leaves W, b and, with a batch norm, its γ and β.
 
     W: (n_out, n_in), one row per receiving neuron; b: (n_out,); one floating dtype for the whole network.
     activation: see ``fnn.activations``. norm: None, or a :class:`BatchNorm` between the affine map and the activation.
-    Nothing is checked here, because transformations build layers of other things than arrays; ``forward`` checks.
+    Nothing is checked here, because JAX transformations build layers whose leaves are not arrays; ``forward`` checks.
     """
 
     stacked: ClassVar[bool] = False
@@ -43,16 +43,16 @@ class Dense:
 class Stack(Dense):
     """A run of D ≥ 1 hidden layers of equal width and activation as one entry of ``params``, computed by ``lax.scan``.
 
-    The fields are those of :class:`Dense`, every leaf with a leading axis of layers: W (D, n, n), b (D, n), γ and β
-    (D, n). So are its masks, and its entry in what ``trace``, ``deltas`` and ``backprop`` return. Neither the first nor
-    the last entry of ``params`` may be a stack. ``fnn.stack`` makes stacks of layers, and says when they pay.
+    The fields are those of :class:`Dense`, with a leading axis of layers on every leaf: W (D, n, n), b (D, n), γ and β
+    (D, n). The same holds for its masks and its entry in the results of ``trace``, ``deltas`` and ``backprop``. The
+    first and the last entry of ``params`` may not be stacks. ``fnn.stack`` makes stacks and says when they pay off.
     """
 
     stacked: ClassVar[bool] = True
 
 
 class LayerTrace(NamedTuple):
-    """What one layer computed: a_in as the affine map received it (B, n_in); psi, z and a (B, n_out).
+    """The values computed by one layer: a_in, the input of the affine map, (B, n_in); psi, z and a (B, n_out).
 
     For a :class:`Stack` each has a leading axis of layers.
     """
@@ -70,14 +70,14 @@ Params = tuple[Dense, ...]
 
 
 def each(step: Callable, carry, layer: Dense, *rest, reverse: bool = False):
-    """step(carry, layer, *rest) -> (carry, result) at one layer; for a :class:`Stack` a scan over its layers."""
+    """step(carry, layer, *rest) -> (carry, result) for one layer; for a :class:`Stack`, a scan over its layers."""
     if isinstance(layer, Stack):
         return lax.scan(lambda carry, at: step(carry, *at), carry, (layer, *rest), reverse=reverse)
     return step(carry, layer, *rest)
 
 
 def one_by_one(layer: Dense, entry) -> list:
-    """What belongs to the layers of a :class:`Stack`, one by one; for another layer, its only entry."""
+    """The entries for the layers of a :class:`Stack`, one by one; for any other layer, its single entry."""
     if not isinstance(layer, Stack):
         return [entry]
     entries = (jax.tree.map(lambda leaf, i=i: leaf[i], entry) for i in range(len(layer.W)))
@@ -85,7 +85,7 @@ def one_by_one(layer: Dense, entry) -> list:
 
 
 def equal_neighbours(shapes: Sequence[Hashable]) -> list[list[int]]:
-    """The positions of equal neighbours, grouped; the first, the last, and every None stand alone.
+    """The positions of equal neighbours, grouped; the first, the last, and every None are groups of one.
 
     >>> equal_neighbours(["a", "b", "b", None, None, "b", "b"])
     [[0], [1, 2], [3], [4], [5], [6]]

@@ -1,19 +1,19 @@
 """Losses: the loss of one example, its gradient ∂L/∂a by hand, and the output δ = ∂L/∂z.
 
-A loss is a frozen dataclass, compared and hashed by its value. The loss of one example is **summed over its
-outputs**; the mean or the sum over examples is taken elsewhere. With B examples and n outputs:
+A loss is a frozen dataclass, compared and hashed by value. The loss of one example is **summed over its outputs**; the
+mean or sum over examples is taken elsewhere. With B examples and n outputs:
 
     value(a, y) -> (B,)                      one number per example
     gradient(a, y) -> ∂L/∂a (B, n)           by hand
     delta(activation, z, a, y) -> (B, n)     equation (1), δ = ∂L/∂a ⊙ σ'(z); fused where that is more accurate
-    hessian(a, y, da) -> ∂²L/∂a² da (B, n)   by hand; with it, and with sample, for ``fnn.curvature`` alone
-    sample(key, a) -> y                      drawn from the distribution that has the loss for −log p, if there is one
+    hessian(a, y, da) -> ∂²L/∂a² da (B, n)   by hand; used, like sample, only by ``fnn.curvature``
+    sample(key, a) -> y                      drawn from the distribution whose −log p is the loss, if there is one
 
-``a`` is the network's output (B, n). ``y`` has the shape and dtype of ``a``; where ``takes_labels`` is true it
-may also be integer class labels (B,), which stand for one-hot rows. Integers outside 0 … n−1 would stand for a
-row of zeros: ``fnn.data.Dataset``, ``fit`` and ``verify`` refuse them, compiled code cannot.
+``a`` is the network's output (B, n). ``y`` has the shape and dtype of ``a``. If ``takes_labels`` is true, y may also be
+integer class labels (B,), which are converted to one-hot rows. Integers outside 0 … n−1 would become rows of zeros:
+``fnn.data.Dataset``, ``fit`` and ``verify`` refuse them; compiled code cannot.
 
-Values and gradients are finite for outputs up to ±1e4 in float32; those of ``Poisson``, an exponential, up to 88.
+In float32, values and gradients are finite for outputs up to ±1e4; those of ``Poisson``, an exponential, up to 88.
 """
 
 import math
@@ -32,7 +32,7 @@ __all__ = ["CrossEntropy", "Huber", "Loss", "Poisson", "SigmoidCrossEntropy", "S
 
 @dataclass(frozen=True)
 class Loss:
-    """Base of every loss; one of your own defines ``value`` and ``gradient``.
+    """Base class of losses; a custom one defines ``value`` and ``gradient``.
 
     >>> @dataclass(frozen=True)
     ... class LogCosh(Loss):
@@ -44,7 +44,7 @@ class Loss:
     """
 
     takes_labels: ClassVar[bool] = False
-    overflows: ClassVar[bool] = False  # at outputs in the thousands: ``verify`` spares such a loss its huge logits
+    overflows: ClassVar[bool] = False  # for outputs in the thousands; ``verify`` then skips its huge logits
 
     def value(self, a: Array, y: Array) -> Array:
         """The loss of each example, (B,)."""
@@ -55,7 +55,7 @@ class Loss:
         raise NotImplementedError(f"{type(self).__name__} must define gradient(self, a, y) -> (B, n)")
 
     def delta(self, activation: Activation, z: Array, a: Array, y: Array) -> Array:
-        """δ^L = ∂L/∂a ⊙ σ'(z^L), equation (1): B6, S3."""
+        """δ^L = ∂L/∂a ⊙ σ'(z^L), equation (1)."""
         return activation.pullback(self.gradient(a, y), z, a)
 
     def hessian(self, a: Array, y: Array, da: Array) -> Array:
@@ -68,19 +68,19 @@ class Loss:
         return self.gauss_newton(activation, z, a, y, da) + bent
 
     def gauss_newton(self, activation: Activation, z: Array, a: Array, y: Array, da: Array) -> Array:
-        """The part of ``delta_tangent`` that is of the loss, (∂²L/∂a² da) ⊙ σ'(z); all of it where δ is fused."""
+        """The part of ``delta_tangent`` due to the loss, (∂²L/∂a² da) ⊙ σ'(z); all of it if δ is fused."""
         return activation.pullback(self.hessian(a, y, da), z, a)
 
     def sample(self, key: Array, a: Array) -> Array:
         """Targets drawn from p(y | a) with −log p(y | a) = L(a, y) + const: as (B, n), or labels (B,)."""
-        raise TypeError(f"{self} is −log p of no distribution that can be drawn from; give y in place of key")
+        raise TypeError(f"{self} is −log p of no distribution that can be sampled; give y instead of key")
 
 
 @dataclass(frozen=True)
 class SquaredError(Loss):
     """L = scale · ‖a − y‖², ∂L/∂a = 2 · scale · (a − y).
 
-    ``scale=0.5`` is ½‖a − y‖² (equations B5, L5), ``scale=1`` is ‖y − a‖² (equations H7, N4, and L8 for one output).
+    ``scale=0.5`` gives ½‖a − y‖², ``scale=1`` gives ‖y − a‖².
 
     Raises:
         ValueError: scale is not a finite number above 0.
@@ -108,7 +108,7 @@ class SquaredError(Loss):
 class Huber(Loss):
     """L = Σ ½r² where |r| ≤ δ, else δ(|r| − ½δ), with r = a − y; ∂L/∂a = r clipped to ±δ.
 
-    ``Huber(delta=1.0)``; the value is kept as ``threshold``, for ``delta`` is the output δ here as in every loss.
+    ``Huber(delta=1.0)`` stores its argument as ``threshold``, because ``delta`` is the output δ of every loss.
 
     Raises:
         ValueError: delta is not a finite number above 0.
@@ -139,7 +139,7 @@ class Huber(Loss):
 class SoftmaxCrossEntropy(Loss):
     """L = −Σ_k y_k log p_k with p = softmax(a): a holds logits; ∂L/∂a = p Σ_k y_k − y.
 
-    y: labels (B,), one-hot rows, or soft targets. Meant for an ``Identity`` output, where it is δ^L itself.
+    y: labels (B,), one-hot rows, or soft targets. Meant for an ``Identity`` output, where the gradient is δ^L itself.
     """
 
     takes_labels: ClassVar[bool] = True
@@ -163,8 +163,8 @@ class SoftmaxCrossEntropy(Loss):
 class SigmoidCrossEntropy(Loss):
     """L = −Σ_k [y_k log p_k + (1 − y_k) log(1 − p_k)], p = 1/(1 + e^(−a)): a holds logits; ∂L/∂a = p − y.
 
-    y: rows with entries in [0, 1], or labels (B,). Meant for an ``Identity`` output; for several yes-or-no
-    questions at once, or one.
+    y: rows with entries in [0, 1], or labels (B,). Meant for an ``Identity`` output; for one or more binary labels per
+    example.
     """
 
     takes_labels: ClassVar[bool] = True
@@ -187,8 +187,8 @@ class SigmoidCrossEntropy(Loss):
 class Poisson(Loss):
     """L = Σ_k e^(a_k) − y_k a_k: a holds the logarithm of the expected count (log link); ∂L/∂a = e^a − y.
 
-    y: counts ≥ 0, of the shape and dtype of a. Meant for an ``Identity`` output. It is −log P(y) without log y!, which
-    does not depend on a. Value and gradient are infinite from a = 89 on in float32, from 710 on in float64.
+    y: counts ≥ 0, with the shape and dtype of a. Meant for an ``Identity`` output. It is −log P(y) without log y!,
+    which does not depend on a. Value and gradient are infinite from a = 89 in float32, from 710 in float64.
 
     >>> Poisson().gradient(jnp.zeros((1, 2)), jnp.array([[0.0, 3.0]])).tolist()
     [[1.0, -2.0]]
@@ -213,15 +213,14 @@ class Poisson(Loss):
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """L = −Σ_k [y_k log a_k + (1 − y_k) log(1 − a_k)]: a holds probabilities (equation L6, corrected).
+    """L = −Σ_k [y_k log a_k + (1 − y_k) log(1 − a_k)]: a holds probabilities.
 
-    L6 is printed without the minus sign and with y and a in each other's place, which is −∞ on a 0/1 label.
-    ``categorical=True`` leaves the second term out: −Σ_k y_k log a_k, for a ``Softmax`` output.
+    ``categorical=True`` omits the second term: −Σ_k y_k log a_k, for a ``Softmax`` output.
 
-    The output δ is fused: β (a − y) behind ``Sigmoid(beta)``, and a Σ_k y_k − y behind ``Softmax`` with
-    ``categorical=True``. It is exact even where a rounds to 0 or 1; there the unfused product, and
-    ``jax.grad``, give 0. Logarithms are taken of at least the smallest normal number, so the value stays
-    finite where a is 0 or 1. Prefer a loss on logits.
+    The output δ is fused: β (a − y) after ``Sigmoid(beta)``, and a Σ_k y_k − y after ``Softmax`` with
+    ``categorical=True``. It is exact even where a rounds to 0 or 1; the unfused product and ``jax.grad`` give 0 there.
+    Arguments of logarithms are clamped to the smallest normal number, so the value stays finite where a is 0 or 1.
+    Prefer a loss on logits.
     """
 
     categorical: bool = False
@@ -274,14 +273,14 @@ class CrossEntropy(Loss):
         return jax.random.bernoulli(key, a).astype(a.dtype)
 
     def _matches(self, activation) -> bool:
-        """Whether δ = ∂L/∂a ⊙ σ'(z) is known in one piece."""
+        """Whether δ = ∂L/∂a ⊙ σ'(z) has a fused form."""
         return isinstance(activation, Softmax if self.categorical else Sigmoid)
 
 
 def as_targets(y: Array, a: Array) -> Array:
-    """y itself, or one-hot rows in a's dtype where y holds integer labels (B,)."""
+    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,)."""
     if jnp.issubdtype(y.dtype, jnp.integer):
-        y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # a byte cannot count 300 classes
+        y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # one byte cannot hold 300 classes
         return (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)
     return y
 

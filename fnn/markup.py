@@ -1,4 +1,4 @@
-"""How arrays and formulas are written: plain text, LaTeX, HTML."""
+"""Arrays and formulas as plain text, LaTeX and HTML."""
 
 import html
 import re
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 8  # rows and columns of the largest array whose numbers are written out
+SMALL = 8  # the most rows or columns of an array whose numbers are written out
 PLAIN = {
     r"\delta": "δ", r"\sigma": "σ", r"\odot": "⊙", r"\partial ": "∂", r"\mathsf{T}": "T", r" \, ": " ", r",\,": ",",
 }  # fmt: skip
@@ -19,7 +19,7 @@ RAISED = str.maketrans("0123456789T", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ")
 
 
 def spread(value: np.ndarray) -> tuple[str, str, str, str]:
-    """Mean, standard deviation, least and largest of an array's numbers, to four digits."""
+    """Mean, standard deviation, minimum and maximum of an array, to four digits."""
     return tuple(f"{of(value):.4g}" for of in (np.mean, np.std, np.min, np.max))  # type: ignore[return-value]
 
 
@@ -40,7 +40,7 @@ def numbers(value: np.ndarray) -> str:
 
 
 def matrix(value: np.ndarray) -> str:
-    """In LaTeX; a vector as a column, a scalar as it is."""
+    """An array in LaTeX: a vector as a column, a scalar as a number."""
     if value.ndim == 0:
         return four_digits(value)
     rows = (" & ".join(map(four_digits, row)) for row in (value if value.ndim == 2 else value[:, None]))
@@ -48,7 +48,7 @@ def matrix(value: np.ndarray) -> str:
 
 
 def grid(value: np.ndarray) -> str:
-    """In HTML: a vector as a row, for a column would be high."""
+    """An array in HTML: a vector as a row, because a column would be tall."""
     if value.ndim == 0:
         return four_digits(value)
     rows = ("".join(f'<td style="{NUMBER}">{four_digits(entry)}</td>' for entry in row) for row in np.atleast_2d(value))
@@ -57,7 +57,7 @@ def grid(value: np.ndarray) -> str:
 
 
 def traced(layer: Any) -> str:
-    """What a layer computed, a ``LayerTrace``: the numbers of small arrays, of others mean ± deviation and range."""
+    """A ``LayerTrace`` in HTML: the numbers of small arrays, the mean ± deviation and range of larger ones."""
     rows = []
     for name, value in zip(layer._fields, map(np.asarray, layer)):
         written = grid(value) if is_small(value) and value.ndim <= 2 else "{} ± {}, {} to {}".format(*spread(value))
@@ -67,12 +67,12 @@ def traced(layer: Any) -> str:
 
 
 def plain(latex: str) -> str:
-    """LaTeX as used here in plain text, with raised digits."""
+    """The LaTeX used here as plain text, with superscript digits."""
     return EXPONENT.sub(lambda raised: (raised[1] or raised[2]).translate(RAISED), _in_characters(latex))
 
 
 def marked_up(latex: str) -> str:
-    """The same in HTML."""
+    """The LaTeX used here as HTML."""
     return EXPONENT.sub(lambda raised: f"<sup>{raised[1] or raised[2]}</sup>", html.escape(_in_characters(latex)))
 
 

@@ -1,9 +1,9 @@
-"""Several devices and several processes: the mesh, the start of a process, and what every process must agree on.
+"""Multiple devices and processes: the mesh, process initialisation, and checks that processes agree.
 
-Data parallel: every device holds all parameters and computes the gradients of its rows of a mini-batch, and one sum
-over the devices makes them those of the whole. ``fit(..., mesh=data_mesh())`` does that. Processes are JAX's own
-(``jax.distributed``): each runs the same program, and the mesh spans the devices of all of them. Their number is fixed
-while they run: where one fails all end, and are started again, as many as there are then, from the last checkpoint.
+Data parallelism: every device holds all parameters and computes the gradients for its rows of a mini-batch, and one sum
+over the devices gives those of the whole. ``fit(..., mesh=data_mesh())`` does that. Processes are those of
+``jax.distributed``: each runs the same program, and the mesh spans the devices of all of them. Their number is fixed
+during a run. If one fails, all end; restart them, in any number, from the last checkpoint.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from fnn.checks.numbers import whole
 __all__ = ["data_mesh", "initialize", "leave"]
 
 TIMEOUT_FLAG = "--xla_cpu_collective_timeout_seconds"
-SAMPLE = 4096  # rows of a data set that are compared between processes
+SAMPLE = 4096  # rows of a data set compared between processes
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with one axis, "data": for ``fit(..., mesh=...)``, which spreads every mini-batch's rows over it.
+    """A mesh with one axis, "data", for ``fit(..., mesh=...)``, which shards every mini-batch's rows over it.
 
-    devices: at least one, none twice; all of them if None, those of other processes included. Raises TypeError or
+    devices: at least one, without repeats; None means all, including those of other processes. Raises TypeError or
     ValueError that names the argument.
 
     >>> data_mesh(jax.devices()[:1]).shape["data"]
@@ -51,21 +51,22 @@ def initialize(
     collective_timeout: int = 15,
     start_timeout: int = 300,
 ) -> None:
-    """Make this process one of several that train together: ``jax.distributed.initialize``, set to fail fast.
+    """Join several processes that train together: ``jax.distributed.initialize``, configured to fail fast.
 
-    To be called once, in every process, before JAX computes anything or is asked for its devices. Without arguments
-    JAX finds them itself under Slurm, Kubernetes (with ``pip install 'jax[k8s]'``) and Open MPI.
+    Call it once in every process, before JAX computes anything or lists its devices. Without arguments, JAX finds them
+    itself under Slurm, Kubernetes (with ``pip install 'jax[k8s]'``) and Open MPI.
 
     coordinator_address: "host:port" of process 0; num_processes ≥ 1; process_id: 0 … num_processes − 1.
-    bind_address: "host:port" on which process 0 listens; coordinator_address if that is given. Where JAX found the
-    address, it listens on all interfaces: whoever reaches the port can take part, for there is no authentication.
-    heartbeat_timeout: whole seconds until a process that is dead or stopped ends the others; collective_timeout: until
-    a process on CPU gives up on others that live and do not arrive at a sum: more than an epoch's evaluation takes on
-    one of them and not on the others; start_timeout: until one that others have not joined gives up.
+    bind_address: "host:port" on which process 0 listens, by default coordinator_address. If JAX found the address,
+    process 0 listens on all interfaces, without authentication: anyone who can reach the port can join.
+    All timeouts are in whole seconds. heartbeat_timeout: until a dead or stopped process ends the others.
+    collective_timeout: until a process on CPU gives up on live processes that do not arrive at a sum; it must exceed
+    the time of an epoch's evaluation that only some of them do. start_timeout: until a process gives up waiting for
+    others to join.
 
-    From then on an uncaught exception leaves at once, with its traceback and status 1: at a usual exit a process waits
-    for the others, which wait for it. Raises TypeError or ValueError that names the argument, and RuntimeError where
-    JAX has computed already or a process is initialised twice.
+    Afterwards an uncaught exception exits at once, with its traceback and status 1, because at a normal exit processes
+    wait for one another. Raises TypeError or ValueError that names the argument, and RuntimeError if JAX has already
+    been used or the process is already initialised.
 
     Source: https://docs.jax.dev/en/latest/multi_process.html
 
@@ -83,7 +84,7 @@ def initialize(
     start_timeout = whole("start_timeout", start_timeout)
 
     flags = os.environ.get("XLA_FLAGS", "")
-    if TIMEOUT_FLAG not in flags:  # without it, a process on CPU waits for one that is stuck as long as that lives
+    if TIMEOUT_FLAG not in flags:  # without it, a process on CPU waits for a stuck one as long as that lives
         os.environ["XLA_FLAGS"] = f"{flags} {TIMEOUT_FLAG}={collective_timeout}".strip()
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -96,8 +97,8 @@ def initialize(
         os.environ["XLA_FLAGS"] = flags
         if "before" in str(error) and "JAX" in str(error):
             raise RuntimeError(
-                "initialize: JAX has computed or been asked for its devices already; "
-                "call fnn.parallel.initialize() before anything else of JAX"
+                "initialize: JAX has already computed something or listed its devices; "
+                "call fnn.parallel.initialize() before any other use of JAX"
             ) from error
         raise
     except ValueError as error:
@@ -112,7 +113,7 @@ def initialize(
 
 
 def leave(status: int) -> None:
-    """End this process at once with ``status``, without waiting for the others as a usual exit does."""
+    """End this process at once with ``status``, without waiting for the other processes as a normal exit does."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -143,7 +144,7 @@ def _require_address(name: str, address) -> None:
 
 
 def require_mesh(mesh, batch_size: int) -> None:
-    """Raise TypeError or ValueError unless ``mesh`` has one axis, a part of every process, and divides a mini-batch."""
+    """Raise TypeError or ValueError unless ``mesh`` has one axis, spans all processes, and divides a mini-batch."""
     if not isinstance(mesh, Mesh) or len(mesh.axis_names) != 1:
         raise TypeError(f"mesh: expected a mesh with one axis, got {mesh!r}; write fnn.parallel.data_mesh()")
     if batch_size % mesh.size:
@@ -159,7 +160,7 @@ def require_mesh(mesh, batch_size: int) -> None:
 
 
 def place(tree, mesh: Mesh, *axes: str | None):
-    """The arrays of a pytree on the mesh's devices: whole on each, or spread over the axes named; new ones if need be.
+    """The arrays of a pytree on the mesh's devices: replicated, or sharded over the given axes; copied if necessary.
 
     Every process must have the same arrays, of which each device gets its part.
     """
@@ -177,14 +178,14 @@ def place(tree, mesh: Mesh, *axes: str | None):
 
 
 def here(tree):
-    """The arrays of a pytree that are whole on every device, as arrays on this process's first one, not copied."""
+    """The replicated arrays of a pytree as arrays on this process's first device, without copying."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def require_equal(**arguments: Any) -> None:
     """Raise ValueError, naming the argument and the processes, unless every process has the same arrays and numbers.
 
-    Of arrays with more than 4,096 rows as many are compared. Every process must call it; one alone compares nothing.
+    For larger arrays, 4,096 rows are compared. Every process must call it; with one process there is nothing to do.
     """
     if jax.process_count() == 1:
         return
@@ -196,7 +197,7 @@ def require_equal(**arguments: Any) -> None:
         others = np.flatnonzero((digests != digests[0]).any(axis=1))
         if len(others):
             raise ValueError(
-                f"{name}: expected the same in every process, got another than that of process 0 in "
+                f"{name}: expected the same in every process, got a value different from that of process 0 in "
                 f"{', '.join(map(str, others))}; every process must give fit the same arguments"
             )
 

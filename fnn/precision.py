@@ -1,12 +1,12 @@
 """``BFLOAT16``: the equations with bfloat16 factors in their matrix products, and float32 sums.
 
-Of the three products of a layer, ψ = a Wᵀ + b, (2a) δ W and (3) δᵀ a, both factors are rounded to bfloat16 (8 bits
-of significand: a relative error of at most u = 2⁻⁸) and their terms are added in float32. All else stays float32:
-parameters, activations, δ's, gradients, updates. So a product is off by at most (2u + u²) times the product of the
-factors' absolute values, elementwise; that of (3), for instance, by 0.8 % of |δ|ᵀ|a|.
+In a layer's three products, ψ = a Wᵀ + b, (2a) δ W and (3) δᵀ a, both factors are rounded to bfloat16 (8 bits of
+significand: a relative error of at most u = 2⁻⁸) and their terms are summed in float32. Everything else stays float32:
+parameters, activations, δ's, gradients, updates. So the error of a product is at most (2u + u²) times the product of
+the factors' absolute values, elementwise; for (3), 0.8 % of |δ|ᵀ|a|.
 
-The products are asked for as bfloat16 operands with a float32 result, which a GPU or a TPU has instructions for. A CPU
-computes the same numbers, no faster for it.
+The products have bfloat16 operands and a float32 result, for which GPUs and TPUs have instructions. A CPU computes the
+same numbers, but no faster.
 """
 
 import jax.numpy as jnp
@@ -32,7 +32,12 @@ def weight_gradient(delta: Array, a_in: Array, mask: Array | None = None) -> Arr
 
 
 def _product(left: Array, right: Array, summed: tuple[int, int]) -> Array:
-    """The sum over one axis of each, of factors in bfloat16, in float32."""
+    """The contraction over one axis of each factor, with bfloat16 factors and a float32 sum."""
+    if left.dtype != jnp.float32:
+        raise TypeError(
+            "rules: fnn.BFLOAT16 rounds the factors of products to 8 bits and keeps all else in float32; expected "
+            f"float32 parameters, got {left.dtype}; write rules=fnn.RULES, or fnn.init(..., dtype='float32')"
+        )
     factors = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
     return lax.dot_general(*factors, (((summed[0],), (summed[1],)), ((), ())), preferred_element_type=jnp.float32)
 

@@ -1,9 +1,8 @@
-"""Linear regression, min_v ‖Av − y‖²: the stable way, and the printed formula beside it (equation H4).
+"""Linear regression, min_v ‖Av − y‖²: a stable method, and the textbook formula for comparison.
 
-``least_squares`` factorises A itself, so that where A can fit y its relative error grows like ε κ(A), with ε the
-dtype's and κ = σ_max/σ_min. ``normal_equations`` inverts AᵀA, whose condition is κ(A)²: it loses twice as many
-digits, all of them by κ = 1/√ε (3,000 in float32, 7e7 in float64), and has no answer where the columns of A
-depend on each other.
+``least_squares`` factorises A itself: if A can fit y, its relative error grows like ε κ(A), with κ = σ_max/σ_min and
+the dtype's ε. ``normal_equations`` inverts AᵀA, whose condition number is κ(A)². It loses twice as many digits, all of
+them from κ = 1/√ε (3,000 in float32, 7e7 in float64), and fails if the columns of A are linearly dependent.
 """
 
 import jax
@@ -15,15 +14,14 @@ from fnn.checks.numbers import number
 
 
 def least_squares(A: Array, y: Array, rcond: float | None = None) -> Array:
-    """The v that minimises ‖Av − y‖², and among several such v the shortest: v = A⁺y = V Σ⁺ Uᵀ y (H4 corrected).
+    """The shortest v that minimises ‖Av − y‖²: v = A⁺y = V Σ⁺ Uᵀ y.
 
-    What a network without activation functions is fitted to in the end (L13).
+    A network without activation functions converges to this solution.
 
-    A = U Σ Vᵀ is the singular value decomposition; Σ⁺ has 1/σ_i where σ_i > rcond · σ_1, and 0 below, where a
-    direction is taken for one that A does not see. A: (m, n), float32 or float64, m, n ≥ 1, of any rank, also wide;
-    y: (m,) or (m, k), of A's dtype, each column a problem of its own. rcond: ≥ 0, by default max(m, n) · ε, as
-    NumPy's. Returns (n,) or (n, k). May be called under jit and vmap. Raises TypeError or ValueError that names the
-    argument. Source: Golub and Van Loan 2013, section 5.5.
+    A = U Σ Vᵀ is the singular value decomposition. Σ⁺ has 1/σ_i where σ_i > rcond · σ_1, and 0 otherwise. A: (m, n),
+    float32 or float64, m, n ≥ 1, of any rank, possibly wide; y: (m,) or (m, k), of A's dtype, each column a separate
+    problem. rcond: ≥ 0, by default max(m, n) · ε, as in NumPy. Returns (n,) or (n, k). May be called under jit and
+    vmap. Raises TypeError or ValueError that names the argument. Source: Golub and Van Loan 2013, section 5.5.
 
     >>> A = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])  # a line through three points
     >>> least_squares(A, jnp.array([1.0, 3.0, 5.0])).round(3).tolist()
@@ -40,9 +38,9 @@ def least_squares(A: Array, y: Array, rcond: float | None = None) -> Array:
 
 
 def normal_equations(A: Array, y: Array) -> Array:
-    """v = (AᵀA)⁻¹ Aᵀ y, literally as printed, with an inverse (equation H4): for teaching; use :func:`least_squares`.
+    """v = (AᵀA)⁻¹ Aᵀ y, with an explicit inverse, for teaching only; use :func:`least_squares`.
 
-    A: (m, n), float32 or float64, of full column rank, or else the result is not finite or is arbitrary; y: (m,) or
+    A: (m, n), float32 or float64, of full column rank (otherwise the result is arbitrary or not finite); y: (m,) or
     (m, k), of A's dtype. Returns (n,) or (n, k). Raises TypeError or ValueError that names the argument.
 
     >>> A = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
@@ -81,5 +79,5 @@ def _check(A, y) -> None:
     if y.ndim not in (1, 2) or len(y) != len(A):
         m = len(A)
         raise ValueError(
-            f"y: expected shape ({m},) or ({m}, k), a row for each of A, got {y.shape}; write y.reshape({m})"
+            f"y: expected shape ({m},) or ({m}, k), one row per row of A, got {y.shape}; write y.reshape({m})"
         )

@@ -1,4 +1,4 @@
-"""Runs of like layers as one entry of ``params``, and back."""
+"""Runs of equal layers as one entry of ``params``, and back."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from fnn.layers import Params, one_by_one, stack_layers
 
 
 def stack(params: Params) -> Params:
-    """The same network with every run of two or more like hidden layers as one :class:`Stack`.
+    """The same network with every run of two or more equal hidden layers as one :class:`Stack`.
 
-    Like are neighbours with equal square weights, dtype, activation and batch norm; the first and the last layer stay
-    as they are. Stacks that are there already are joined with what stands beside them. The leaves are copied.
+    Neighbouring layers are equal if they have square weights of the same size, dtype, activation and batch norm. The
+    first and the last layer are never stacked. Existing stacks are merged with equal neighbours. The leaves are copied.
 
-    When to: a stack compiles in the same time at any depth, where layers one by one take longer with each, and its
-    backward pass keeps one array (B, n) for each layer. On 2 CPU cores with batch 64 it takes 0.6 to 0.9 of the time
-    of layers one by one at width 32, as long at 128, and 1.2 to 1.5 times as long at 512
-    (``python -m experiments.benchmarks.stack``): stack what is narrow, or deeper than some tens of layers.
+    Stack narrow networks, or those deeper than some tens of layers: the compile time of a stack does not depend on its
+    depth, and its backward pass keeps one array (B, n) per layer. On 2 CPU cores with batch 64 it takes 0.6 to 0.9
+    times as long as separate layers at width 32, as long at 128, and 1.2 to 1.5 times as long at 512
+    (``python -m experiments.benchmarks.stack``).
 
-    >>> import fnn
+    >>> import jax, jax.numpy as jnp, fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 4, 4, 2), activation=fnn.Tanh())
     >>> stack(params)[1]
     Stack(W=(2, 4, 4), b=(2, 4), Tanh(), float32)
@@ -28,12 +28,12 @@ def stack(params: Params) -> Params:
 
 
 def unstack(params: Params, entries: Any = None) -> tuple:
-    """The same network layer by layer; or ``entries``, one for every entry of ``params``, as one for every layer.
+    """The same network layer by layer; or ``entries``, with one per entry of ``params``, as one per layer.
 
-    entries: what ``trace``, ``deltas``, ``backprop``, ``statistics`` or ``sample_masks`` gave for ``params``. Raises
-    TypeError or ValueError that names the argument.
+    entries: what ``trace``, ``deltas``, ``backprop``, ``statistics`` or ``sample_masks`` returned for ``params``.
+    Raises TypeError or ValueError that names the argument.
 
-    >>> import fnn
+    >>> import jax, jax.numpy as jnp, fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 4, 4, 2), stack=True)
     >>> [delta.shape for delta in fnn.deltas(params, jnp.ones((5, 3)), jnp.ones((5, 2)))]
     [(5, 4), (2, 5, 4), (5, 2)]

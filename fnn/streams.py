@@ -1,4 +1,4 @@
-"""Data that are not held in memory: memory-mapped files, and mini-batches from a function."""
+"""Data not held in memory: memory-mapped files, and mini-batches from a function."""
 
 import mmap
 from collections.abc import Callable, Iterator
@@ -10,30 +10,30 @@ import numpy as np
 from fnn.checks.arrays import describe
 from fnn.checks.numbers import number, whole
 
-CHUNK_BYTES = 1 << 24  # of streamed mini-batches: the device computes with one while the next is gathered
-BLOCK_BYTES = 1 << 24  # of rows whose values are checked together
+CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
+BLOCK_BYTES = 1 << 24  # per block of rows whose values are checked together
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Mini-batches from a function, for data that no array holds: from many files, a loader, or made as they are used.
+    """Mini-batches from a function, for data not held in arrays: many files, a data loader, or data made on the fly.
 
     make:  epoch → an iterable of pairs (x, y) of NumPy arrays: x (B, n) uint8 or floating, y (B,) integer labels ≥ 0
-           or (B, m) floating targets, in the parameters' dtype where floating. ``fit`` calls it once for every epoch,
-           counted from 1 (a function, so that every epoch begins anew, in an order of your choice, and a run that goes
-           on asks for the epoch it is at), and with a batch norm once more with 1, for its statistics. It runs in a
-           thread beside the computation, and what it yields is copied at once, so that it may reuse its arrays.
-    scale: what x is multiplied by: 1/255 for uint8 and 1 for floating x if it is not given.
-    chunk_bytes: about so many bytes of mini-batches go to the device at a time, at least one mini-batch.
+           or (B, m) floating targets; floating arrays have the parameters' dtype. ``fit`` calls it once per epoch,
+           counted from 1, so every epoch starts afresh in any order, and a resumed run starts with its current epoch.
+           With a batch norm it is called once more with 1, for the statistics. It runs in a background thread, and
+           what it yields is copied at once, so it may reuse its arrays.
+    scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
+    chunk_bytes: about this many bytes of mini-batches go to the device at a time, but at least one mini-batch.
 
-    What ``make`` does in Python takes its time beside the computation, and from it where no core is free. On 2 idle
-    cores an epoch in mini-batches of 10 images of MNIST takes 1.07 of its time in memory, from arrays in files 0.95
+    Python work in ``make`` overlaps with the computation, but slows it if no core is free. On 2 idle cores, an epoch in
+    mini-batches of 10 MNIST images takes 1.07 times as long as in memory, and 0.95 times from memory-mapped arrays
     (``python -m experiments.benchmarks.streaming``).
-    All mini-batches have ``fit``'s batch_size; a shorter last one is left out. Every epoch should have as many, for
-    another number compiles another program. Raises TypeError or ValueError, at a wrong batch with its epoch, its number
-    and the row, both counted from 0, before the device sees it.
+    All mini-batches have ``fit``'s batch_size; a shorter last one is dropped. Every epoch should have the same number
+    of them, because a different number compiles another program. Raises TypeError or ValueError before the device sees
+    a bad batch, naming its epoch, its number and the row, both counted from 0.
 
-    >>> def make(epoch):  # a loader of PyTorch: ((x.flatten(1).numpy(), y.numpy()) for x, y in loader)
+    >>> def make(epoch):  # for a PyTorch loader: ((x.flatten(1).numpy(), y.numpy()) for x, y in loader)
     ...     random = np.random.default_rng(epoch)
     ...     for _ in range(20):
     ...         x = random.normal(size=(10, 3)).astype(np.float32)
@@ -64,12 +64,12 @@ def blocks(array: np.ndarray, size: int) -> Iterator[slice]:
 
 
 def by_blocks(function: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
-    """function(rows) for all rows, block by block: what it makes on its way is never as large as the array."""
+    """function(rows) for all rows, block by block, so that its intermediate arrays stay small."""
     return np.concatenate([function(np.asarray(array[rows])) for rows in blocks(array, BLOCK_BYTES)])
 
 
 def memory_mapped(array) -> bool:
-    """Whether the array's values lie in a file; ``np.memmap`` is also the type of copies that do not."""
+    """Whether the array's values lie in a file; in-memory copies may have type ``np.memmap`` too."""
     while isinstance(array, np.ndarray):
         array = array.base
     return isinstance(array, mmap.mmap)

@@ -1,4 +1,4 @@
-"""``fnn.summary``: what a network, or a trace of it, consists of, as a table."""
+"""``fnn.summary``: a network, or a trace of it, as a table."""
 
 import math
 from collections.abc import Sequence
@@ -17,17 +17,14 @@ GENERATIONS_SHOWN = 10  # at either end
 
 
 def count(params) -> int:
-    """The number of parameters: the sizes of all leaves of a pytree (B4).
-
-    Of a neuron with n weights and a bias n + 1, so that its error is a surface in n + 2 dimensions (B11 corrected).
-    """
+    """The number of parameters: the total size of all leaves of a pytree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def summary(params: Params | Any) -> Table:
-    """The layers, their shapes and their numbers of parameters, or what a ``trace`` holds, as text and as HTML.
+    """The layers with their shapes and parameter counts, or the contents of a ``trace``, as text and HTML.
 
-    params: of layers, or of a graph; or what ``fnn.trace`` returned. Raises TypeError or ValueError for others.
+    params: layers, a graph, or the result of ``fnn.trace``. Raises TypeError or ValueError for anything else.
 
     >>> import jax, fnn
     >>> fnn.summary(fnn.init(jax.random.key(0), (3, 4, 2)))
@@ -37,8 +34,8 @@ def summary(params: Params | Any) -> Table:
     2      4       2        Identity()         -     10
     26 parameters, float32
 
-    Equation B4: a 3-4-2 network has 20 weights and 6 biases. Of a graph, its generations. Of a trace, the shape of
-    every array and the mean, the standard deviation and the range of its numbers.
+    A 3-4-2 network has 20 weights and 6 biases. For a graph, the table lists its generations. For a trace, it lists the
+    shape of every array and the mean, standard deviation and range of its values.
     """
     if isinstance(params, tuple) and params and isinstance(params[0], LayerTrace):
         return _of_trace(params)
@@ -52,7 +49,7 @@ def _of_layers(params: Params) -> Table:
     for layer in params:
         *run, n_out, n_in = layer.W.shape
         last = number + math.prod(run) - 1
-        name = f"{number}–{last}" if run else str(number)  # of a stack, its first and last layer
+        name = f"{number}–{last}" if run else str(number)  # for a stack, its first and last layer
         norm = "-" if layer.norm is None else layer.norm.gradient
         rows.append((name, f"{n_in:,}", f"{n_out:,}", str(layer.activation), norm, f"{count(layer):,}"))
         number = last + 1
@@ -61,7 +58,7 @@ def _of_layers(params: Params) -> Table:
 
 
 def _of_trace(passed: Sequence) -> Table:
-    """A row for every array of a trace; a stack, which has an axis of layers in front, is one entry of it."""
+    """One row per array of a trace; a stack, with its leading axis of layers, is one entry."""
     rows = [
         (str(number), name, str(value.shape), *spread(np.asarray(value)))
         for number, layer in enumerate(passed, 1)

@@ -1,34 +1,34 @@
-"""Update rules by hand, each an ``optax.GradientTransformation``: pairs of ``init(params)`` and ``update(g, state)``.
+"""Update rules by hand, each an ``optax.GradientTransformation``: a pair of ``init(params)`` and ``update(g, state)``.
 
 A rule turns gradients g_t into the step that is added to the parameters. η_t is the learning rate at step
-t = 0, 1, …: a number, or a schedule, which is any function of the step count (optax's are).
+t = 0, 1, …: a number, or a schedule, which is any function of the step count (such as optax's).
 
-    rule      step Δ_t                               the optax chain that equals it, always
+    rule      step Δ_t                               equivalent optax chain
     sgd       −η_t g_t                               scale_by_learning_rate(η)
     momentum  v_t,  v_t = α v_{t−1} − η_t g_t        chain(scale_by_learning_rate(η), trace(α))
     nesterov  α v_t − η_t g_t,  v_t as above         chain(scale_by_learning_rate(η), trace(α, nesterov=True))
 
-What stands in front of a rule in an ``optax.chain`` changes g, what stands behind it changes Δ:
+In an ``optax.chain``, transformations before a rule change g, and those after it change Δ:
 
-    clip_by_global_norm(c)        in front   g min(1, c/‖g‖)        clip_by_global_norm(c), which overflows at 1e20
+    clip_by_global_norm(c)        before     g min(1, c/‖g‖)        clip_by_global_norm(c), which overflows at 1e20
     max_norm(c)                   last       ‖w_k‖ ≤ c              none
 
-and of optax, beside these rules:
+and from optax, combined with these rules:
 
-    add_decayed_weights(λ)        in front   g + λθ, coupled: the gradient of C + ½ λ‖θ‖²
-    add_decayed_weights(t ↦ −η_t λ)  behind  Δ − η_t λθ, decoupled: θ shrinks by 1 − η_t λ whatever the rule
+    add_decayed_weights(λ)        before     g + λθ, coupled: the gradient of C + ½ λ‖θ‖²
+    add_decayed_weights(t ↦ −η_t λ)  after   Δ − η_t λθ, decoupled: θ shrinks by 1 − η_t λ whatever the rule
 
-Which textbook form they are:
+Conventions, where textbooks differ:
 
-- The rate is inside the velocity, as in Polyak 1964, Sutskever et al. 2013, Strabel (S10) and Keras. In PyTorch and
+- The rate is inside the velocity, as in Polyak 1964, Sutskever et al. 2013 and Keras. In PyTorch and
   ``optax.sgd(η, momentum=α)`` it is outside: chain(trace(α), scale_by_learning_rate(η)), v_t = α v_{t−1} + g_t,
-  Δ_t = −η_t v_t. While η is constant the two are equal. With a schedule they are not: there a new rate scales the
-  whole velocity at once, here it scales only the gradient that comes in.
-- There is no dampening: g enters whole. The average α v + (1 − α) g is ``momentum(η (1 − α), α)`` here.
-- Coupled decay is the gradient of ½ λ‖θ‖² and goes where g goes, into the velocity. Decoupled decay shrinks θ by
-  η_t λ, whatever the rule. Behind ``sgd`` they are one and the same.
+  Δ_t = −η_t v_t. The two are equal for constant η but not with a schedule: there a new rate scales the whole velocity
+  at once, here it scales only the incoming gradient.
+- There is no dampening: g enters in full. The average α v + (1 − α) g is ``momentum(η (1 − α), α)`` here.
+- Coupled decay is the gradient of ½ λ‖θ‖² and enters the velocity together with g. Decoupled decay shrinks θ by η_t λ,
+  whatever the rule. With ``sgd`` they are the same.
 
-Equal calls return one object, ``sgd(0.1) is sgd(learning_rate=0.1)``, so a compiled training loop is found again.
+Equal calls return the same object, ``sgd(0.1) is sgd(learning_rate=0.1)``, so a compiled training loop is reused.
 """
 
 from collections.abc import Callable
@@ -51,24 +51,24 @@ Schedule = Callable[[Array], Any]
 
 
 class State(NamedTuple):
-    """The step count t, () int32, and the velocity v_{t−1} where the rule has one."""
+    """The step count t, () int32, and the velocity v_{t−1} if the rule has one."""
 
     step: Array
     velocity: Any = None
 
 
 def one_object_per_value(rule):
-    """Decorates a rule, so that calls with equal arguments, however they are written, return one object."""
+    """Decorator for rules: calls with equal arguments, however they are written, return the same object."""
     cached, parameters = lru_cache(maxsize=None)(rule), signature(rule)
 
     @wraps(rule)
     def call(*args, **kwargs):
         given = parameters.bind(*args, **kwargs)
         given.apply_defaults()
-        values = tuple(float(value) if type(value) is int else value for value in given.args)  # 1 and 1.0 are one
+        values = tuple(float(value) if type(value) is int else value for value in given.args)  # 1 equals 1.0
         try:
             hash(values)
-        except TypeError:  # a traced rate, as optax.inject_hyperparams gives: nothing to remember
+        except TypeError:  # a traced rate, as from optax.inject_hyperparams, cannot be cached
             return rule(*values)
         return cached(*values)
 
@@ -77,9 +77,9 @@ def one_object_per_value(rule):
 
 @one_object_per_value
 def sgd(learning_rate: float | Schedule) -> optax.GradientTransformation:
-    """Gradient descent, θ ← θ − η g (equations H3, B3, S3), along the negative gradient (L11 corrected).
+    """Gradient descent, θ ← θ − η g.
 
-    learning_rate: η > 0, or a schedule step → η. Raises TypeError or ValueError on anything else.
+    learning_rate: η > 0, or a schedule step → η. Raises TypeError or ValueError for anything else.
 
     >>> rule = sgd(0.5)
     >>> step, state = rule.update(jnp.array([1.0, 2.0]), rule.init(jnp.zeros(2)))
@@ -91,12 +91,12 @@ def sgd(learning_rate: float | Schedule) -> optax.GradientTransformation:
 
 @one_object_per_value
 def momentum(learning_rate: float | Schedule, alpha: float = 0.9) -> optax.GradientTransformation:
-    """Δ ← αΔ − η g, θ ← θ + Δ; the first step has no Δ yet and is plain (equations S10: 26, 27).
+    """Momentum: Δ ← αΔ − η g, θ ← θ + Δ, starting from Δ = 0.
 
-    Where g = 0, θ still moves, by αΔ: so do weights that dropout has taken out of a mini-batch (S12).
+    Where g = 0, θ still moves by αΔ; this includes weights that dropout removes from a mini-batch.
 
     learning_rate: η > 0, or a schedule step → η, inside the velocity; alpha: 0 ≤ α < 1.
-    Raises TypeError or ValueError on anything else.
+    Raises TypeError or ValueError for anything else.
 
     >>> rule, g = momentum(0.5, alpha=0.5), jnp.array([1.0, 2.0])
     >>> first, state = rule.update(g, rule.init(g))
@@ -108,11 +108,11 @@ def momentum(learning_rate: float | Schedule, alpha: float = 0.9) -> optax.Gradi
 
 @one_object_per_value
 def nesterov(learning_rate: float | Schedule, alpha: float = 0.9) -> optax.GradientTransformation:
-    """Nesterov's momentum: v ← αv − η g, θ ← θ + αv − η g, with g at the θ that is held.
+    """Nesterov momentum: v ← αv − η g, θ ← θ + αv − η g, with g at the stored θ.
 
-    That θ is the point ϑ + αv to which Sutskever et al. look ahead from their ϑ, so the two are one method.
+    The stored θ is the look-ahead point ϑ + αv of Sutskever et al., so the methods are equivalent.
     learning_rate: η > 0, or a schedule step → η, inside the velocity; alpha: 0 ≤ α < 1.
-    Raises TypeError or ValueError on anything else. Source: Sutskever et al. 2013, equations 3 and 4.
+    Raises TypeError or ValueError for anything else. Source: Sutskever et al. 2013, equations 3 and 4.
 
     >>> rule, g = nesterov(0.5, alpha=0.5), jnp.array([1.0, 2.0])
     >>> first, state = rule.update(g, rule.init(g))
@@ -152,11 +152,11 @@ def _alpha(call: str, alpha):
 
 @one_object_per_value
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """Shortens the gradient to length c: g ← g min(1, c/‖g‖), with ‖g‖ over all leaves together.
+    """Clips the gradient to norm c: g ← g min(1, c/‖g‖), with ‖g‖ over all leaves together.
 
-    In front of a rule: ``optax.chain(clip_by_global_norm(1.0), sgd(0.1))``. limit: c > 0. Very large and very
-    small entries are scaled before they are squared, so that ‖g‖ does not overflow; a zero gradient stays zero. Raises
-    TypeError or ValueError. Source: Pascanu et al. 2013, section 3.2.
+    Goes before a rule: ``optax.chain(clip_by_global_norm(1.0), sgd(0.1))``. limit: c > 0. Entries are rescaled before
+    they are squared, so that ‖g‖ neither overflows nor underflows; a zero gradient stays zero. Raises TypeError or
+    ValueError. Source: Pascanu et al. 2013, section 3.2.
 
     >>> rule = clip_by_global_norm(1.0)
     >>> g = {"W": jnp.array([[3.0]]), "b": jnp.array([4.0])}
@@ -166,7 +166,7 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     checked("clip_by_global_norm", "limit", limit, above=0)
 
     def update(gradients, state, params=None):
-        with jax.numpy_dtype_promotion("standard"):  # leaves may differ in dtype, and each keeps its own
+        with jax.numpy_dtype_promotion("standard"):  # leaves may differ in dtype; each keeps its own
             wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), gradients)
             scale = _scale(jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(wide)])))
             units = jax.tree.map(lambda g: g * scale, wide)
@@ -179,7 +179,7 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 
 def _scale(largest: Array) -> Array:
-    """A power of two after which squares of numbers up to ``largest`` neither overflow nor vanish."""
+    """A power of two; after scaling by it, squares of numbers up to ``largest`` neither overflow nor vanish."""
     most = jnp.finfo(largest.dtype).maxexp
     far, back = 2.0 ** (3 * most // 8), 2.0 ** (-5 * most // 8)
     return jnp.where(largest > far, back, jnp.where(largest < 1 / far, 1 / back, 1.0)).astype(largest.dtype)
@@ -187,10 +187,10 @@ def _scale(largest: Array) -> Array:
 
 @one_object_per_value
 def max_norm(limit: float) -> optax.GradientTransformation:
-    """Scales the step so that no neuron's incoming weights, a row of W, become longer than ``limit``: ‖w_k‖ ≤ c.
+    """Scales the step so that no neuron's incoming weights, a row of W, exceed norm ``limit``: ‖w_k‖ ≤ c.
 
-    Last in a chain, because it looks at W plus the whole step: ``optax.chain(momentum(0.1), max_norm(3.0))``. Every
-    leaf with two dimensions is taken for a W, and the W of a ``Stack``. limit: c > 0.
+    Goes last in a chain, because it needs W plus the whole step: ``optax.chain(momentum(0.1), max_norm(3.0))``. Every
+    leaf with two dimensions counts as a W, as does the W of a ``Stack``. limit: c > 0.
     Source: Srivastava et al. 2014, section 5.1.
 
     >>> rule = max_norm(1.0)
@@ -204,7 +204,7 @@ def max_norm(limit: float) -> optax.GradientTransformation:
         return getattr(node, "stacked", False)
 
     def shorten(step, leaf):
-        if stacked(leaf):  # its b has two axes, and is no W
+        if stacked(leaf):  # its b has two axes but is not a W
             return replace(step, W=jax.vmap(shorten)(step.W, leaf.W))
         if leaf.ndim != 2:
             return step
@@ -229,7 +229,7 @@ def _needed(call: str, params):
 
 
 def rate_at(rate: Schedule, step: Array):
-    """η_t, a scalar of whatever dtype."""
+    """η_t, a scalar of any dtype."""
     with jax.numpy_dtype_promotion("standard"):  # a schedule may mix dtypes: most of optax's do
         return rate(step)
 
@@ -241,12 +241,12 @@ def as_schedule(call: str, learning_rate) -> Schedule:
 
 
 def checked_rate(call: str, learning_rate):
-    """``learning_rate``, a schedule as it is, a number > 0; raises TypeError or ValueError on anything else."""
+    """``learning_rate``, if it is a schedule or a number > 0; raises TypeError or ValueError for anything else."""
     return learning_rate if callable(learning_rate) else checked(call, "learning_rate", learning_rate, above=0)
 
 
 def checked(call: str, name: str, value, **bounds):
-    """``value``, checked unless it is traced and has no value yet."""
+    """``value``, checked unless it is a tracer, which has no value yet."""
     if not isinstance(value, jax.core.Tracer):
         number(call, name, value, **bounds)
     return value
@@ -256,23 +256,20 @@ def checked(call: str, name: str, value, **bounds):
 
 
 class Path(NamedTuple):
-    """Where a descent went: x_0 … x_steps and f there, each with a leading axis of steps + 1."""
+    """The path of a descent: x_0 … x_steps and the values of f, each with a leading axis of steps + 1."""
 
     points: Any
     values: Array
 
 
 def descend(f: Callable, x0, learning_rate: float | Schedule, steps: int, *, rule: Callable = sgd) -> Path:
-    """Gradient descent on any function, x_{n+1} = x_n − η ∇f(x_n), with the path recorded (equation H3).
+    """Gradient descent on any function, x_{n+1} = x_n − η ∇f(x_n), with the path recorded.
 
-    The printed claims about it are run: the decrease holds for small steps (H1), −∇f is the steepest way down (B2), the
-    length of a step is η‖∇f‖ and not constant (B15), and where it ends may be a saddle (B10).
-
-    f: x → (value, gradient), the value a scalar and the gradient like x; written by hand, or ``jax.value_and_grad(f)``;
-    for a network ``lambda params: fnn.value_and_backprop(params, x, y)``. x0: any pytree of floating arrays, or a
-    float. learning_rate: η > 0, or a schedule step → η. steps ≥ 1. rule: the learning rate → an update rule, such as
-    ``momentum`` or ``optax.adam``. One compiled loop for each f, rate, rule and number of steps. A path that diverges
-    goes on to inf and NaN and raises nothing. Raises TypeError or ValueError that names the argument.
+    f: x → (value, gradient), with a scalar value and a gradient like x; written by hand, or ``jax.value_and_grad(f)``;
+    for a network, ``lambda params: fnn.value_and_backprop(params, x, y)``. x0: any pytree of floating arrays, or a
+    float. learning_rate: η > 0, or a schedule step → η. steps ≥ 1. rule: a function from the learning rate to an update
+    rule, such as ``momentum`` or ``optax.adam``. Compiled once for each f, rate, rule and number of steps. A diverging
+    path continues to inf and NaN without raising. Raises TypeError or ValueError that names the argument.
 
     >>> descend(lambda x: (x * x, 2 * x), 1.0, 0.25, steps=3)
     Path(points=Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32),
@@ -299,11 +296,11 @@ def _path(x0, *, f, optimizer, steps):
 
     with jax.numpy_dtype_promotion("standard"):
         state = optimizer.init(x0)
-    return jax.lax.scan(step, (x0, state), length=steps + 1)[1]  # the last step is not used: its x and f(x) are
+    return jax.lax.scan(step, (x0, state), length=steps + 1)[1]  # of the last step only x and f(x) are used
 
 
 def _value_and_gradient(f, x):
-    """f(x), if it is a scalar and a gradient like x."""
+    """f(x), if it is a scalar value and a gradient like x."""
     result = f(x)
     if not isinstance(result, tuple) or len(result) != 2:
         got = arrays.describe(result)
@@ -325,4 +322,4 @@ def _starting_point(leaf) -> Array:
         got = arrays.describe(leaf)
         raise TypeError(f"x0: expected floating arrays, or a float, got {got}; write x0=jnp.asarray(x0, jnp.float32)")
     arrays.array("x0", leaf)
-    return jnp.asarray(leaf, leaf.dtype)  # a Python float's weak type would not survive the first step
+    return jnp.asarray(leaf, leaf.dtype)  # drops a Python float's weak type, which would change after one step

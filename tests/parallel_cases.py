@@ -9,7 +9,8 @@ import optax
 
 import fnn
 from fnn.graph import Graph
-from fnn.train import fit, loop, spread
+from fnn.train import devices as spread
+from fnn.train import fit, loop
 from test_train import compilations
 
 BATCH, EXAMPLES, EPOCHS = 8, 26, 2
@@ -27,7 +28,7 @@ def layers(dtype, activation=fnn.ReLU(), **options):
 
 def data_for(params, dtype):
     random = np.random.default_rng(0)
-    n = 2 if isinstance(params, fnn.graph.Network) else 5
+    n = 2 if isinstance(params, fnn.graph.GraphParams) else 5
     x = random.normal(size=(EXAMPLES, n)).astype(dtype)
     return (x, x[:, :1] * x[:, 1:2]) if n == 2 else (x, random.integers(0, 3, EXAMPLES).astype(np.int32))
 
@@ -87,9 +88,9 @@ def messages(batch_norm, devices):
     params, state = loop.start(optimizer, layers("float32", batch_norm=batch_norm))
     x, y = data_for(params, "float32")
     order = fnn.parallel.place(np.arange(24, dtype=np.int32).reshape(3, 8), mesh, None, "data")
-    program = loop.run.lower(
+    program = loop.take_steps.lower(
         params, state, (x, y, order), 0, None, jax.random.key(0),
-        optimizer=optimizer, loss=fnn.SoftmaxCrossEntropy(), reduction="mean", precision=None, scale=1.0, mesh=mesh,
+        optimizer=optimizer, loss=fnn.SoftmaxCrossEntropy(), reduction="mean", rules=fnn.RULES, scale=1.0, mesh=mesh,
     ).compile().as_text()  # fmt: skip
     return {kind: program.count(f" {kind}(") for kind in ("all-reduce", "all-gather", "all-to-all")}
 
@@ -129,20 +130,20 @@ def gathered_batches_are_trained_alike():
         ((first, placed),) = spread.Spread(Feed(), mesh).chunks(None, 1)
         optimizer = fnn.updates.sgd(0.1)
         carry = fnn.parallel.place(loop.start(optimizer, params), mesh)
-        new, *_ = loop.run(
+        new, *_ = loop.take_steps(
             *carry, placed, first, None, jax.random.key(0),
-            optimizer=optimizer, loss=fnn.SoftmaxCrossEntropy(), reduction="mean", precision=None, scale=1.0, mesh=mesh,
+            optimizer=optimizer, loss=fnn.SoftmaxCrossEntropy(), reduction="mean", rules=fnn.RULES, scale=1.0, mesh=mesh,
         )  # fmt: skip
         results.append(jax.tree.leaves(new))
     return all(np.array_equal(a, b) for a, b in zip(*results))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "some":
-        chosen = {"batch norm, full": (4,), "dropout, one per example": (8,)}
+    if sys.argv[1] == "one":
         with jax.enable_x64(True):
-            few = {name: (*cases("float64")[name][:3], counts) for name, counts in chosen.items()}
-            report = {"errors": errors("float64", few), "messages": [messages(None, 2)]}
+            params, options = layers("float64", batch_norm="full"), {"dropout": fnn.Dropout(0.7)}
+            case = {"batch norm and dropout": (params, fnn.updates.momentum(0.1, 0.9), options, (8,))}
+            report = {"errors": errors("float64", case), "messages": [messages(None, 2)]}
         report["refused"] = refused_batch_size()
     else:
         with jax.enable_x64(True):

@@ -1,4 +1,4 @@
-"""What an activation is."""
+"""The base class of activations."""
 
 from dataclasses import dataclass, fields
 from typing import ClassVar
@@ -10,10 +10,10 @@ from fnn.checks.numbers import number
 
 @dataclass(frozen=True)
 class Activation:
-    """Base of every activation; one of your own defines ``value`` and ``derivative``.
+    """Base class of activations; a custom one defines ``value`` and ``derivative``.
 
-    An activation that is not elementwise defines ``pullback`` in place of ``derivative``.
-    Parameters are fields; they are stored as Python floats. ``smooth``: whether the derivative is continuous.
+    An activation that is not elementwise defines ``pullback`` instead of ``derivative``.
+    Parameters are dataclass fields, stored as Python floats. ``smooth``: whether the derivative is continuous.
 
     >>> import jax.numpy as jnp
     >>> @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Activation:
     [6.0, 16.0]
 
     Raises:
-        TypeError, ValueError: a parameter is not a finite number, or is outside its range.
+        TypeError, ValueError: a parameter is not a finite number or is out of range.
     """
 
     smooth: ClassVar[bool] = True
@@ -43,22 +43,22 @@ class Activation:
         raise NotImplementedError(f"{type(self).__name__} must define value(self, z) -> a")
 
     def derivative(self, z: Array, a: Array) -> Array:
-        """σ'(z), entry by entry."""
+        """σ'(z), elementwise."""
         raise TypeError(f"{type(self).__name__} has no elementwise derivative; use pullback(g, z, a)")
 
     def pullback(self, g: Array, z: Array, a: Array) -> Array:
-        """g ⊙ σ'(z), the second factor of equation H9."""
-        # the barrier keeps XLA from sharing work with ``value``, whose intermediate arrays would wait until here
+        """g ⊙ σ'(z)."""
+        # the barrier keeps XLA from sharing work with ``value`` and holding its intermediate arrays until here
         return g * self.derivative(lax.optimization_barrier(z), a)
 
     def second_derivative(self, z: Array, a: Array) -> Array:
-        """σ''(z), entry by entry."""
+        """σ''(z), elementwise."""
         raise NotImplementedError(f"{type(self).__name__} must define second_derivative(self, z, a) for fnn.curvature")
 
     def pushforward(self, dz: Array, z: Array, a: Array) -> Array:
-        """The change of a along dz: σ'(z) ⊙ dz. The pull-back, unless the Jacobian ∂a/∂z is not symmetric."""
+        """The change of a along dz, σ'(z) ⊙ dz: equal to the pull-back where the Jacobian ∂a/∂z is symmetric."""
         return self.pullback(dz, z, a)
 
     def pullback_tangent(self, g: Array, z: Array, a: Array, dz: Array) -> Array:
-        """The change of the pull-back along dz, where g stays: g ⊙ σ''(z) ⊙ dz."""
+        """The change of the pull-back along dz at fixed g: g ⊙ σ''(z) ⊙ dz."""
         return g * self.second_derivative(z, a) * dz

@@ -1,4 +1,4 @@
-"""Activations whose derivative jumps. *At the kink*: what σ' is there, here and for ``jax.grad``."""
+"""Activations whose derivative jumps. *At the kink*: the value of σ' there, here and under ``jax.grad``."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -10,7 +10,7 @@ from fnn.checks.numbers import number
 
 
 class Straight:
-    """What the activations here have in common: σ'' = 0 between the kinks."""
+    """Shared by the activations here: σ'' = 0 between the kinks."""
 
     smooth: ClassVar[bool] = False
 
@@ -18,18 +18,18 @@ class Straight:
         return jnp.zeros_like(z)
 
     def pullback_tangent(self, g, z, a, dz):
-        return jnp.zeros_like(dz)  # and not g ⊙ 0 ⊙ dz, for which g would have to be computed
+        return jnp.zeros_like(dz)  # not g ⊙ 0 ⊙ dz, which would need g
 
 
 @dataclass(frozen=True)
 class ReLU(Straight, Activation):
-    """a = max(0, z) (equation L2); σ' is 1 where a > 0, else 0. At the kink: σ'(0) = 0, as in ``jax.nn.relu``.
+    """a = max(0, z); σ' is 1 where a > 0, else 0. At the kink: σ'(0) = 0, as in ``jax.nn.relu``.
 
-    The pull-back looks at a alone: with a the next layer's input, nothing else of z need be kept.
+    The pull-back uses only a, which is kept anyway as the next layer's input, so z need not be stored.
     """
 
     def value(self, z):
-        return jnp.where(z <= 0, 0, z)  # and not where(z > 0, z, 0): a NaN must pass
+        return jnp.where(z <= 0, 0, z)  # not where(z > 0, z, 0), which would lose NaN
 
     def derivative(self, z, a):
         return jnp.where(a <= 0, jnp.zeros_like(a), 1)
@@ -53,9 +53,9 @@ class LeakyReLU(Straight, Activation):
 
 @dataclass(frozen=True)
 class PiecewiseLinear(Straight, Activation):
-    """a = 0 for z ≤ x_min, m z + b between, 1 for z ≥ x_max (equation L2); σ' = m between, else 0.
+    """a = 0 for z ≤ x_min, m z + b between, 1 for z ≥ x_max; σ' = m between, else 0.
 
-    It is continuous only if m x_min + b = 0 and m x_max + b = 1: :meth:`continuous` chooses m and b so.
+    Continuous only if m x_min + b = 0 and m x_max + b = 1; :meth:`continuous` chooses m and b accordingly.
     At the kinks, z = x_min and z = x_max: σ' = 0.
     """
 
@@ -94,10 +94,10 @@ class PiecewiseLinear(Straight, Activation):
 
 @dataclass(frozen=True)
 class Threshold(Straight, Activation):
-    """a = 1 where z ≥ 0, else 0 (equation L2). σ' = 0, at the jump too: gradient descent cannot train through it."""
+    """a = 1 where z ≥ 0, else 0. σ' = 0, at the jump too: gradient descent cannot train through it."""
 
     def value(self, z):
-        return jnp.where(z < 0, 0, jnp.where(z >= 0, 1, z))  # the last branch is NaN's
+        return jnp.where(z < 0, 0, jnp.where(z >= 0, 1, z))  # the last branch keeps NaN
 
     def derivative(self, z, a):
         return jnp.zeros_like(z)
@@ -105,7 +105,7 @@ class Threshold(Straight, Activation):
 
 @dataclass(frozen=True)
 class Sign(Straight, Activation):
-    """a = +1 where z ≥ 0, else −1 (N1: not ``jnp.sign`` at 0). σ' = 0: gradient descent cannot train through it."""
+    """a = +1 where z ≥ 0, else −1; at 0, unlike ``jnp.sign``, +1. σ' = 0: gradient descent cannot train through it."""
 
     def value(self, z):
         return jnp.where(z < 0, -1, jnp.where(z >= 0, 1, z))

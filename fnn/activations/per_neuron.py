@@ -12,10 +12,10 @@ from fnn.activations.base import Activation
 
 @dataclass(frozen=True)
 class PerNeuron(Activation):
-    """a_k = σ_k(z_k): ``activations`` holds one elementwise activation per neuron, in the order of the columns of z.
+    """a_k = σ_k(z_k): one elementwise activation per neuron, in the order of the columns of z.
 
-    Each is computed on every column, and its own columns are taken. Raises TypeError unless all are elementwise
-    activations, and ValueError where z has another number of columns.
+    Each distinct activation is computed on all columns, and its own are selected. Raises TypeError unless all are
+    elementwise activations, and ValueError if z has a different number of columns.
 
     >>> from fnn import Identity, ReLU
     >>> PerNeuron((ReLU(), Identity())).value(jnp.array([-1.0, -1.0])).tolist()

@@ -13,7 +13,7 @@ from fnn.activations.base import Activation
 class Identity(Activation):
     """a = z: a linear layer, and the output of a network whose loss takes logits.
 
-    A network of nothing else is one affine map (L3).
+    A network with no other activation is a single affine map.
     """
 
     def value(self, z):
@@ -34,7 +34,7 @@ class Identity(Activation):
 
 @dataclass(frozen=True)
 class Sigmoid(Activation):
-    """a = 1 / (1 + e^(−βz)), slope β > 0; σ' = β a (1 − a) (equations L2, B9)."""
+    """a = 1 / (1 + e^(−βz)), slope β > 0; σ' = β a (1 − a)."""
 
     beta: float = field(default=1.0, metadata={"above": 0})
 
@@ -50,7 +50,7 @@ class Sigmoid(Activation):
 
 @dataclass(frozen=True)
 class Tanh(Activation):
-    """a = tanh z; σ' = 1 − a² (equation L2)."""
+    """a = tanh z; σ' = 1 − a²."""
 
     def value(self, z):
         return jnp.tanh(z)
@@ -95,7 +95,7 @@ class ELU(Activation):
     """a = z where z > 0, else e^z − 1; σ' = 1, else a + 1 (continuous: σ'(0) = 1)."""
 
     def value(self, z):
-        # the inner where keeps the exponential of the unused branch finite, under jax.grad too
+        # the inner where keeps the exponential of the unused branch finite, also under jax.grad
         return jnp.where(z <= 0, jnp.expm1(jnp.where(z <= 0, z, 0)), z)
 
     def derivative(self, z, a):
@@ -179,17 +179,14 @@ class GELU(Activation):
 
 @dataclass(frozen=True)
 class Gaussian(Activation):
-    """a = e^(−(z−μ)²/2σ²) / (σ√(2π)), the normal density, σ > 0; σ' = −a (z − μ)/σ².
-
-    Equation L2 prints the factor 1/√(2πσ) instead, which integrates to √σ and not to 1.
-    """
+    """a = e^(−(z−μ)²/2σ²) / (σ√(2π)), the normal density, σ > 0; σ' = −a (z − μ)/σ²."""
 
     mu: float = 0.0
     sigma: float = field(default=1.0, metadata={"above": 0})
 
     def value(self, z):
         u = (z - self.mu) / self.sigma
-        # the factor inside the exponential: outside it, XLA keeps the array before and after the product
+        # the factor is inside the exponential; outside, XLA would keep the array before and after the product
         return jnp.exp(-0.5 * u * u - math.log(self.sigma * math.sqrt(2 * math.pi)))
 
     def derivative(self, z, a):
@@ -204,12 +201,12 @@ class Gaussian(Activation):
 class Softmax(Activation):
     """a_i = e^(z_i) / Σ_j e^(z_j) over the last axis; the pull-back is the Jacobian product a ⊙ (g − Σ_j g_j a_j).
 
-    Not elementwise, so it has no ``derivative`` (equation B12 holds for elementwise activations only).
-    For training prefer logits: an ``Identity`` output with ``SoftmaxCrossEntropy``.
+    Not elementwise, so it has no ``derivative``.
+    For training, prefer logits: an ``Identity`` output with ``SoftmaxCrossEntropy``.
     """
 
     def value(self, z):
-        # the shift cancels, so its derivative may be left out
+        # the shift cancels, so it needs no derivative
         e = jnp.exp(z - lax.stop_gradient(jnp.max(z, axis=-1, keepdims=True)))
         return e / jnp.sum(e, axis=-1, keepdims=True)
 

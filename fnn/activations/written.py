@@ -1,4 +1,4 @@
-"""Activations as data that JSON can hold, and back: for files and for exported programs."""
+"""Activations to and from JSON-compatible data, for files and exported programs."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from fnn.activations.base import Activation
 
 
 def written(activation) -> dict[str, Any]:
-    """{"name": its class, and its fields}; raises TypeError for what is not a dataclass."""
+    """{"name": class name, **fields}; raises TypeError unless it is a dataclass."""
     if not dataclasses.is_dataclass(activation) or isinstance(activation, type):
         raise TypeError(f"params: expected activations that are dataclasses, got {activation!r}")
     fields = {field.name: _field(getattr(activation, field.name)) for field in dataclasses.fields(activation)}
@@ -22,7 +22,7 @@ def _field(value):
 
 
 def read(data: dict[str, Any], classes: dict[str, type]):
-    """The activation that ``written`` gave; raises ValueError where its class is not among ``classes``."""
+    """The activation described by ``written``'s result; raises ValueError if its class is not in ``classes``."""
     fields = dict(data)
     name = fields.pop("name")
     if name not in classes:
@@ -37,6 +37,6 @@ def _read_field(value, classes: dict[str, type]):
 
 
 def known(custom: Iterable[type] = ()) -> dict[str, type]:
-    """Our own activations and ``custom`` ones by the names of their classes."""
+    """The built-in and ``custom`` activations by class name."""
     ours = (cls for cls in Activation.__subclasses__() if cls.__module__.startswith("fnn."))
     return {cls.__name__: cls for cls in (*ours, *custom)}

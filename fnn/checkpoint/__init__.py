@@ -1,8 +1,8 @@
-"""Checkpoints of a run, from which it goes on after anything, and parameters in a file for other programs.
+"""Checkpoints from which an interrupted run resumes, and parameters in a file for other programs.
 
-``save`` and ``restore`` keep the state of a training run in a directory, ``fit(..., checkpoint=directory)`` does
-both by itself: see ``fnn.checkpoint.directory`` for what is in it. ``export`` and ``load`` write and read one
-safetensors file: see ``fnn.checkpoint.safetensors`` for its layout. Nothing here is a pickle.
+``save`` and ``restore`` keep the state of a training run in a directory; ``fit(..., checkpoint=directory)`` calls both
+automatically. See ``fnn.checkpoint.directory`` for its contents. ``export`` and ``load`` write and read a single
+safetensors file; see ``fnn.checkpoint.safetensors`` for its layout. Nothing is pickled.
 """
 
 from fnn.checkpoint.directory import Checkpoint, restore, save

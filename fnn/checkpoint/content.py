@@ -1,4 +1,4 @@
-"""What is in a checkpoint, as arrays and one JSON text with a SHA-256 for each: see ``directory``."""
+"""The content of a checkpoint: arrays, and one JSON text with a SHA-256 for each. See ``directory``."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ FORMAT = "fnn run 1"
 
 
 def require_arrays(trees: dict) -> None:
-    """Raise TypeError that names the leaf, unless all leaves of the named pytrees are arrays."""
+    """Raise a TypeError naming the leaf unless all leaves of the named pytrees are arrays."""
     for name, tree in trees.items():
         for path, leaf in zip(paths(name, tree), jax.tree.leaves(tree)):
             plain = isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSU"
@@ -25,7 +25,7 @@ def require_arrays(trees: dict) -> None:
 def pack(trees: dict, values: dict) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of pytrees by number, and the JSON of ``values`` with every array's path, dtype, shape and digest.
 
-    trees: name → pytree of arrays. values: whatever JSON can hold.
+    trees: name → pytree of arrays. values: any JSON-compatible data.
     """
     names = [path for name, tree in trees.items() for path in paths(name, tree)]
     arrays = [_on_host(name, leaf) for name, leaf in zip(names, jax.tree.leaves(list(trees.values())))]
@@ -53,17 +53,17 @@ def unpack_meta(meta: dict[str, str]) -> dict:
 
 
 def like(saved: dict) -> list[np.ndarray]:
-    """Arrays, of no value, of the dtypes and shapes that the content names."""
+    """Placeholder arrays with the dtypes and shapes listed in the content."""
     return [np.empty(entry["shape"], np.dtype(entry["dtype"])) for entry in saved["arrays"]]
 
 
 def numbered(arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays by their numbers, without those that have no entries: orbax writes none."""
+    """The arrays by number, without empty ones, which orbax does not write."""
     return {str(number): array for number, array in enumerate(arrays) if array.size}
 
 
 def unpack(saved: dict, state: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The arrays in their order, each with the digest that the content names; raises ValueError."""
+    """The arrays in order, each checked against its digest; raises ValueError."""
     arrays = [np.asarray(state.get(str(number), empty)) for number, empty in enumerate(like(saved))]
     for entry, array in zip(saved["arrays"], arrays):
         if digest(array) != entry["sha256"]:
@@ -72,7 +72,7 @@ def unpack(saved: dict, state: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def on_device(array: np.ndarray, template):
-    """The array as the template is: a typed key, or on the template's devices where it was put on some."""
+    """The array in the template's form: a typed key, or committed to the template's devices if the template is."""
     if _is_key(template):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(template))
     if isinstance(template, jax.Array) and template.committed:
@@ -90,7 +90,7 @@ def key_data(key) -> dict | None:
 
 
 def key(written: dict | None):
-    """The PRNG key that ``key_data`` wrote."""
+    """The PRNG key described by ``key_data``'s result."""
     if written is None:
         return None
     data = jnp.asarray(written["data"], jnp.uint32)
@@ -99,7 +99,7 @@ def key(written: dict | None):
 
 
 def _on_host(name: str, leaf) -> np.ndarray:
-    """A copy, for on the CPU a jax array may be a view of what is computed with next; of a key its data."""
+    """A copy, because on CPU a view may share memory that later computations reuse; for a key, its data."""
     if _is_key(leaf):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:

@@ -1,26 +1,25 @@
-"""The state of a training run in a directory, of which nothing is used that is not what was written.
+"""The state of a training run in a directory, verified against its digests when it is read.
 
-A directory holds one folder per saved epoch, named by its number, written by orbax-checkpoint under another name and
-renamed when it is complete. Its two items are
+The directory holds one folder per saved epoch, named by its number. orbax-checkpoint writes it under a temporary name
+and renames it when it is complete. Its two items are
 
     state    the arrays, in orbax's format, under the names "0", "1", …
     meta     JSON: {"content": a string, "sha256": of that string}
 
-and the content, again JSON, says what they are:
+and the content, again JSON, describes them:
 
     format       "fnn run 1"
-    arrays       a list, one entry per array in the order of its name: {"path": "params[0].W", "dtype": "float32",
-                 "shape": [30, 784], "sha256": …}; the digest is of the text "float32 (30, 784)\\n" and of the entries
-                 row by row, little-endian. An array without entries is in no file. A typed PRNG key is
-                 its key data
-    run          what must be equal for the run to go on, name → text: for every node and leaf of the parameters and of
-                 the optimizer's state its class, static fields, dtype and shape; of ``fit`` also the key, the loss,
+    arrays       a list, one entry per array in the order of the names: {"path": "params[0].W", "dtype": "float32",
+                 "shape": [30, 784], "sha256": …}. The digest covers the text "float32 (30, 784)\\n" and the entries
+                 row by row, little-endian. Empty arrays are not stored. A typed PRNG key is stored as its key data
+    run          what must match for the run to resume, name → text: the class, static fields, dtype and shape of every
+                 node and leaf of the parameters and the optimizer's state; from ``fit`` also the key, the loss,
                  batch_size, reduction, examples and dropout
     epoch, step  epochs and steps done;  history  one record per epoch;  stopped  whether a callback ended the run
     key          null, or {"implementation": "threefry2x32" (or "raw"), "data": […]}
 
-A damaged epoch (any difference of an array or of the content from its digest, anything that orbax cannot read) is
-passed over with a warning, and the one before it is used. Values differ from what was saved in no case.
+A damaged epoch (an array or the content does not match its digest, or orbax cannot read it) is skipped with a warning,
+and the one before it is used. Restored values never differ from those saved.
 """
 
 import warnings
@@ -62,14 +61,14 @@ def save(
     run: dict[str, str] | None = None,
     keep: int = 3,
 ) -> None:
-    """Write the state of a training loop of one's own to ``directory`` and return when it is complete.
+    """Write the state of a custom training loop to ``directory`` and return when it is complete.
 
-    params, optimizer_state: pytrees of arrays. epoch ≥ 1: larger than that of every whole checkpoint there. step:
-    steps done. key: a PRNG key. history: records, dictionaries of strings and numbers. run: what must be equal for
-    :func:`restore`, name → text. keep ≥ 1: how many epochs stay. Needs orbax-checkpoint.
+    params, optimizer_state: pytrees of arrays. epoch ≥ 1: larger than that of every intact checkpoint there. step:
+    steps done. key: a PRNG key. history: records, dictionaries of strings and numbers. run: what must match for
+    :func:`restore`, name → text. keep ≥ 1: the number of epochs kept. Needs orbax-checkpoint.
 
-    Raises ValueError for an epoch that is not new, TypeError for what is no array or no record, OSError where nothing
-    can be written; the checkpoints that are there stay whole in every case.
+    Raises ValueError if the epoch is not new, TypeError for a leaf that is not an array or an invalid record, and
+    OSError if the directory cannot be written. Existing checkpoints stay intact in every case.
 
     >>> import fnn, tempfile
     >>> params = fnn.init(jax.random.key(0), (3, 2))
@@ -86,13 +85,13 @@ def save(
 
 
 def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None = None) -> Checkpoint:
-    """The newest whole checkpoint in ``directory``, bit by bit, in the structure of ``params`` and ``optimizer_state``.
+    """The newest intact checkpoint in ``directory``, bit for bit, structured like ``params`` and ``optimizer_state``.
 
-    params, optimizer_state: pytrees of the structure, shapes and dtypes that were saved, whose values are not used
-    (``fnn.init`` and ``optimizer.init`` give them). run: as it was saved. Needs orbax-checkpoint.
+    params, optimizer_state: pytrees with the structure, shapes and dtypes that were saved (from ``fnn.init`` and
+    ``optimizer.init``); their values are not used. run: as it was saved. Needs orbax-checkpoint.
 
-    Warns where a newer checkpoint is damaged. Raises FileNotFoundError where there is none, ValueError that names the
-    differences where the run is another one, or where no checkpoint is whole.
+    Warns if a newer checkpoint is damaged. Raises FileNotFoundError if there is none, and ValueError if none is intact
+    or if the run differs, naming the differences.
     """
     found = resume(directory, params, optimizer_state, run or {})
     if found is None:
@@ -101,7 +100,7 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
 
 
 def resume(directory, params, optimizer_state, run: dict[str, str]) -> Checkpoint | None:
-    """As :func:`restore`; None where there is no checkpoint."""
+    """Like :func:`restore`, but None where there is no checkpoint."""
     given = description(params, optimizer_state, run)
 
     def same_run(saved: dict) -> None:
@@ -109,7 +108,7 @@ def resume(directory, params, optimizer_state, run: dict[str, str]) -> Checkpoin
         if lines:
             raise ValueError(
                 f"checkpoint: {directory} holds another run:\n  " + "\n  ".join(lines) + "\n"
-                "go on with what is in the checkpoint, or name another directory for this run"
+                "resume with what is in the checkpoint, or name another directory for this run"
             )
 
     found = _newest(directory, same_run)
@@ -122,7 +121,7 @@ def resume(directory, params, optimizer_state, run: dict[str, str]) -> Checkpoin
 
 
 def packed(checkpoint: Checkpoint, run: dict[str, str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The two items of a checkpoint, as the module says."""
+    """The two items of a checkpoint; see the module docstring."""
     trees = {"params": checkpoint.params, "optimizer_state": checkpoint.optimizer_state}
     values = {name: getattr(checkpoint, name) for name in RECORDED}
     values |= {
@@ -133,13 +132,13 @@ def packed(checkpoint: Checkpoint, run: dict[str, str]) -> tuple[dict[str, np.nd
 
 
 def description(params, optimizer_state, run: dict[str, str]) -> dict[str, str]:
-    """What must be equal for a run to go on."""
+    """What must match for a run to resume."""
     content.require_arrays({"params": params, "optimizer_state": optimizer_state})
     return run | describe("params", params) | describe("optimizer_state", optimizer_state)
 
 
 def _last_before(directory, epoch: int) -> int:
-    """The epoch after which nothing in ``directory`` is whole, less than ``epoch``."""
+    """The newest intact epoch in ``directory``; raises ValueError unless it is less than ``epoch``."""
     if max(orbax.epochs(directory), default=0) < epoch:
         return epoch - 1
     with warnings.catch_warnings():
@@ -155,13 +154,13 @@ def _last_before(directory, epoch: int) -> int:
 
 
 def _newest(directory, check: Callable[[dict], None]) -> tuple[dict, list[np.ndarray]] | None:
-    """The content and the arrays of the newest whole checkpoint; ``check`` may refuse the content of one."""
+    """The content and the arrays of the newest intact checkpoint; ``check`` may refuse the content by raising."""
     damaged: list[str] = []
     epochs = orbax.epochs(directory)
     for epoch in reversed(epochs):
         try:
             saved = content.unpack_meta(orbax.read(directory, epoch, "meta"))
-        except Exception as error:  # a damaged file may raise anything in the libraries below
+        except Exception as error:  # a damaged file may make the libraries below raise anything
             damaged.append(f"epoch {epoch}: {orbax.first_line(error)}")
             continue
         check(saved)
@@ -172,13 +171,14 @@ def _newest(directory, check: Callable[[dict], None]) -> tuple[dict, list[np.nda
             continue
         if damaged:
             warnings.warn(
-                f"{directory}: going on from epoch {epoch}, for what is newer is damaged:\n  " + "\n  ".join(damaged),
+                f"{directory}: resuming from epoch {epoch}, because what is newer is damaged:\n  "
+                + "\n  ".join(damaged),
                 stacklevel=4,
             )
         return saved, arrays
     if damaged:
         raise ValueError(
             f"checkpoint: none in {directory} is whole:\n  " + "\n  ".join(damaged) + "\n"
-            "name another directory to begin anew, or put back a copy of this one"
+            "name another directory to start afresh, or restore a copy of this one"
         )
     return None

@@ -1,4 +1,4 @@
-"""What a run is, as text, so that the checkpoint of another one is refused with the differences named."""
+"""A run's identity as text, so that another run's checkpoint is refused with the differences named."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ import numpy as np
 
 from fnn.graph.graph import Graph
 
-SHOWN = 20  # differences that a message names at most
+SHOWN = 20  # maximum number of differences listed in a message
 
 
 def digest(array: np.ndarray) -> str:
@@ -28,12 +28,12 @@ def form(leaf) -> str:
 
 
 def content(leaf) -> str:
-    """A number as it is written, an array by its digest."""
+    """A number as text, an array as its digest."""
     return digest(np.asarray(leaf)) if hasattr(leaf, "shape") else repr(leaf)
 
 
 def describe(name: str, tree, leaf: Callable[[Any], str] = form) -> dict[str, str]:
-    """For every node of a pytree its class and static fields, for every leaf its dtype and shape, by their paths.
+    """By path, the class and static fields of every node of a pytree, and the dtype and shape of every leaf.
 
     >>> import fnn
     >>> describe("params", fnn.init(jax.random.key(0), (3, 2)))  # doctest: +NORMALIZE_WHITESPACE
@@ -46,12 +46,12 @@ def describe(name: str, tree, leaf: Callable[[Any], str] = form) -> dict[str, st
 
 
 def paths(name: str, tree) -> list[str]:
-    """The leaves' paths, in their order: ["params[0].W", …]."""
+    """The leaves' paths, in order: ["params[0].W", …]."""
     return [path for path, node in _walk(name, jax.tree.structure(tree)) if node is None]
 
 
 def static(value) -> str:
-    """A static value as text that is equal for equal values in every process."""
+    """A static value as text that is the same for equal values in every process."""
     if isinstance(value, Graph):  # its repr shows counts only
         names = hashlib.sha256(repr((value.neurons, value.kinds)).encode() + value._digest)
         return f"{value} {names.hexdigest()}"
@@ -59,7 +59,7 @@ def static(value) -> str:
 
 
 def differences(saved: dict[str, str], given: dict[str, str]) -> list[str]:
-    """A line for every entry that is not the same in both."""
+    """One line for every entry that differs."""
     lines = [
         f"{name}: {saved.get(name, 'nothing')} in the checkpoint, {given.get(name, 'nothing')} given"
         for name in given | saved
@@ -74,12 +74,12 @@ def key_text(key) -> str:
 
 
 def implementation(key) -> str:
-    """The name of a typed key's implementation, "raw" for an old key of plain integers."""
+    """The name of a typed key's implementation, or "raw" for an old-style key of plain integers."""
     return str(jax.random.key_impl(key)) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else "raw"
 
 
 def _walk(path: str, structure) -> Iterator[tuple[str, str | None]]:
-    """Every node's path and class with its static fields, and every leaf's path and None, in the leaves' order."""
+    """(path, class and static fields) of every node and (path, None) of every leaf, in the leaves' order."""
     node = structure.node_data()
     if node is None:
         yield path, None
@@ -96,7 +96,7 @@ def _walk(path: str, structure) -> Iterator[tuple[str, str | None]]:
 
 
 def _endings(kind: type, fields, count: int) -> list[str]:
-    """How a node's children are reached: ".W", "[0]" or "['key']"."""
+    """The path suffixes of a node's children: ".W", "[0]" or "['key']"."""
     names = getattr(kind, "_fields", ())
     if dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind) if not field.metadata.get("static", False)]

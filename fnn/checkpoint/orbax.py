@@ -1,4 +1,4 @@
-"""The folders of a checkpoint directory, through orbax-checkpoint, which is imported when one is read or written."""
+"""The folders of a checkpoint directory, through orbax-checkpoint, which is imported on first read or write."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def folder(directory) -> Path:
-    """``directory`` as an absolute path; raises TypeError for what is no path."""
+    """``directory`` as an absolute path; raises TypeError unless it is a path."""
     if not isinstance(directory, (str, os.PathLike)):
         raise TypeError(f"checkpoint: expected the path of a directory, got {directory!r}; write checkpoint='run'")
     path = Path(directory).absolute()
@@ -25,16 +25,16 @@ def folder(directory) -> Path:
 
 
 def epochs(directory) -> list[int]:
-    """The epochs that ``directory`` has a finished folder of, damaged or not, in ascending order."""
+    """The epochs with a finished folder in ``directory``, damaged or not, in ascending order."""
     path = folder(directory)
     names = [entry.name for entry in path.iterdir() if entry.is_dir()] if path.exists() else []
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def read(directory, epoch: int, item: str, like: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
-    """The item "meta" or "state" of a folder; like: arrays of the dtypes and shapes of those in "state".
+    """The item "meta" or "state" of a folder; like: arrays with the dtypes and shapes of those in "state".
 
-    Raises whatever orbax raises, of any type, where the folder is damaged.
+    If the folder is damaged, raises whatever orbax raises, of any type.
     """
     ocp = _orbax()
     args = ocp.args.JsonRestore() if like is None else ocp.args.StandardRestore(like)
@@ -43,9 +43,9 @@ def read(directory, epoch: int, item: str, like: dict[str, np.ndarray] | None = 
 
 
 class Writer:
-    """Writes epochs in the background and keeps the newest ``keep``; whatever fails is an OSError, at the next call.
+    """Writes epochs in the background and keeps the newest ``keep``; any failure becomes an OSError at the next call.
 
-    after: the newest whole epoch that is there. What is newer is damaged, and removed by the first ``save``.
+    after: the newest intact epoch in the directory. Newer ones are damaged, and the first ``save`` removes them.
     """
 
     def __init__(self, directory, keep: int, after: int):
@@ -60,7 +60,7 @@ class Writer:
                 raise PermissionError("it is read-only")
 
     def save(self, epoch: int, state: dict[str, np.ndarray], meta: dict[str, str]) -> None:
-        """Begin to write an epoch, when the one before it is complete. The arrays must not change any more."""
+        """Start writing an epoch once the previous one is complete. The arrays must not change afterwards."""
         ocp = _orbax()
         if self.manager is None:
             self._open()
@@ -71,7 +71,7 @@ class Writer:
         self.writing = epoch
 
     def finish(self) -> None:
-        """Wait until what was saved is complete."""
+        """Wait until everything saved is complete."""
         epoch, self.writing = self.writing, self.whole  # an error is raised once
         if epoch > self.whole:
             with self._named(f"epoch {epoch} cannot be written"):
@@ -79,7 +79,7 @@ class Writer:
             self.whole = self.writing = epoch
 
     def close(self) -> None:
-        """Wait, and let go of the directory. Raises what ``finish`` raises."""
+        """Wait, then release the directory. Raises what ``finish`` raises."""
         with self.silence:
             try:
                 self.finish()
@@ -88,9 +88,9 @@ class Writer:
                     self._let_go()
 
     def _let_go(self) -> None:
-        with contextlib.suppress(Exception):  # the error of ``finish``, once more
+        with contextlib.suppress(Exception):  # the error that ``finish`` raised already
             self.manager.close()
-        for thread in threading.enumerate() if self.failed else ():  # orbax has not waited for the other item
+        for thread in threading.enumerate() if self.failed else ():  # orbax did not wait for the other item
             if type(thread).__module__.startswith("orbax."):
                 with contextlib.suppress(Exception):
                     thread.join(timeout=10)
@@ -107,7 +107,7 @@ class Writer:
     def _named(self, what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # a full disk is a ValueError of tensorstore's
+        except Exception as error:  # on a full disk tensorstore raises ValueError
             self.failed = True
             last = f"the last whole one is epoch {self.whole}" if self.whole else "there is no whole one yet"
             raise OSError(f"checkpoint: {self.directory}: {what}: {first_line(error)}; {last}") from error
@@ -120,13 +120,13 @@ class Writer:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in short: some of orbax's go on for pages, and tensorstore's end with the cause."""
+    """An error's message in short: orbax's can run to pages, and tensorstore's end with the cause."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= 300 else f"{line[:120]} … {line[-170:]}"
 
 
 def _manager(directory: Path, **options: Any) -> Any:
-    """A manager that waits for no other process: one writes, all read."""
+    """A manager that does not wait for other processes: one writes, all read."""
     ocp, process = _orbax(), jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"fnn_{process}"
@@ -137,13 +137,13 @@ def _manager(directory: Path, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep off the terminal what orbax says, page after page, besides the error that it raises."""
+    """Silence the pages that orbax logs besides raising its error."""
     logger, tell = logging.getLogger("absl"), sys.unraisablehook
 
     def of_others(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
-    def unheard(unraisable: Any) -> None:  # a write that ends after another one has failed finds nobody to tell
+    def unheard(unraisable: Any) -> None:  # a write that ends after another has failed has nowhere to report
         if not (unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"):
             tell(unraisable)
 

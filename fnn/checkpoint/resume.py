@@ -1,4 +1,4 @@
-"""A run that goes on where it was interrupted: what ``fit`` does with its argument ``checkpoint``."""
+"""Resuming an interrupted run: the argument ``checkpoint`` of ``fit``."""
 
 import contextlib
 import signal
@@ -14,24 +14,24 @@ from fnn.checkpoint.directory import Checkpoint, packed, resume
 from fnn.checkpoint.fingerprint import content, describe, key_text, static
 from fnn.checks.numbers import whole
 
-KEEP = 3  # epochs: the newest, and two in case it is damaged
+KEEP = 3  # epochs: the newest, and two in reserve in case it is damaged
 
 
 def settings(
     *, key, loss, batch_size: int, reduction: str, examples: int | None, dropout, precision: str | None
 ) -> dict[str, str]:
-    """What must be equal for a run to go on, besides its parameters and optimizer."""
+    """What must match for a run to resume, besides its parameters and optimizer."""
     plain = {"batch_size": batch_size, "examples": examples, "reduction": reduction, "precision": precision}
     texts = {name: str(value) for name, value in plain.items()}
     return texts | {"key": key_text(key), "loss": static(loss)} | describe("dropout", dropout, leaf=content)
 
 
 class Resumable:
-    """The checkpoints of one run in ``directory``, or nothing at all where it is None: a context for the epochs.
+    """A context manager for the epochs of one run, with checkpoints in ``directory``, or none if that is None.
 
-    resumed: whether the directory was there before; a run makes it before it trains, and so perhaps this run was, even
-    where it was killed before its first checkpoint. Inside the context, SIGTERM and Ctrl-C let the epoch under way end,
-    and :meth:`after` saves it and leaves. A second Ctrl-C leaves at once, with what was saved before.
+    resumed: whether the directory existed before. A run creates it before training, so this holds even for a run that
+    was killed before its first checkpoint. Inside the context, SIGTERM and Ctrl-C let the current epoch finish, and
+    :meth:`after` saves it and exits. A second Ctrl-C exits at once, with what was saved before.
     """
 
     def __init__(self, directory, *, every: int, epochs: int, key, same: dict[str, str], stops: bool):
@@ -44,9 +44,9 @@ class Resumable:
         self.context = contextlib.ExitStack()
 
     def resume(self, start: tuple[Any, Any]) -> tuple[tuple[Any, Any], list[dict], range]:
-        """What is reached, the parameters and the optimizer's state; the history so far; the epochs that are left.
+        """(parameters, optimizer state) reached so far, the history, and the remaining epochs.
 
-        start: the first parameters and state.
+        start: the initial parameters and state.
         """
         if self.directory is None:
             return start, [], range(1, self.epochs + 1)
@@ -60,7 +60,7 @@ class Resumable:
                 f"epochs: the run in {self.directory} has done {found.epoch}, got epochs={self.epochs}; "
                 f"write epochs={found.epoch} or more, or name another directory"
             )
-        if jax.process_count() > 1:  # else one that could not read the newest would train other epochs than the rest
+        if jax.process_count() > 1:  # a process that cannot read the newest must not train other epochs
             from jax.experimental import multihost_utils
 
             multihost_utils.assert_equal(np.int32(found.epoch), f"{self.directory}: not the same for all processes")
@@ -73,7 +73,7 @@ class Resumable:
         return (found.params, found.optimizer_state), list(found.history), left
 
     def after(self, reached: tuple[Any, Any], history: list[dict], steps: int, stopped: bool) -> None:
-        """Save an epoch of so many steps, if it is time; leave, if a signal said so."""
+        """Save after an epoch of ``steps`` steps if it is due; exit if a signal was received."""
         self.step += steps
         epoch, leaves = len(history), self.signal is not None
         if self.writer is not None and (epoch % self.every == 0 or epoch == self.epochs or stopped or leaves):
@@ -85,7 +85,7 @@ class Resumable:
     def _leave(self) -> None:
         if self.writer is not None:
             self.writer.finish()
-        if jax.process_count() > 1:  # a usual exit waits for the others
+        if jax.process_count() > 1:  # a normal exit waits for the other processes
             parallel.leave(128 + (self.signal or signal.SIGTERM))
         raise KeyboardInterrupt if self.signal == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
@@ -107,6 +107,6 @@ class Resumable:
         except OSError as late:
             if error is None:
                 raise
-            error.add_note(str(late))  # what ended the run is told first
-        if error is None and self.signal is not None:  # it came after the last epoch
+            error.add_note(str(late))  # the error that ended the run comes first
+        if error is None and self.signal is not None:  # the signal came after the last epoch
             self._leave()

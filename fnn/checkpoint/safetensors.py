@@ -1,18 +1,18 @@
 """Parameters in a safetensors file: the arrays, the architecture as JSON, and a SHA-256 for every array.
 
-The layout, so that another program can read it. Tensors are named ``{layer}.W``, ``{layer}.b`` and, with a
-batch norm, ``{layer}.norm.gamma`` and ``{layer}.norm.beta``, the layers counted from 0; W has rows for receiving
-neurons. The file's metadata holds three strings:
+The layout, for other programs that read it: tensors are named ``{layer}.W``, ``{layer}.b`` and, with a batch norm,
+``{layer}.norm.gamma`` and ``{layer}.norm.beta``, with layers counted from 0. W has one row per receiving neuron. The
+file's metadata holds three strings:
 
     format        "fnn 1"
     architecture  JSON: one object per layer, {"activation": {"name": ..., fields}, "norm": null or
                   {"eps": ..., "gradient": ...}, "stacked": true for a run of layers, whose tensors have a
                   leading axis of layers}
     sha256        JSON: tensor name → hex digest of its dtype, shape and bytes, and "architecture" → of that string;
-                  a tensor's digest is of the text "{dtype} {shape}\\n", for example "float32 (10, 30)\\n", and of
+                  a tensor's digest covers the text "{dtype} {shape}\\n", for example "float32 (10, 30)\\n", and
                   its entries row by row, little-endian
 
-No pickle: nothing in such a file is ever executed.
+Nothing is pickled, so nothing in the file is ever executed.
 """
 
 import hashlib
@@ -38,10 +38,10 @@ FORMAT = "fnn 1"
 
 
 def export(path, params: Params) -> None:
-    """Write ``params`` to the file ``path``, whole or not at all.
+    """Write ``params`` to the file ``path``, atomically.
 
-    params: a tuple of ``Dense`` whose activations are dataclasses. Raises TypeError for anything else, OSError
-    where the file cannot be written; an older file of that name is replaced only when the new one is complete.
+    params: a tuple of ``Dense`` whose activations are dataclasses. Raises TypeError for anything else, and OSError if
+    the file cannot be written. An existing file is replaced only when the new one is complete.
     """
     safetensors = _safetensors()
     checks.layers(params)
@@ -58,10 +58,10 @@ def export(path, params: Params) -> None:
 
 
 def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
-    """The parameters in the file ``path``, every array's digest verified.
+    """The parameters in the file ``path``, with every array's digest verified.
 
-    activations: custom classes that the network uses. Raises FileNotFoundError, or ValueError for a file
-    that is damaged, was not written by :func:`export`, or names an activation that is not known.
+    activations: custom activation classes that the network uses. Raises FileNotFoundError, or ValueError if the file is
+    damaged, was not written by :func:`export`, or names an unknown activation.
     """
     safetensors = _safetensors()
     classes = known(activations)

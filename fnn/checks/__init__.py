@@ -1,1 +1,1 @@
-"""What arguments must be, by subject; every message says what was expected, what came, and the corrected call."""
+"""Argument checks by subject; every message says what was expected, what was given, and the corrected call."""

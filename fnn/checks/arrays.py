@@ -1,4 +1,4 @@
-"""Arrays, keys and options that a user gives: each message names the argument, what came and the corrected call."""
+"""Checks of arrays, keys and options; each message gives the argument, its value and the corrected call."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-AnyArray = jax.Array | np.ndarray  # what public functions take; they return jax.Array
+AnyArray = jax.Array | np.ndarray  # accepted by public functions, which return jax.Array
 
 
 def describe(value) -> str:
@@ -23,30 +23,30 @@ def one_of(name: str, value, options: Sequence) -> None:
 
 
 def same_shape(value, like, name: str):
-    """``value``, if it has the shape and dtype of ``like``; a user's own function may return anything."""
+    """``value``, if it has the shape and dtype of ``like``; a user's function may return anything."""
     if getattr(value, "shape", None) != like.shape or value.dtype != like.dtype:
         raise ValueError(f"{name}: expected {describe(like)}, got {describe(value)}")
     return value
 
 
 def plain(tree) -> bool:
-    """Whether every leaf is a JAX array, which jit takes as it is."""
+    """Whether every leaf is a JAX array, which jit takes unchanged."""
     return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree))
 
 
 def array(name: str, leaf) -> None:
-    """Raise TypeError unless ``leaf`` is an array of a dtype that is in use."""
+    """Raise TypeError unless ``leaf`` is an array whose dtype is enabled."""
     if not isinstance(leaf, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array, got {describe(leaf)}; write jnp.asarray(...)")
     if isinstance(leaf, np.ndarray) and jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
         raise TypeError(
-            f"{name}: expected {jax.dtypes.canonicalize_dtype(leaf.dtype)}, for x64 is off, got {describe(leaf)}; "
+            f"{name}: expected {jax.dtypes.canonicalize_dtype(leaf.dtype)}, because x64 is off, got {describe(leaf)}; "
             "write .astype('float32'), or call jax.config.update('jax_enable_x64', True) first"
         )
 
 
 def prng_key(key, name: str = "key") -> None:
-    """Raise TypeError unless ``key`` is one PRNG key, new style or old."""
+    """Raise TypeError unless ``key`` is a single PRNG key, new-style or old-style."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
     raw = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1
     if not (typed or raw):

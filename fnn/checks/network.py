@@ -1,6 +1,6 @@
-"""Parameters, inputs, masks and rules: shapes, dtypes and structure, which are read while tracing and so cost nothing.
+"""Parameters, inputs, masks and rules: shapes, dtypes and structure, checked at trace time and so free at run time.
 
-Values (labels in range, finite inputs) are not looked at here: that is done once per data set, in ``fnn.data``.
+Values (labels in range, finite inputs) are not checked here, but once per data set, in ``fnn.data``.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def _like(array, *shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, array.dtype)
 
 
-RESULTS: dict[str, Callable] = {  # what each rule's results must be like, from its arguments
+RESULTS: dict[str, Callable] = {  # the required form of each rule's results, from its arguments
     "affine": lambda a_in, W, b: (_like(a_in, a_in.shape[0], W.shape[0]),),
     "normalise": lambda norm, psi: (psi,),
     "output_delta": lambda loss, activation, z, a, y: (z,),
@@ -48,7 +48,7 @@ RESULTS: dict[str, Callable] = {  # what each rule's results must be like, from 
 
 
 def exact(rules):
-    """The same rules, each raising ValueError while tracing unless its results have the shapes and dtypes they must."""
+    """The same rules, each raising ValueError at trace time if its results have the wrong shape or dtype."""
 
     def checked(name, rule):
         if not callable(rule):
@@ -86,7 +86,7 @@ def init_arguments(key, sizes, activation, output, initializer, batch_norm, stac
     if not callable(initializer) or isinstance(initializer, type):
         raise TypeError(
             f"initializer: expected f(key, (n_out, n_in), dtype) -> W, got {initializer!r}; "
-            "write initializer=fnn.initializers.he_normal, or another"
+            "write initializer=fnn.initializers.he_normal, for example"
         )
     one_of("batch_norm", batch_norm, (None, *GRADIENTS))
     one_of("stack", stack, (False, True))
@@ -107,14 +107,17 @@ def is_layer(layer) -> bool:
 
 
 def stacked(layer) -> bool:
-    """Whether a layer is a run of layers, with a leading axis."""
+    """Whether an entry is a run of layers, with a leading axis."""
     return getattr(layer, "stacked", False)
 
 
 def layers(params) -> None:
     """Raise unless ``params`` is a sequence of layers whose leaves are arrays that jit will not truncate."""
     if not isinstance(params, (tuple, list)) or not params or not all(map(is_layer, params)):
-        raise TypeError(f"params: expected a tuple of fnn.Dense, got {describe(params)}; write fnn.init(key, sizes)")
+        raise TypeError(
+            f"params: expected a tuple of fnn.Dense, got {describe(params)}; write fnn.init(key, sizes), "
+            "or graph.init(key) for a graph"
+        )
     for i, layer in enumerate(params):
         if layer.norm is not None and not (hasattr(layer.norm, "gamma") and hasattr(layer.norm, "beta")):
             raise TypeError(f"params[{i}].norm: expected a fnn.BatchNorm or None, got {describe(layer.norm)}")
@@ -129,15 +132,15 @@ def layers(params) -> None:
 
 
 def leaves(layer) -> dict:
-    """The leaves of a layer by name."""
+    """The leaves of a layer, by name."""
     norm = {} if layer.norm is None else {"norm.gamma": layer.norm.gamma, "norm.beta": layer.norm.beta}
     return {"W": layer.W, "b": layer.b, **norm}
 
 
 def network_arguments(params, x, masks, rules=None) -> tuple:
-    """(params, x, masks) as the compiled functions take them, so that equal calls compile once.
+    """(params, x, masks) in the form that the compiled functions take, so that equal calls compile once.
 
-    Where every leaf is a JAX array there is nothing that jit would hide, and :func:`network` finds the rest.
+    If every leaf is a JAX array, jit hides nothing, and :func:`network` checks the rest.
     """
     if type(params) is tuple and plain((params, x, masks)) and all(map(_hashable, params)):
         return params, x, (Mask(),) * len(params) if masks is None else masks
@@ -149,7 +152,7 @@ def _hashable(layer) -> bool:
 
 
 def careful_arguments(params, x, masks) -> tuple:
-    """The same, looking at every argument."""
+    """The same, checking every argument."""
     layers(params)
     floating("x", x, ports(params))
     if masks is None:
@@ -174,7 +177,7 @@ def mask_argument(name: str, mask) -> None:
 
 
 class Ports(NamedTuple):
-    """What goes into a network and comes out of it."""
+    """The dtype and the numbers of inputs and outputs of a network."""
 
     dtype: Any
     n_in: int
@@ -187,7 +190,7 @@ def ports(params) -> Ports:
 
 
 def floating(name: str, value, ports: Ports) -> None:
-    """Raise TypeError unless value is an array in the parameters' dtype (before jit would truncate it silently)."""
+    """Raise TypeError unless value is an array in the parameters' dtype, before jit truncates it silently."""
     dtype = ports.dtype
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write jnp.asarray({name}, jnp.{dtype})")
@@ -200,7 +203,7 @@ def floating(name: str, value, ports: Ports) -> None:
 
 
 def network(params, x, masks) -> None:
-    """Raise unless the layers fit together, and x and the masks fit them; called while tracing."""
+    """Raise unless the layers, x and the masks fit together; called at trace time."""
     careful_arguments(params, x, masks)
     dtype, n_in, _ = ports(params)
     batch = examples(x, n_in)
@@ -223,12 +226,12 @@ def examples(x, n_in: int) -> int:
 
 def _layer(name, layer, n_in, dtype, batch) -> None:
     activation_like(layer.activation, f"{name}.activation")
-    *run, n_out, columns = layer.W.shape  # run: (D,) of a stack
+    *run, n_out, columns = layer.W.shape  # run: (D,) for a stack
     if len(run) != stacked(layer) or columns != n_in or (run and n_out != n_in):
         shape = f"(D, {n_in}, {n_in})" if stacked(layer) else f"(n_out, {n_in})"
         raise ValueError(
             f"{name}.W: expected shape {shape}, rows for receiving neurons, got {layer.W.shape}; "
-            "write fnn.init(key, sizes), or W.T if rows and columns are exchanged"
+            "write fnn.init(key, sizes), or W.T if rows and columns are swapped"
         )
     for part, leaf in leaves(layer).items():
         if part != "W" and leaf.shape != (*run, n_out):
@@ -236,16 +239,16 @@ def _layer(name, layer, n_in, dtype, batch) -> None:
         if leaf.dtype != dtype:
             raise TypeError(f"{name}.{part}: expected {dtype} as params[0].W has, got {leaf.dtype}")
     z = jax.ShapeDtypeStruct((batch, n_out), dtype)
-    same_shape(jax.eval_shape(layer.activation.value, z), z, f"{layer.activation}.value(z)")
+    jax.eval_shape(lambda z: same_shape(layer.activation.value(z), z, f"{layer.activation}.value(z)"), z)
     if layer.norm is not None:
         one_of(f"{name}.norm.gradient", layer.norm.gradient, GRADIENTS)
         number("BatchNorm", f"{name}.norm.eps", layer.norm.eps, above=0)
-        if whole_batch(layer.norm, batch) == 1:  # and not < 2, which a symbolic batch size cannot answer
+        if whole_batch(layer.norm, batch) == 1:  # not < 2, which is undecidable for a symbolic batch size
             raise ValueError(f"x: {name} has a batch norm, which needs at least 2 examples, got {batch}")
 
 
 def whole_batch(norm, rows: int) -> int:
-    """The number of examples in a mini-batch of which ``rows`` are here: see ``BatchNorm.axis``."""
+    """The number of examples in a mini-batch of which this device holds ``rows``; see ``BatchNorm.axis``."""
     if norm.axis is None:
         return rows
     try:
@@ -255,7 +258,7 @@ def whole_batch(norm, rows: int) -> int:
 
 
 def mask_shapes(name: str, mask: Mask, units: int, arrows: tuple[int, ...], dtype, batch: int) -> None:
-    """Raise unless the mask's units are (batch, units) or (1, units) and its arrows like W; (D, …) for a stack."""
+    """Raise unless the mask's units are (batch, units) or (1, units) and its arrows like W's; (D, …) for a stack."""
     run = arrows[:-2]
     shapes = {"units": [(*run, batch, units), (*run, 1, units)], "arrows": [arrows]}
     for part, allowed in shapes.items():

@@ -1,4 +1,4 @@
-"""Numbers, sizes and dtypes that a user gives: checked, and in one form, so that equal values hash alike."""
+"""Checks of numbers, sizes and dtypes, which are brought into one form so that equal values hash alike."""
 
 import math
 import operator
@@ -11,7 +11,7 @@ import numpy as np
 def number(call: str, name: str, value, above: float = -math.inf, least: float = -math.inf) -> float:
     """``value`` as a float, for the argument ``name`` of ``call``: finite, > ``above`` and ≥ ``least``.
 
-    Raises TypeError for what is no number, ValueError for a number outside.
+    Raises TypeError unless it is a number, ValueError if it is out of range.
 
     >>> number("Sigmoid", "beta", 2, above=0)
     2.0
@@ -21,7 +21,7 @@ def number(call: str, name: str, value, above: float = -math.inf, least: float =
     advice = f"write {call}({name}={max(1.0, above, least):g})"
     try:
         if isinstance(value, (str, bytes)):
-            raise TypeError("a string is no number")
+            raise TypeError("a string is not a number")
         result = float(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name}: expected a number{bounds}, got {value!r}; {advice}") from error
@@ -31,7 +31,7 @@ def number(call: str, name: str, value, above: float = -math.inf, least: float =
 
 
 def whole(name: str, value, most: int | None = None, what: str = "") -> int:
-    """``value`` as an integer ≥ 1, and at most ``most``, the number of ``what``. Raises TypeError or ValueError.
+    """``value`` as an integer ≥ 1 and at most ``most``, the number of ``what``. Raises TypeError or ValueError.
 
     >>> whole("epochs", 3)
     3
@@ -47,7 +47,7 @@ def whole(name: str, value, most: int | None = None, what: str = "") -> int:
 
 
 def layer_sizes(sizes) -> tuple[int, ...]:
-    """``sizes`` as Python integers; raises unless there are two or more, each at least 1."""
+    """``sizes`` as Python integers; raises unless there are at least two, each ≥ 1."""
     try:
         sizes = tuple(operator.index(size) for size in sizes)
     except TypeError as error:
@@ -58,7 +58,7 @@ def layer_sizes(sizes) -> tuple[int, ...]:
 
 
 def floating_dtype(dtype) -> np.dtype:
-    """``dtype`` as NumPy names it; raises unless it is floating and in use."""
+    """``dtype`` as a NumPy dtype; raises unless it is floating and enabled."""
     try:
         wanted = np.dtype(dtype)
     except TypeError as error:

@@ -15,12 +15,12 @@ def loss_like(loss, name: str = "loss") -> None:
 
 
 def loss_values(loss, a, y):
-    """The loss of every example, (B,), if it has that shape and the dtype of the outputs a (B, n)."""
+    """The loss of every example, (B,); raises unless it has that shape and the dtype of the outputs a (B, n)."""
     return same_shape(loss.value(a, y), a[:, 0], f"{loss}.value(a, y)")
 
 
 def target_arguments(ports: Ports, y, loss, name: str = "y") -> None:
-    """Raise unless loss is one and y integer labels, or in the parameters' dtype; before jit would truncate it."""
+    """Raise unless ``loss`` is a loss and y holds labels or has the parameters' dtype, before jit truncates it."""
     loss_like(loss)
     array = isinstance(y, (jax.Array, np.ndarray, np.generic))
     if not (jnp.issubdtype(y.dtype, jnp.integer) if array else type(y) is int):
@@ -34,7 +34,7 @@ def target_arguments(ports: Ports, y, loss, name: str = "y") -> None:
 
 
 def target(y, a, loss) -> None:
-    """Raise unless y has exactly the shape of a, or is one label per example; a is (B, n) or (n,)."""
+    """Raise unless y has the shape of a, or holds one label per example; a is (B, n) or (n,)."""
     if jnp.issubdtype(y.dtype, jnp.integer):
         if a.shape[-1] == 1:
             raise ValueError(f"y: a network with one output takes y of shape {a.shape}, got labels of shape {y.shape}")
@@ -50,6 +50,6 @@ def target(y, a, loss) -> None:
 
 
 def target_rows(y, a, loss):
-    """The targets with examples in rows, where they fit the outputs a, (B, n_L) or (n_L,)."""
+    """The targets with examples in rows, if they fit the outputs a, (B, n_L) or (n_L,)."""
     target(y, a, loss)
     return y if a.ndim == 2 else y[None]

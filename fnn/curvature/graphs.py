@@ -75,12 +75,7 @@ def hvp(
     params: GraphParams, x: Array, y: Array, v: GraphParams, masks: Given, loss: Loss, reduction: str, rules
 ) -> GraphParams:
     """The Hessian times v: λ and o times the changes of the other, summed over the examples."""
-    replaced = [name for name in SUMS if getattr(rules, name) is not getattr(TANGENTS, name)]
-    if replaced:
-        raise ValueError(
-            f"rules.{replaced[0]}: expected that of curvature.TANGENTS, because the sums over a graph's arrows are no "
-            f"products of matrices; write rules._replace({replaced[0]}=TANGENTS.{replaced[0]})"
-        )
+    require_sums(rules)
     layout, index = masks.layout(params), masks.tables
     at, tangents, (z, a, dz, da) = _forward(params, jnp.atleast_2d(x), v, masks, rules)
     y = targets.target_rows(y, like_examples(a, x), loss)
@@ -90,6 +85,16 @@ def hvp(
     lam, o = jnp.concatenate([found.d_lam, found.lam], axis=1), jnp.concatenate([at.states.o, tangents.o], axis=1)
     by_arrow = weight_gradients(layout, index, lam, o, RULES)  # both of its terms in one sum
     return _like(params, masks, rules, _scale(a, reduction), by_arrow, found.d_lam, found.gamma, found.beta)
+
+
+def require_sums(rules: TangentRules) -> None:
+    """Raise if one of the rules that take a layer's matrix is another."""
+    replaced = [name for name in SUMS if getattr(rules, name) is not getattr(TANGENTS, name)]
+    if replaced:
+        raise ValueError(
+            f"rules.{replaced[0]}: expected that of curvature.TANGENTS, because the sums over a graph's arrows are no "
+            f"products of matrices; write rules._replace({replaced[0]}=TANGENTS.{replaced[0]})"
+        )
 
 
 def output_tangent(params: GraphParams, v: GraphParams, x: Array, masks: Given) -> tuple[PassedOutputs, Array]:

@@ -1,6 +1,6 @@
-"""graph: networks on any directed acyclic graph, with an activation for every neuron.
+"""graph: networks on any directed acyclic graph, with one activation per neuron.
 
-The functions of a network take a graph's parameters as they take layers:
+``fnn``'s functions accept a graph's parameters just as they accept layers:
 
 >>> import jax, fnn
 >>> graph = fnn.graph.Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])

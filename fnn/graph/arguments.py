@@ -1,4 +1,4 @@
-"""What the arguments of a graph's functions must be, beyond what ``fnn.checks`` says of all networks."""
+"""Argument checks for graphs, in addition to those in ``fnn.checks`` for all networks."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from fnn.graph.passes import Given
 
 
 def network(params) -> None:
-    """Raise unless ``params`` are :class:`GraphParams` whose leaves are arrays, with one number per arrow or neuron."""
+    """Raise unless ``params`` are :class:`GraphParams` of arrays, with one number per arrow or neuron."""
     if not isinstance(params, GraphParams):
         raise TypeError(f"params: expected fnn.graph.GraphParams, got {arrays.describe(params)}; write graph.init(key)")
     arrows, neurons = params.graph.arrows.shape[:1], (len(params.graph),)
@@ -39,16 +39,16 @@ def network(params) -> None:
 
 
 def ports(params: GraphParams) -> checks.Ports:
-    """The dtype, and the numbers of inputs and outputs."""
+    """The dtype and the numbers of inputs and outputs."""
     return checks.Ports(params.weights.dtype, len(params.graph.inputs), len(params.graph.outputs))
 
 
 def given(params, x, masks, rules) -> tuple[GraphParams, jax.Array, Given]:
-    """(params, x, masks) as the compiled functions take them."""
+    """(params, x, masks) in the form that the compiled functions take."""
     if rules.affine is not RULES.affine:
         raise ValueError(
-            "rules.affine: expected that of fnn.RULES, because a graph adds up arrow by arrow and not by a product of "
-            "matrices; write rules._replace(affine=fnn.RULES.affine), or take layers from fnn.init"
+            "rules.affine: expected that of fnn.RULES, because a graph sums arrow by arrow and not by a matrix "
+            "product; write rules._replace(affine=fnn.RULES.affine), or use layers from fnn.init"
         )
     mask = Mask() if masks is None else masks
     if not arrays.plain((params, x, mask)) or not isinstance(mask, Mask):
@@ -59,7 +59,7 @@ def given(params, x, masks, rules) -> tuple[GraphParams, jax.Array, Given]:
 
 
 def check(params: GraphParams, x: jax.Array, masks: Given) -> None:
-    """Raise unless the parameters, x and the mask fit together; called while tracing."""
+    """Raise unless the parameters, x and the mask fit together; called at trace time."""
     network(params)
     checks.floating("x", x, ports(params))
     batch, mask = checks.examples(x, len(params.graph.inputs)), masks.mask

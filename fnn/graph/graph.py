@@ -1,4 +1,4 @@
-"""A network that is a directed acyclic graph: its constructors, and its parameters, which know their graph."""
+"""Networks on a directed acyclic graph: constructors, and parameters that carry their graph."""
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
@@ -22,24 +22,24 @@ from fnn.stacking import unstack
 
 
 class Graph:
-    """Neurons and arrows, validated once; static, and compared and hashed by content (equation S1).
+    """Neurons and arrows, validated once; static, compared and hashed by content.
 
     arrows:      pairs (source, target) of neurons, in the order of the weights: an integer array (M, 2), or a
                  sequence of pairs of indices or of names (anything hashable).
-    activations: one for every neuron that is no input, elementwise: a single one for all; a mapping from neuron to
-                 activation; or, for neurons 0 … N−1, a sequence of N, of which the inputs' are not used.
+    activations: elementwise, for every neuron that is not an input: one for all; a mapping from neuron to activation;
+                 or, for neurons 0 … N−1, a sequence of N, whose entries for inputs are ignored.
     inputs, outputs: neurons, in the order of the columns of x and of the network's output. An output may have
                  outgoing arrows.
 
-    Neurons are numbered from 0: integers 0 … N−1 keep their number; names are numbered inputs first, then as they
-    appear in the arrows, then in the outputs. Every array over neurons (biases, ψ, λ) has that order;
+    Neurons are numbered from 0. Integers 0 … N−1 keep their number; names are numbered inputs first, then in order of
+    appearance in the arrows, then in the outputs. Every array over neurons (biases, ψ, λ) has that order;
     ``index(name)`` is a neuron's number.
 
-    neurons (N,) the names; arrows (M, 2) their numbers; inputs, outputs: numbers; activations: one per neuron;
+    neurons (N,): the names; arrows (M, 2): their numbers; inputs, outputs: numbers; activations: one per neuron;
     generation (N,): the length of the longest path to it, 0 for inputs.
 
-    Raises TypeError or ValueError for an arrow into an input, an unknown neuron, an arrow given twice, and a cycle,
-    which the message shows. Warns, with their names, of neurons that reach no output or that no input reaches.
+    Raises TypeError or ValueError for an arrow into an input, an unknown neuron, a repeated arrow, and a cycle, which
+    the message shows. Warns, with names, about neurons that reach no output or that no input reaches.
 
     >>> import fnn
     >>> graph = Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])
@@ -95,7 +95,7 @@ class Graph:
 
     @property
     def activations(self) -> tuple[Activation, ...]:
-        """The activation of every neuron; an input's is the identity."""
+        """The activation of every neuron; the identity for inputs."""
         return tuple(self.kinds[k] for k in self.kind)
 
     @cached_property
@@ -106,15 +106,15 @@ class Graph:
         return hidden
 
     def index(self, neuron: Hashable) -> int:
-        """The number of a neuron. Raises ValueError for an unknown one."""
+        """The number of a neuron. Raises ValueError if it is unknown."""
         return int(validation.Numbers(self.neurons)("neuron", [neuron])[0])
 
     def init(self, key: Array, *, gain: float = 1.0, batch_norm: str | None = None, dtype=jnp.float32) -> "GraphParams":
-        """Parameters: weights from N(0, gain² 2/(n_in + n_out)), biases zero; a :class:`GraphParams`.
+        """A :class:`GraphParams` with weights from N(0, gain² 2/(n_in + n_out)) and zero biases.
 
-        n_in: the number of arrows into the target, n_out: of those out of the source; in a layered graph that is
-        Glorot's initialisation. gain > 0: √2 suits ReLU. batch_norm: "full" or "fixed" normalises ψ of every
-        neuron that is neither input nor output, with γ = 1, β = 0. Raises TypeError or ValueError.
+        n_in is the number of arrows into the target, n_out the number out of the source; for a layered graph this is
+        Glorot initialisation. gain > 0: √2 suits ReLU. batch_norm: "full" or "fixed" normalises ψ of every neuron that
+        is neither input nor output, with γ = 1, β = 0. Raises TypeError or ValueError.
         """
         arrays.prng_key(key)
         gain, dtype = number("init", "gain", gain, above=0), floating_dtype(dtype)
@@ -134,10 +134,10 @@ class Graph:
         output: Activation = Identity(),
         skips: Iterable[tuple[int, int]] = (),
     ) -> "Graph":
-        """Layers of ``sizes``, each connected to the next, and ``skips``: pairs of layers, from 0, connected as well.
+        """Layers of ``sizes``, each fully connected to the next, and ``skips``: further pairs of layers, from 0.
 
-        The neurons are numbered layer by layer, and the arrows by layer, receiver and sender, as ``W.ravel()``;
-        those of the skips follow. Raises TypeError or ValueError that names the argument.
+        Neurons are numbered layer by layer, and arrows by layer, receiver and sender, like ``W.ravel()``; those of the
+        skips follow. Raises TypeError or ValueError that names the argument.
 
         >>> Graph.layered((3, 4, 2), skips=[(0, 2)])
         Graph(9 neurons, 26 arrows, 3 generations, 3 inputs, 2 outputs)
@@ -155,10 +155,10 @@ class Graph:
 
     @classmethod
     def from_layers(cls, params: Params) -> "GraphParams":
-        """The same network as a graph, with the weights and biases of the layers, as a :class:`GraphParams`.
+        """The same network as a graph, with the layers' weights and biases, as a :class:`GraphParams`.
 
-        params: a tuple of ``Dense`` without batch norm (``fnn.fold`` takes it away) and with elementwise activations.
-        Neurons and arrows are numbered as by :meth:`layered`. Raises TypeError or ValueError.
+        params: a tuple of ``Dense`` without batch norm (``fnn.fold`` removes it) and with elementwise activations.
+        Neurons and arrows are numbered as in :meth:`layered`. Raises TypeError or ValueError.
 
         >>> import fnn
         >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
@@ -170,7 +170,8 @@ class Graph:
         for i, layer in enumerate(params):
             if layer.norm is not None:
                 raise ValueError(
-                    f"params[{i}]: expected a layer without batch norm; write fnn.fold(params, statistics=fnn.statistics(...))"
+                    f"params[{i}]: expected a layer without batch norm; "
+                    "write fnn.fold(params, statistics=fnn.statistics(...))"
                 )
         sizes = [params[0].W.shape[1], *(layer.W.shape[0] for layer in params)]
         plain = cls.layered(sizes)
@@ -181,11 +182,11 @@ class Graph:
 
     @classmethod
     def from_networkx(cls, G, activation: Activation = Sigmoid(), output: Activation = Identity()) -> "Graph":
-        """A ``networkx.DiGraph`` as a network, the arrows in the order of ``G.edges``.
+        """A ``networkx.DiGraph`` as a network, with the arrows in the order of ``G.edges``.
 
-        Its inputs are the nodes without incoming edges, its outputs those without outgoing ones, in the order of
-        ``G.nodes``; hidden neurons have ``activation``, outputs ``output``, and a node's own attribute
-        "activation" wins. For other outputs write ``Graph(G.edges, activations, inputs, outputs)``.
+        Its inputs are the nodes without incoming edges, its outputs those without outgoing edges, in the order of
+        ``G.nodes``. Hidden neurons have ``activation``, outputs ``output``; a node's attribute "activation" takes
+        precedence. For other outputs, write ``Graph(G.edges, activations, inputs, outputs)``.
         """
         if not (hasattr(G, "in_degree") and hasattr(G, "out_degree")):
             raise TypeError(f"G: expected a networkx.DiGraph, got {arrays.describe(G)}")
@@ -208,11 +209,11 @@ class Graph:
         activation: Activation = Sigmoid(),
         output: Activation = Identity(),
     ) -> "Graph":
-        """A random graph: every neuron has an arrow from the generation before its own, and one to a later neuron.
+        """A random graph: every neuron has an arrow from the previous generation and one to a later neuron.
 
-        key: ``jax.random.key(seed)``; neurons: how many, of which the first ``inputs`` are inputs and the last
-        ``outputs`` outputs, generation 0 and the last; the others are spread evenly over the ``generations``. The
-        remaining ``arrows`` lead from any neuron to any of a later generation. Raises TypeError or ValueError.
+        key: ``jax.random.key(seed)``. neurons: their number; the first ``inputs`` are inputs (generation 0), the last
+        ``outputs`` are outputs (the last generation), and the rest are spread evenly over the ``generations``. The
+        remaining ``arrows`` lead from any neuron to any in a later generation. Raises TypeError or ValueError.
 
         >>> Graph.random(jax.random.key(0), 20, 50, inputs=3, outputs=2, generations=5)
         Graph(20 neurons, 50 arrows, 5 generations, 3 inputs, 2 outputs)
@@ -230,12 +231,12 @@ def _all_pairs(sources, targets) -> np.ndarray:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False, repr=False)
 class GraphParams:
-    """Parameters that know their graph: a pytree with leaves weights, biases and, if any, the batch norm's γ and β.
+    """Parameters that carry their graph: a pytree with leaves weights, biases and, if any, the batch norm's γ and β.
 
     weights: (M,), in the order of ``graph.arrows``: w_kl for the arrow l → k. biases: (N,), in the order of
-    ``graph.neurons``; an input has none, and its entry is not used. norm: None, or a :class:`fnn.BatchNorm` with
-    γ, β (N,) for every neuron that is neither input nor output; the others' entries are not used. One floating
-    dtype. Gradients have the same structure. Nothing is checked here; ``fnn.forward`` checks.
+    ``graph.neurons``; entries for inputs are ignored. norm: None, or a :class:`fnn.BatchNorm` with γ, β (N,); entries
+    for inputs and outputs are ignored. One floating dtype. Gradients have the same structure. Nothing is checked here;
+    ``fnn.forward`` checks.
     """
 
     weights: Array

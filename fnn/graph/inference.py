@@ -1,4 +1,4 @@
-"""Dropout and batch norm of a graph: masks in training, and the network for inference. By the rules of layers."""
+"""Dropout and batch norm for graphs, as for layers: masks in training, and the network for inference."""
 
 from dataclasses import replace
 
@@ -14,9 +14,9 @@ from fnn.graph.passes import given, trace
 
 
 def probability(dropout: Dropout | DropConnect, params: GraphParams) -> Array:
-    """The probability to keep, one per arrow (DropConnect) or per neuron (Dropout).
+    """The keep probabilities, one per arrow (DropConnect) or per neuron (Dropout).
 
-    As in layers, a single number leaves the network's own inputs and the arrows out of them whole.
+    As in layers, a single number does not drop the network's inputs and the arrows out of them.
     """
     require_dropout(dropout)
     neurons = isinstance(dropout, Dropout)
@@ -32,7 +32,7 @@ def probability(dropout: Dropout | DropConnect, params: GraphParams) -> Array:
 
 
 def sample_masks(key: Array, params: GraphParams, dropout: Dropout | DropConnect, batch: int) -> Mask:
-    """A ``fnn.Mask`` of the arrows, r_kl with a p_kl of its own for every arrow (S4), or of the units."""
+    """A ``fnn.Mask`` of the arrows, r_kl with its own p_kl for every arrow, or of the units."""
     keep, dtype = probability(dropout, params), params.weights.dtype
     if isinstance(dropout, DropConnect):
         return Mask(arrows=kept(key, keep, params.weights.shape, dtype, dropout.inverted))
@@ -41,7 +41,7 @@ def sample_masks(key: Array, params: GraphParams, dropout: Dropout | DropConnect
 
 
 def kept_weights(params: GraphParams, dropout: Dropout | DropConnect | None) -> GraphParams:
-    """The same network with w p for w (S5, 14), p of the arrow or of its source; w where it is inverted."""
+    """The same network with w p instead of w, where p belongs to the arrow or its source; unchanged if inverted."""
     if dropout is None:
         return params
     keep = probability(dropout, params)
@@ -59,11 +59,10 @@ def norm_statistics(params: GraphParams, x: Array) -> NormStatistics:
 def fold(
     params: GraphParams, statistics: NormStatistics | None = None, dropout: Dropout | DropConnect | None = None
 ) -> GraphParams:
-    """The network for inference, without dropout and batch norm; as ``fnn.fold`` for layers.
+    """The network for inference, without dropout and batch norm, like ``fnn.fold`` for layers.
 
-    w p takes the place of w (S5), or w stays where dropout was inverted; with s_k = γ_k/√(ν_k + ε) of the
-    receiving neuron, w' = s_k w and b' = s_k (b − μ_k) + β_k. statistics: of :func:`statistics`, needed
-    where there is a batch norm.
+    w p replaces w, unless dropout was inverted. With s_k = γ_k/√(ν_k + ε) of the receiving neuron, w' = s_k w and
+    b' = s_k (b − μ_k) + β_k. statistics: from :func:`fnn.statistics`, required if there is a batch norm.
     """
     graph, norm = params.graph, params.norm
     params = kept_weights(params, dropout)

@@ -1,7 +1,7 @@
-"""What is computed from a graph once: neurons in rows by generation, the schedules, and the tables they look up.
+"""Precomputed once per graph: the neurons' rows by generation, the schedules, and their lookup tables.
 
-Neurons are renumbered so that a generation is a range of *rows*, in it those with equal activations side by
-side; arrays are (rows, examples), which is twice as fast as (examples, rows).
+Neurons are renumbered so that a generation is a range of *rows*, within which equal activations are contiguous. Arrays
+are (rows, examples), which is twice as fast as (examples, rows).
 """
 
 from functools import lru_cache
@@ -17,36 +17,36 @@ from fnn.graph.schedule import Run, Tables, schedule
 
 
 class Layout(NamedTuple):
-    """The static half of a plan: two graphs with equal layouts share one compiled program."""
+    """The static half of a plan: graphs with equal layouts share one compiled program."""
 
     forward: tuple[Run, ...]
     backward: tuple[Run, ...]  # down to generation 1
-    to_inputs: tuple[Run, ...]  # the derivatives by the inputs
+    to_inputs: tuple[Run, ...]  # the derivatives with respect to the inputs
     neurons: int
     arrows: int
-    rows: int  # of the buffers: neurons, padding, and a last row of zeros
+    rows: int  # in the buffers: neurons, padding, and a last row of zeros
     kinds: tuple[Activation, ...]
     output: Activation
-    sorted_arrows: bool  # the gradients of the steps come in the order of the weights
-    sorted_neurons: bool  # the rows are the neurons in their order
+    sorted_arrows: bool  # the steps' gradients are in the order of the weights
+    sorted_neurons: bool  # the rows are the neurons in order
     sorted_inputs: bool
 
 
 class Index(NamedTuple):
-    """The other half: arrays, passed to the compiled program as arguments."""
+    """The dynamic half: arrays, passed to the compiled program as arguments."""
 
     forward: tuple[Tables, ...]
     backward: tuple[Tables, ...]
     to_inputs: tuple[Tables, ...]
-    row: Any  # (N,) of each neuron
-    neuron: Any  # (rows,) of each row; N for padding
-    kind: Any  # (rows,) of the activation
-    normed: Any  # (rows,) bool: whether a batch norm may stand there
+    row: Any  # (N,) the row of each neuron
+    neuron: Any  # (rows,) the neuron of each row; N for padding
+    kind: Any  # (rows,) the index of its activation
+    normed: Any  # (rows,) bool: whether it may have a batch norm
     inputs: Any  # (n_0,) rows
-    input_order: Any  # (n_0,) the inputs as they lie in the rows
+    input_order: Any  # (n_0,) the inputs in the order of their rows
     outputs: Any  # (n_L,) rows
-    computed: Any  # (N,) bool: the neurons that are no inputs
-    place: Any  # (M,) of each arrow among the gradients of all steps
+    computed: Any  # (N,) bool: the neurons that are not inputs
+    place: Any  # (M,) the place of each arrow among the gradients of all steps
 
 
 class Plan(NamedTuple):
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=32)
 def plan(graph: Graph, dense: bool = False) -> Plan:
-    """The plan of a graph, made once; ``dense``: every arrow in a matrix, for rules that take matrices."""
+    """The plan of a graph, cached; ``dense``: every arrow in a matrix, for rules that take matrices."""
     neurons, arrows = len(graph), len(graph.arrows)
     neuron = np.lexsort((np.arange(neurons), graph.kind, graph.generation)).astype(np.int32)
     row = np.empty(neurons, np.int32)
@@ -100,16 +100,16 @@ def plan(graph: Graph, dense: bool = False) -> Plan:
         computed=graph.generation > 0,
         place=place,
     )
-    with jax.ensure_compile_time_eval():  # arrays, and not constants of whatever is being traced
+    with jax.ensure_compile_time_eval():  # concrete arrays, not constants of an ongoing trace
         return Plan(layout, jax.tree.map(_on_device, index))
 
 
 def _on_device(leaf: np.ndarray) -> jax.Array:
-    return jnp.asarray(leaf, bool if leaf.dtype == bool else "int32")  # 32 bits also under x64
+    return jnp.asarray(leaf, bool if leaf.dtype == bool else "int32")  # 32 bits even under x64
 
 
 def _places(runs, arrows: int) -> np.ndarray:
-    """Where each arrow's gradient lies among those of all runs: in each run blocks first, padding included."""
+    """Where each arrow's gradient lies among those of all runs; in each run blocks come first, padding included."""
     pieces = [piece.ravel() for _, t in runs for piece in (*t.block_arrows, t.arrows)]
     position = np.concatenate([np.empty(0, np.int32), *pieces])
     place, real = np.empty(arrows, np.int32), position < arrows
@@ -118,7 +118,7 @@ def _places(runs, arrows: int) -> np.ndarray:
 
 
 def _lean(run: Run, tables: Tables, zero: int) -> Tables:
-    """The tables with padding reading row ``zero``, and without what the run's static half says already."""
+    """The tables with padding reading row ``zero``, without what the run's static half already contains."""
     known: dict[str, Any] = {"reads": np.where(tables.reads < 0, zero, tables.reads)}
     known["block_arrows"] = tuple(
         None if b.offset is not None else arrows for b, arrows in zip(run.blocks, tables.block_arrows)

@@ -8,7 +8,7 @@ from fnn.checks.numbers import whole
 
 
 def drawn_arrows(key, neurons: int, arrows: int, inputs: int, outputs: int, generations: int) -> np.ndarray:
-    """(M, 2) arrows between neurons that are numbered by generation; see ``Graph.random``."""
+    """(M, 2) arrows between neurons numbered by generation; see ``Graph.random``."""
     prng_key(key)
     neurons, arrows = whole("neurons", neurons), whole("arrows", arrows)
     inputs, outputs, generations = whole("inputs", inputs), whole("outputs", outputs), whole("generations", generations)
@@ -16,7 +16,7 @@ def drawn_arrows(key, neurons: int, arrows: int, inputs: int, outputs: int, gene
     if generations < 2 or hidden < between or (between == 0 and hidden > 0):
         raise ValueError(
             f"neurons, generations: expected at least one neuron in each of {generations} >= 2 generations, "
-            f"got {hidden} beside the inputs and outputs; write generations={2 if hidden <= 0 else 3}"
+            f"got {hidden} besides the inputs and outputs; write generations={2 if hidden <= 0 else 3}"
         )
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     sizes = np.array(
@@ -46,16 +46,16 @@ def _decode(codes, neurons):
 
 
 def _fill(random, codes, arrows, neurons, generation, first, most):
-    """``codes`` and as many others, all different, as are missing."""
+    """``codes`` filled up to ``arrows`` distinct codes."""
     last = generation[-1]
     senders = first[last]  # neurons before the last generation
     while (missing := arrows - len(codes)) > 0:
-        if 2 * arrows > most:  # too dense to draw with rejection
+        if 2 * arrows > most:  # too dense for rejection sampling
             source, target = np.nonzero(generation[:senders, None] < generation[None, :])
             new = random.permutation(source * neurons + target)
         else:
             source = random.integers(0, senders, 2 * missing)
             new = source * neurons + random.integers(first[generation[source] + 1], neurons)
-        new = new[np.sort(np.unique(new, return_index=True)[1])]  # in the order in which they were drawn
+        new = new[np.sort(np.unique(new, return_index=True)[1])]  # in drawing order
         codes = np.concatenate([codes, new[~np.isin(new, codes)][:missing]])
     return codes

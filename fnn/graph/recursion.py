@@ -124,11 +124,20 @@ def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array
 
     weights: (M,). The result is (rows, B), and 0 for the inputs.
     """
+    return _sums_of_given(layout.forward, index.forward, weights, values)
 
+
+def sums_against_arrows(layout: Layout, index: Index, weights: Array, values: Array) -> Array:
+    """Σ_{l: k→l} w_lk v_l of every neuron k, the inputs too: S2's sum without its recursion; see sums_over_arrows."""
+    runs, tables = layout.backward + layout.to_inputs, index.backward + index.to_inputs
+    return _sums_of_given(runs, tables, weights, values)
+
+
+def _sums_of_given(runs, tables, weights: Array, values: Array) -> Array:
     def finish(run: Run, part: Callable, sums: Array, old: Array) -> Array:
         return sums
 
-    return sweep(layout.forward, index.forward, weights, lambda state: values, jnp.zeros_like(values), finish)
+    return sweep(runs, tables, weights, lambda state: values, jnp.zeros_like(values), finish)
 
 
 def weight_gradients(layout: Layout, index: Index, lam: Array, o: Array, rules: Rules) -> Array:

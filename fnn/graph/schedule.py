@@ -1,14 +1,14 @@
-"""The schedule of one direction through a graph: generations cut into steps, and equal steps gathered into runs.
+"""The schedule of one direction through a graph: generations cut into steps, and similar steps grouped into runs.
 
-Forwards a neuron sums over the arrows into it, backwards over the arrows out of it; both are one computation,
+Forward, a neuron sums over the arrows into it; backward, over the arrows out of it. Both are the same computation,
 
     s[row] = Σ_arrows  w[arrow] · values[read]          for the rows of a generation, once their reads are known.
 
-A generation is cut into *steps* of some rows. In a step the arrows from a generation that is connected densely are
-a matrix, and the others are summed in groups of ``width``: a gather, a product and a sum of ``width`` terms fuse
-into one loop, and a scatter is needed per group only, not per arrow (a third of the time). Consecutive
-steps of similar size are padded to one shape and make a *run*, one ``lax.scan``. So the size of the program grows
-with the number of runs and not of generations, and a huge generation among small ones does not pad them.
+A generation is cut into *steps* of some rows each. Within a step, arrows from a densely connected generation form a
+matrix. The remaining arrows are summed in groups of ``width``: a gather, a product and a sum of ``width`` terms fuse
+into one loop, and only one scatter is needed per group instead of per arrow (a third of the time). Consecutive steps of
+similar size are padded to one shape and form a *run*, a single ``lax.scan``. So program size grows with the number of
+runs, not of generations, and a huge generation does not pad the small ones around it.
 """
 
 import math
@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DENSE_ARROWS, DENSE_FILL = 256, 0.25  # of a pair of generations that is computed as a matrix; an arrow costs 8 × more
-GROUPS = 1024  # of arrows in a step, at most: so a step's temporary arrays stay in the cache
-MOST_RUNS, FEW_STEPS = 8, 32  # every run is compiled: a tenth of a second each
-WIDTHS = (1, 2, 4, 8, 16)  # of the groups
+DENSE_ARROWS, DENSE_FILL = 256, 0.25  # a pair of generations above both is a matrix; single arrows cost 8 × more
+GROUPS = 1024  # maximum number of arrow groups per step, which keeps its temporary arrays in the cache
+MOST_RUNS, FEW_STEPS = 8, 32  # each run takes about 0.1 s to compile
+WIDTHS = (1, 2, 4, 8, 16)  # possible widths of a group
 
 
 class Block(NamedTuple):
     """The arrows of a step that come from one generation, as a matrix (rows, width).
 
-    Arrows that are missing in it have the weight 0, which a NaN or an infinity passes.
-    offset: where the weights are a slice in the order of the matrix (or of its transpose), else None.
+    Missing arrows have weight 0, so a NaN or an infinity passes through them.
+    offset: where the weights start, if they are a slice in the order of the matrix or its transpose; else None.
     """
 
     width: int
@@ -35,20 +35,20 @@ class Block(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Equal steps: what is static of them. first: the steps' first row, where there is one step, else None."""
+    """The static part of equal steps. first: the first rows if there is only one step, else None."""
 
     steps: int
     rows: int
     groups: int
     width: int
     blocks: tuple[Block, ...]
-    first: tuple[int, ...] | None  # of the rows, and of each block's reads
+    first: tuple[int, ...] | None  # the step's first row, and each block's first read
     exact: bool  # no step is padded
-    kinds: tuple[int, ...]  # of the activations
+    kinds: tuple[int, ...]  # the activations that occur
 
 
 class Tables(NamedTuple):
-    """What the steps of a run look up, int32; the first axis is the step. Padding reads the last row, a zero."""
+    """The lookup tables of a run's steps, int32, with a leading axis of steps. Padding reads the last row, a zero."""
 
     start: Any  # (steps,)
     count: Any  # (steps,) rows that are not padding
@@ -60,7 +60,7 @@ class Tables(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """Rows computed together. groups: their first and last; blocks: (first read, arrows (rows, width)) each."""
+    """Rows computed together. groups: the first and last; blocks: pairs (first read, arrows (rows, width))."""
 
     first: int
     size: int
@@ -69,7 +69,7 @@ class _Step(NamedTuple):
 
 
 class _Groups(NamedTuple):
-    """Arrows to one row, ``width`` at a time. start: (rows + 1,) each row's first group; padding is −1 and M."""
+    """Arrows to one row, ``width`` at a time. start: (rows + 1,), each row's first group; padding is −1 and M."""
 
     start: np.ndarray
     receivers: np.ndarray  # (groups,)
@@ -80,11 +80,11 @@ class _Groups(NamedTuple):
 def schedule(row: np.ndarray, read: np.ndarray, kind: np.ndarray, bounds: np.ndarray, order, only_blocks: bool):
     """The runs, with their tables, that compute the generations ``order`` in that order.
 
-    row, read: (M,) of every arrow, the row that it adds to and the row that it reads; kind: (N,) of a row's
-    activation; bounds: generation i has rows bounds[i] to bounds[i + 1].
+    row, read: (M,), the row that each arrow adds to and the row that it reads; kind: (N,), each row's activation;
+    bounds: generation i has rows bounds[i] to bounds[i + 1].
     """
     level = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    for blocks, ratios in (("dense", (2, 4, 16)), ("none", (2, 4, 16, math.inf))):  # if too many blocks differ, without
+    for blocks, ratios in (("dense", (2, 4, 16)), ("none", (2, 4, 16, math.inf))):  # no blocks if too many differ
         steps, groups = _steps(row, read, bounds, level, order, "all" if only_blocks else blocks)
         for ratio in ratios:
             runs = _alike(steps, ratio)
@@ -94,7 +94,7 @@ def schedule(row: np.ndarray, read: np.ndarray, kind: np.ndarray, bounds: np.nda
 
 
 def _alike(steps: list[_Step], ratio: float) -> list[list[_Step]]:
-    """Consecutive steps together, as long as no size is more than ``ratio`` times another's."""
+    """Consecutive steps grouped, as long as no size exceeds another by more than the factor ``ratio``."""
     runs: list[list[_Step]] = []
     least: tuple[int, ...] = ()
     most: tuple[int, ...] = ()
@@ -143,14 +143,14 @@ def _steps(row, read, bounds, level, order, blocks) -> tuple[list[_Step], _Group
 
 
 def _groups(row, read, position, rows: int) -> _Groups:
-    """The arrows at ``position`` by row, in groups of the width that costs least."""
+    """The arrows at ``position`` by row, in groups of the cheapest width."""
     position = position[np.lexsort((read[position], row[position]))]
     row, read, arrows = row[position], read[position], len(row)
     degree = np.bincount(row, minlength=rows)
     width = min(WIDTHS, key=lambda w: (-(-degree // w)).sum() * (w + 3))  # a scatter costs about three products
     count = -(-degree // width)
     start = np.concatenate([[0], np.cumsum(count)])
-    rank = np.arange(len(row)) - (np.cumsum(degree) - degree)[row]  # of the arrow among those of its row
+    rank = np.arange(len(row)) - (np.cumsum(degree) - degree)[row]  # of each arrow within its row
     place = start[row] + rank // width, rank % width
     reads, kept = (np.full((start[-1], width), pad, np.int32) for pad in (-1, arrows))
     reads[place], kept[place] = read, position
@@ -158,7 +158,7 @@ def _groups(row, read, position, rows: int) -> _Groups:
 
 
 def _run(steps: list[_Step], groups: _Groups, kind: np.ndarray, arrows: int) -> tuple[Run, Tables]:
-    """The run of these steps: all padded to the largest."""
+    """The run of these steps, all padded to the largest."""
     rows, most = (max(sizes) for sizes in zip(*((s.size, s.groups[1] - s.groups[0]) for s in steps)))
     width, n = groups.reads.shape[1], len(steps)
     reads, kept = np.full((n, most, width), -1, np.int32), np.full((n, most, width), arrows, np.int32)
@@ -182,7 +182,7 @@ def _run(steps: list[_Step], groups: _Groups, kind: np.ndarray, arrows: int) -> 
 
 
 def _slice(matrix: np.ndarray) -> tuple:
-    """(offset, transposed) where the positions are consecutive, by rows or by columns."""
+    """(offset, transposed) if the positions are consecutive, by rows or by columns."""
     for transposed, by_rows in ((False, matrix), (True, matrix.T)):
         flat = by_rows.ravel()
         if (flat == flat[0] + np.arange(flat.size)).all():

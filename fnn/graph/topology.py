@@ -1,10 +1,10 @@
-"""Orders on a directed graph, with whole generations at a time: topological generations, a cycle, what is reached."""
+"""Traversals of a directed graph, whole generations at a time: topological generations, cycles, reachability."""
 
 import numpy as np
 
 
 class _Successors:
-    """The arrows by source, so that those of many neurons are found at once."""
+    """The arrows by source, for looking up those of many neurons at once."""
 
     def __init__(self, neurons: int, arrows: np.ndarray):
         order = np.argsort(arrows[:, 0], kind="stable")
@@ -19,9 +19,9 @@ class _Successors:
 
 
 def generations(neurons: int, arrows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """The length of the longest path to every neuron, (N,) int32; −1 on and behind a cycle.
+    """The length of the longest path to every neuron, (N,) int32; −1 on a cycle and downstream of one.
 
-    Inputs are generation 0; a neuron without incoming arrows that is no input is in generation 1 (Kahn 1962).
+    Inputs are in generation 0; other neurons without incoming arrows are in generation 1 (Kahn 1962).
     """
     successors = _Successors(neurons, arrows)
     waiting = np.bincount(arrows[:, 1], minlength=neurons)
@@ -38,7 +38,10 @@ def generations(neurons: int, arrows: np.ndarray, inputs: np.ndarray) -> np.ndar
 
 
 def cycle(arrows: np.ndarray, among: np.ndarray) -> list[int]:
-    """Neurons along one cycle, the first repeated at the end; every neuron where ``among`` has a predecessor there."""
+    """The neurons along one cycle, the first repeated at the end.
+
+    Every neuron in ``among`` must have a predecessor in ``among``.
+    """
     predecessor = {int(t): int(s) for s, t in arrows if among[s] and among[t]}
     seen: dict[int, int] = {}
     neuron = next(iter(predecessor))
@@ -50,7 +53,7 @@ def cycle(arrows: np.ndarray, among: np.ndarray) -> list[int]:
 
 
 def reachable(neurons: int, arrows: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """The neurons to which a path leads from ``start``, these included."""
+    """The neurons reachable from ``start``, including ``start``."""
     successors, found, frontier = _Successors(neurons, arrows), np.zeros(neurons, bool), start
     while len(frontier):
         found[frontier] = True

@@ -1,4 +1,4 @@
-"""What a graph's neurons, arrows and activations must be, and how they are numbered."""
+"""Validation of a graph's neurons, arrows and activations, and their numbering."""
 
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ from fnn.checks import arrays
 from fnn.checks import network as checks
 from fnn.graph.topology import cycle, reachable
 
-SHOWN = 10  # neurons that a message names at most
+SHOWN = 10  # maximum number of neurons listed in a message
 
 
 class Numbers:
-    """The numbers of neurons, int32: Numbers(neurons)(argument's name, neurons)."""
+    """Maps neurons to their numbers, int32: Numbers(neurons)(argument's name, neurons)."""
 
     def __init__(self, neurons: Sequence[Hashable]):
         self.neurons = neurons
@@ -47,7 +47,7 @@ class Numbers:
 
 
 def kinds(neurons: Sequence, inputs: np.ndarray, activations) -> tuple[tuple[Activation, ...], np.ndarray]:
-    """The distinct activations, and which of them each neuron has; the identity comes first, for the inputs."""
+    """The distinct activations and each neuron's index into them; the identity comes first, for the inputs."""
     is_input = np.zeros(len(neurons), bool)
     is_input[inputs] = True
     if isinstance(activations, Mapping):
@@ -79,7 +79,7 @@ def refuse_bad_arrows(neurons: Sequence, inputs: np.ndarray, arrows: np.ndarray)
     into = np.isin(target, inputs)
     if into.any():
         arrow = _arrow(neurons, arrows, into.argmax())
-        raise ValueError(f"arrows: {arrow} goes into an input, whose value is given; leave it out")
+        raise ValueError(f"arrows: {arrow} leads into an input, whose value is given; leave it out")
     keys = source.astype(np.int64) * len(neurons) + target
     order = np.argsort(keys, kind="stable")
     again = keys[order[1:]] == keys[order[:-1]]
@@ -173,6 +173,6 @@ def _elementwise(activation, name: str) -> None:
     checks.activation_like(activation, name)
     if isinstance(activation, Activation) and type(activation).derivative is Activation.derivative:
         raise TypeError(
-            f"{name}: a neuron has an elementwise activation, got {activation!r}; "
-            "for a softmax give the outputs fnn.Identity() and train with loss=fnn.SoftmaxCrossEntropy()"
+            f"{name}: expected an elementwise activation, got {activation!r}; "
+            "for a softmax, give the outputs fnn.Identity() and train with loss=fnn.SoftmaxCrossEntropy()"
         )

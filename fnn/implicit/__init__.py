@@ -1,13 +1,13 @@
-"""implicit: implicit SGD, θ' = θ − η ∇L(θ'), the gradient taken where the step arrives (S9; derived here).
+"""implicit: implicit SGD, θ' = θ − η ∇L(θ'), with the gradient taken at the end of the step.
 
-Equation S9 is a heading without a text. θ' is the minimiser of η L(θ') + ½‖θ' − θ‖², hence "proximal": a large η cannot
-throw it past the minimum of L. For one layer with examples x̃ = (x, 1), bias included, and outputs ψ = θᵀx̃, the gradient
-is a multiple of x̃, so θ' = θ + α x̃, and one number α per output and example is all that is unknown:
+θ' minimises η L(θ') + ½‖θ' − θ‖², hence "proximal": a large η cannot throw it past the minimum of L. For one layer with
+examples x̃ = (x, 1), bias included, and outputs ψ = θᵀx̃, the gradient is a multiple of x̃, so θ' = θ + α x̃ with only
+one unknown number α per output and example:
 
     ``linear``              squared error: a linear system, solved for the whole batch
     ``generalized_linear``  cross-entropies and Poisson: one scalar equation per example
-    ``layerwise``           a network: every unit's own proximal step, ∂L/∂a held fixed (Fagan and Iyengar 2018)
-    ``step``                a smooth network: θ' itself, all layers at once, by Newton–CG; ``NotConverged`` if it cannot
+    ``layerwise``           a network: a proximal step for every unit, with ∂L/∂a held fixed (Fagan and Iyengar 2018)
+    ``step``                a smooth network: θ' for all layers at once, by Newton–CG; may raise ``NotConverged``
 
 >>> import jax, jax.numpy as jnp, fnn
 >>> params = fnn.init(jax.random.key(0), (3, 1))

@@ -1,4 +1,4 @@
-"""What the functions of ``implicit`` take: checked before compiled code begins, in ``checks``'s manner."""
+"""Argument checks for ``implicit``, made before compiled code runs, as in ``checks``."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ def arguments(call: str, params, x, y, learning_rate, loss: Loss):
     for i, layer in enumerate(params):
         if layer.norm is not None:
             raise ValueError(
-                f"params[{i}].norm: expected None, got a batch norm, which ties the examples of a batch together: no "
-                f"example has a step of its own; write fnn.init(key, sizes) without batch_norm for implicit.{call}"
+                f"params[{i}].norm: expected None, got a batch norm, which ties the examples of a batch together, so "
+                f"that no example has its own step; write fnn.init(key, sizes) without batch_norm for implicit.{call}"
             )
     return params, x, y, rate(call, learning_rate, params[0].W.dtype)
 
 
 def one_linear_layer(call: str, params) -> None:
-    """Raise ValueError unless params are one layer with ``Identity``."""
+    """Raise ValueError unless ``params`` is one layer with ``Identity``."""
     if len(params) != 1 or type(params[0].activation) is not Identity:
         got = ", ".join(repr(layer.activation) for layer in params)
         raise ValueError(
@@ -36,7 +36,7 @@ def one_linear_layer(call: str, params) -> None:
 
 
 def target_values(y, loss: Loss) -> None:
-    """Raise ValueError for targets without an equation here; a traced y has no values yet, and gives NaN instead."""
+    """Raise ValueError for unsupported targets; a traced y has no values to check and gives NaN instead."""
     if isinstance(y, jax.core.Tracer):
         return
     values = np.asarray(y)

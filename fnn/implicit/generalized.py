@@ -1,8 +1,8 @@
 """Implicit SGD for generalised linear models: cross-entropies and Poisson on one linear layer.
 
-∂L/∂θ_k = ∂L/∂a_k x̃, so θ'_k = θ_k + α_k x̃ with α_k = (z_k − u_k)/‖x̃‖², where z solves z = u − η‖x̃‖² ∂L/∂a(z):
-``scalar``. Exact for one example, whatever its size and η. A batch averages the examples' own exact steps from the same
-θ: it is not the implicit step of the batch's mean loss, which would be one equation in all B unknowns.
+∂L/∂θ_k = ∂L/∂a_k x̃, so θ'_k = θ_k + α_k x̃ with α_k = (z_k − u_k)/‖x̃‖², where z solves z = u − η‖x̃‖² ∂L/∂a(z); see
+``scalar``. Exact for one example of any size and any η. A batch averages the exact steps of its examples from the same
+θ. This is not the implicit step of the batch's mean loss, which would be one equation in all B unknowns.
 """
 
 from dataclasses import replace
@@ -25,15 +25,15 @@ LOSSES = (SigmoidCrossEntropy, SoftmaxCrossEntropy, Poisson)
 
 
 def generalized_linear(params: Params, x: AnyArray, y: AnyArray, learning_rate: float | Array, *, loss: Loss) -> Params:
-    """One implicit step of a generalised linear model; a batch averages every example's own step (S9).
+    """One implicit step of a generalised linear model; a batch averages the steps of its examples.
 
-    params: one ``Dense`` with ``Identity``; x: (B, n_0) or (n_0,), in the parameters' dtype; learning_rate: η > 0, any
-    size. loss and y: ``SigmoidCrossEntropy`` with rows (B, n_1) in [0, 1]; ``SoftmaxCrossEntropy`` with one-hot rows;
+    params: one ``Dense`` with ``Identity``; x: (B, n_0) or (n_0,), in the parameters' dtype; learning_rate: any η > 0.
+    loss and y: ``SigmoidCrossEntropy`` with rows (B, n_1) in [0, 1]; ``SoftmaxCrossEntropy`` with one-hot rows;
     either with integer labels (B,); ``Poisson`` with counts ≥ 0, (B, n_1). Returns new parameters.
 
     θ'_n = θ − η ∇L_n(θ'_n) for each example n, and θ' = Σ_n θ'_n/N: robust to a large η, since each θ'_n is.
-    Soft targets of the softmax are refused: no method known here is safe for them at every η. A traced y cannot be
-    looked at; there they give NaN. May be called under jit, vmap or scan.
+    Soft targets are refused for the softmax, because no method here is safe for them at every η; in a traced y, which
+    cannot be checked, they give NaN. May be called under jit, vmap or scan.
     Raises TypeError or ValueError that names the argument.
 
     Source: Toulis, Airoldi and Rennie, *Statistical analysis of stochastic gradient methods for generalized linear
@@ -92,7 +92,7 @@ def moved(layer: Dense, t: LayerTrace, alpha: Array) -> Dense:
 
 
 def rows(params: Params, x: AnyArray, y: AnyArray, loss: Loss) -> tuple[tuple[LayerTrace, ...], Array]:
-    """The traces and y with examples in rows, after a check of y."""
+    """The traces and y with examples in rows; y is checked."""
     x, y = (jnp.asarray(value) if x.ndim == 2 else jnp.asarray(value)[None] for value in (x, y))
     traces = trace(params, x)
     targets.target(y, traces[-1].a, loss)

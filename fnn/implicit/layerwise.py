@@ -1,12 +1,12 @@
-"""Implicit back-propagation, layer by layer: back-propagate once, then let every unit take its own proximal step.
+"""Implicit back-propagation, layer by layer: back-propagate once, then take a proximal step for every unit.
 
-Back-propagation gives b = ∂L/∂a of every unit by equations (1) and (2). Explicit SGD uses b σ'(z) where it stands;
-the implicit step asks where the unit arrives, with b held fixed and all other layers as they were:
+Back-propagation gives b = ∂L/∂a of every unit by equations (1) and (2). Explicit SGD uses b σ'(z) at the start of the
+step; the implicit step uses σ' at its end, with b held fixed and all other layers unchanged:
 
     w' = argmin_w  2ηb σ(wᵀa) + ‖w − w_t‖²,    so    w' = w_t + α a,    α = −ηb σ'(w'ᵀa)
 
-one unknown α per unit and example (``units``). In the last layer the loss itself may stay in place of its
-linearisation (``generalized.output_step``). As η → 0 each is explicit SGD to first order, for α → −ηbσ'(z) = −ηδ.
+with one unknown α per unit and example (``units``). In the last layer the loss itself can be used instead of its
+linearisation (``generalized.output_step``). As η → 0, α → −ηbσ'(z) = −ηδ, which is explicit SGD.
 """
 
 from functools import partial
@@ -39,19 +39,19 @@ def layerwise(
     output: str = "proximal",
     steps: int = 4,
 ) -> Params:
-    """One step of implicit back-propagation: the mean over the batch of every unit's own proximal step (S9).
+    """One step of implicit back-propagation: the mean over the batch of every unit's proximal step.
 
     params: tuple of ``Dense`` with ``Identity``, ``ReLU``, ``Sigmoid`` or ``Tanh`` and no batch norm; x: (B, n_0) or
     (n_0,); y: as the loss takes it, one-hot or labels for a proximal ``SoftmaxCrossEntropy``; learning_rate: η > 0.
-    output: the last layer's step. "proximal" keeps the loss as it is, exactly, on an ``Identity`` output with
-    ``SquaredError``, ``SoftmaxCrossEntropy``, ``SigmoidCrossEntropy`` or ``Poisson``; "linear" holds ∂L/∂a fixed
-    there as in the other layers, for any loss, which on an ``Identity`` output is the explicit step.
-    steps: Newton steps of ``Sigmoid`` and ``Tanh``, ≥ 1. Four lose at most 2e-5 of a unit's decrease, where its
-    minimum is almost flat (κ = ηb‖a‖² near 6√3); eight lose nothing. Returns new parameters.
+    output: the last layer's step. "proximal" uses the exact loss, on an ``Identity`` output with ``SquaredError``,
+    ``SoftmaxCrossEntropy``, ``SigmoidCrossEntropy`` or ``Poisson``. "linear" holds ∂L/∂a fixed as in the other layers,
+    for any loss; on an ``Identity`` output this is the explicit step.
+    steps: Newton steps for ``Sigmoid`` and ``Tanh``, ≥ 1. Four lose at most 2e-5 of a unit's decrease, near an almost
+    flat minimum (κ = ηb‖a‖² near 6√3); eight lose nothing. Returns new parameters.
 
-    w' = w + α a with α = −ηb σ'(w'ᵀa), averaged over the batch. Robust to a large η, and saturating: averaged
-    saturated steps can stop short of what well-tuned explicit SGD reaches. May be called under jit, vmap or scan.
-    Raises TypeError or ValueError that names the argument.
+    w' = w + α a with α = −ηb σ'(w'ᵀa), averaged over the batch. Steps are robust to a large η but saturate, and
+    averaged saturated steps can stop short of what well-tuned explicit SGD reaches. May be called under jit, vmap or
+    scan. Raises TypeError or ValueError that names the argument.
 
     Source: Fagan and Iyengar, *Robust implicit backpropagation* (2018).
 
@@ -68,7 +68,7 @@ def layerwise(
         if type(layer.activation) not in HAVE_STEP:
             raise ValueError(
                 f"params[{i}].activation: expected {' or '.join(kind.__name__ for kind in HAVE_STEP)}, whose proximal "
-                f"steps are worked out, got {layer.activation!r}; write fnn.init(key, sizes, activation=fnn.Tanh())"
+                f"steps are known, got {layer.activation!r}; write fnn.init(key, sizes, activation=fnn.Tanh())"
             )
     if output == "proximal":
         if type(params[-1].activation) is not Identity or type(loss) not in (SquaredError, *LOSSES):
@@ -85,7 +85,7 @@ def _layerwise(params, x, y, eta, *, loss, output, steps):
     traces, y = rows(params, x, y, loss)
 
     def layer_step(g, layer, t):
-        """From ∂L/∂a of a layer to that of the one below, and the layer after its step."""
+        """From ∂L/∂a of a layer to that of the layer below, and the layer after its step."""
         s = squared_length(t.a_in)
         if g is None:
             delta = output_delta(loss, layer.activation, t.z, t.a, y)  # (1)

@@ -1,16 +1,16 @@
-"""Implicit SGD for least squares: one linear layer, squared error, the batch's own linear system.
+"""Implicit SGD for least squares: one linear layer, squared error, and the batch's linear system.
 
 With examples x̃ = (x, 1) in the rows of X, residuals R = XΘᵀ − Y, scale σ of the loss and c = 2ση/N, the step D = Θ' − Θ
-fulfils D = −c (R + XDᵀ)ᵀX. For one example that is D = −c r x̃ᵀ/(1 + c‖x̃‖²). For a batch there are two equal forms,
+satisfies D = −c (R + XDᵀ)ᵀX. For one example, D = −c r x̃ᵀ/(1 + c‖x̃‖²). For a batch there are two equivalent forms,
 
     D = −c Rᵀ(I + cXXᵀ)⁻¹X    (Woodbury: B × B)        D = −c RᵀX(I + cXᵀX)⁻¹    (normal: n × n)
 
-and the thin singular value decomposition X = UΣVᵀ, which has min(B, n) terms by itself, is both:
+and the thin singular value decomposition X = UΣVᵀ, with min(B, n) terms, covers both:
 
     D = −Rᵀ U diag(cσ_i/(1 + cσ_i²)) Vᵀ
 
-XXᵀ is never formed: I + cXXᵀ has the square of X's condition, and with two equal examples and c‖X‖² > 1e16 it is
-singular to the last bit although the step is well determined.
+XXᵀ is never formed: I + cXXᵀ has the square of X's condition number, and with two equal examples and c‖X‖² > 1e16 it is
+numerically singular although the step is well determined.
 """
 
 from dataclasses import replace
@@ -38,18 +38,18 @@ def linear(
     loss: Loss = SquaredError(),
     reduction: str = "mean",
 ) -> Params:
-    """One implicit step of least squares, θ' = θ − η ∇C(θ') exactly, for an example or a whole batch (S9).
+    """One implicit step of least squares, θ' = θ − η ∇C(θ') exactly, for one example or a whole batch.
 
     params: one ``Dense`` with ``Identity``; x: (B, n_0) or (n_0,); y: (B, n_1) or (n_1,), all of one floating dtype;
-    learning_rate: η > 0, any size; loss: ``SquaredError`` of any scale; reduction: C is the "mean" or the "sum" of
-    the examples' losses. Returns new parameters.
+    learning_rate: any η > 0; loss: ``SquaredError`` of any scale; reduction: C is the "mean" or the "sum" of the
+    examples' losses. Returns new parameters.
 
     One example, with r = θᵀx̃ − y and c = 2 · scale · η:  θ' = θ − c r x̃/(1 + c‖x̃‖²).
     A batch costs one singular value decomposition of (B, n_0 + 1). May be called under jit, vmap or scan.
     Raises TypeError or ValueError that names the argument.
 
     Source: Toulis and Airoldi, *Asymptotic and finite-sample properties of estimators based on stochastic gradients*
-    (2017), for one example; the batch by the push-through identity.
+    (2017), for one example; for a batch, by the push-through identity.
 
     >>> import fnn
     >>> params = (fnn.Dense(jnp.zeros((1, 2)), jnp.zeros(1), fnn.Identity()),)

@@ -1,11 +1,11 @@
-"""Newton–CG with a line search: from a point down to where the gradient is 0, though the curvature may be negative.
+"""Newton–CG with a line search: descent to a point of zero gradient, even through negative curvature.
 
-With g the gradient and A the Hessian of a function f at u, of which products Av are all that is known:
+With the gradient g and the Hessian A of a function f at u, where A is known only through products Av:
 
-    direction  d ≈ −A⁻¹g by conjugate gradients, until ‖Ad + g‖ ≤ κ‖g‖, or until a direction p with pᵀAp ≤ 0 turns up
-    κ          min(½, √(‖g‖/‖g_0‖)) shrinks with g: no work is lost far from the end, and the end is superlinear
-    length     u + td with t = 1, ½, ¼, … until f has fallen by 10⁻⁴ of what the slope dᵀg foretells (Armijo); where
-               f cannot tell, for its rounding, until ‖g‖ has fallen
+    direction  d ≈ −A⁻¹g by conjugate gradients, until ‖Ad + g‖ ≤ κ‖g‖ or a direction p with pᵀAp ≤ 0 is found
+    κ          min(½, √(‖g‖/‖g_0‖)) shrinks with g: no wasted work far from the solution, superlinear convergence at it
+    length     u + td with t = 1, ½, ¼, … until f has fallen by 10⁻⁴ of what the slope dᵀg predicts (Armijo) or, where
+               rounding hides changes of f, until ‖g‖ has fallen
 
 Source: Nocedal and Wright, *Numerical Optimization* (2006), algorithm 7.1.
 """
@@ -16,13 +16,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-ARMIJO = 1e-4  # the part of the foretold decrease that has to come true
+ARMIJO = 1e-4  # the required fraction of the predicted decrease
 HALVINGS = 40
-ROUNDINGS = 64  # f is taken to be known to within so many units of rounding of its terms
+ROUNDINGS = 64  # the assumed error of f, in units of rounding of its terms
 
 
 class State(NamedTuple):
-    """Where the search stands: u and g (n,), f, the Newton steps and products Av so far, and whether it is over."""
+    """The state of the search: u and g (n,), f, the Newton steps and products Av so far, and whether it has ended."""
 
     u: Array
     value: Array
@@ -35,13 +35,13 @@ class State(NamedTuple):
 def minimise(
     evaluate: Callable, product: Callable, start: Array, *, goal: Array, scale: Array, steps: int | Array
 ) -> State:
-    """From ``start`` down to ‖g‖ ≤ goal; not so far only where no lower point is found, or after ``steps`` steps.
+    """Descend from ``start`` until ‖g‖ ≤ goal, no lower point is found, or ``steps`` steps are done.
 
-    evaluate: u (n,) -> f and g (n,); product: u, v (n,) -> Av (n,); goal: > 0; scale: the size of the terms of which f
-    is the sum, if they are larger than f; steps: Newton's, at most. f never rises by more than its rounding errors.
-    A whole step along −g is where it begins, if f is lower there. What is not finite on the way is not entered.
-    A quarter of the goal is aimed at, so that the rounding of whoever computes g again is within the goal as well;
-    but where a step does not halve ‖g‖ any more, rounding is all that is left of it, and the goal is enough.
+    evaluate: u (n,) -> f and g (n,); product: u, v (n,) -> Av (n,); goal: > 0; scale: the size of the terms that sum to
+    f, if they are larger than f; steps: the maximum number of steps. f never rises by more than its rounding errors.
+    The search begins a full step along −g from ``start`` if f is lower there. It never enters points that are not
+    finite. It aims at a quarter of the goal, so that a recomputed g, with other rounding, meets the goal as well. Once
+    a step no longer halves ‖g‖, only rounding is left, and the goal suffices.
     """
     value, gradient = evaluate(start)
     u, value, gradient = _lower((start, value, gradient), (start - gradient, *evaluate(start - gradient)))
@@ -66,11 +66,11 @@ def minimise(
 
 
 def direction(product: Callable, gradient: Array, tolerance: Array) -> tuple[Array, Array]:
-    """d with gᵀd < 0 and ‖Ad + g‖ ≤ tolerance, or as far as that gets, and the number of products Av it took.
+    """d with gᵀd < 0 and ‖Ad + g‖ ≤ tolerance, or as close as it gets, and the number of products Av used.
 
-    Where −g itself has negative curvature, it is d, shortened by the curvature if that is large.
+    If −g itself has negative curvature, d is −g, shortened by the curvature if that is large.
     """
-    most = 2 * gradient.size + 10  # n would be enough without rounding
+    most = 2 * gradient.size + 10  # n would suffice without rounding
 
     def unfinished(state):
         j, _, left, _, done = state
@@ -92,14 +92,14 @@ def direction(product: Callable, gradient: Array, tolerance: Array) -> tuple[Arr
 
 
 def line_search(evaluate: Callable, here: tuple, d: Array, slack: Array) -> tuple[tuple, Array]:
-    """(u, f, g) at the longest u + td that is low enough, t a power of ½, and True; or as they were, and False."""
+    """(u, f, g) at the longest u + td that is low enough, t a power of ½, and True; or unchanged, and False."""
     u, value, gradient = here
     slope, size = dot(gradient, d), length(gradient)
 
     def search(state):
         halvings, t, _, _ = state
         there = u + t * d, *evaluate(u + t * d)
-        low = (there[1] <= value + ARMIJO * t * slope) & (there[1] < value)  # and not equal, for t dᵀg may be below ε
+        low = (there[1] <= value + ARMIJO * t * slope) & (there[1] < value)  # strictly, because t dᵀg may be below ε
         level = (there[1] <= value + slack) & (length(there[2]) <= (1 - ARMIJO * t) * size)
         return halvings + 1, t / 2, there, low | level
 
@@ -109,12 +109,12 @@ def line_search(evaluate: Callable, here: tuple, d: Array, slack: Array) -> tupl
 
 
 def _lower(one: tuple, other: tuple) -> tuple:
-    """Of two (u, f, g) the one where f is lower; the first, where f is NaN at the other."""
+    """The one of two (u, f, g) with the lower f; the first if f is NaN at the other."""
     return tuple(jnp.where(other[1] < one[1], b, a) for a, b in zip(one, other))
 
 
 def dot(a: Array, b: Array) -> Array:
-    """aᵀb, by addition in pairs."""
+    """aᵀb, by pairwise summation."""
     return jnp.sum(a * b)
 
 

@@ -1,29 +1,29 @@
-"""The scalar equations of implicit SGD on one linear layer, each solved for any u, c and y, entry by entry.
+"""The scalar equations of implicit SGD on one linear layer, each solved elementwise for any u, c and y.
 
 With u = θᵀx̃, s = ‖x̃‖², c = ηs and z = θ'ᵀx̃, the step θ' = θ − η ∂L/∂a(z) x̃, times x̃, is z = u − c ∂L/∂a(z).
 
-*Wright's omega*, ω + log ω = x, solves z + c e^z = A: the unknown q = c e^z fulfils q + log q = A + log c.
+*Wright's omega*, ω + log ω = x, solves z + c e^z = A: the unknown q = c e^z satisfies q + log q = A + log c.
 *Poisson*, ∂L/∂a = e^z − y: the same with A = u + cy.
-*Logistic*, ∂L/∂a = σ(z) − y: exchanging (z, u, y) for (−z, −u, 1 − y) if need be, z ≤ 0. There e^z/2 ≤ σ(z) ≤ e^z,
-so ω with c/2 is right of the root by less than log 2, and Newton on a convex increasing function comes down to it:
-the error is at least squared and halved each time, and six steps reach the last bit.
+*Logistic*, ∂L/∂a = σ(z) − y: replacing (z, u, y) by (−z, −u, 1 − y) if necessary, z ≤ 0. There e^z/2 ≤ σ(z) ≤ e^z,
+so ω with c/2 is right of the root by less than log 2, and Newton on a convex increasing function descends to it:
+each step at least squares and halves the error, and six steps reach the last bit.
 *Softmax*, label k, ∂L/∂a = p − e_k: with q_j = c p_j, and ρ = log p_k/(1 − p_k), so that z_k = u_k + cσ(−ρ),
     log q_j + q_j = u_j − u_k + log c − cσ(−ρ) − softplus(−ρ) for j ≠ k,    cσ(−ρ) = Σ_{j≠k} q_j,
-one equation for ρ. If N competitors are equal and the others absent it is the logistic one with c(1 + 1/N) and
-u = u_k − u_j − log N; N = n − 1 and N = 1, each at the largest u_j, hold the root between them.
+a single equation for ρ. If N competitors are equal and the rest absent, it is the logistic equation with c(1 + 1/N) and
+u = u_k − u_j − log N; N = n − 1 and N = 1, both at the largest u_j, bracket the root.
 
-Relative precision is kept at both ends (z near u, and z far from a huge u), and Python repeats nothing per example.
+Relative precision is kept at both ends (z near u, and z far from a huge u), and no Python code runs per example.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-MOST_STEPS = 60  # of bisection at worst; 4 in the median, 99 % need at most 8
+MOST_STEPS = 60  # bisection in the worst case; the median is 4, and 99 % need at most 8
 
 
 def log_omega(x: Array, steps: int = 3) -> Array:
-    """log ω(x), where ω + log ω = x, by Halley's method: after 2 steps 1e-12, after 3 the last bit.
+    """log ω(x), where ω + log ω = x, by Halley's method: to 1e-12 after 2 steps, to the last bit after 3.
 
     >>> w = jnp.exp(log_omega(jnp.array([1.0, 4.0])))
     >>> (w + jnp.log(w)).round(5).tolist()
@@ -39,19 +39,19 @@ def log_omega(x: Array, steps: int = 3) -> Array:
 
 
 def poisson(u: Array, c: Array, y: Array) -> Array:
-    """z of z = u − c (e^z − y); u, c, y of one shape, c > 0."""
+    """The z with z = u − c (e^z − y); u, c, y of one shape, c > 0."""
     return _exponential(u + c * y, c)
 
 
 def _exponential(A: Array, c: Array) -> Array:
-    """z of z + c e^z = A, from log q where q is large and z small beside A, else from A − q."""
+    """The z with z + c e^z = A, from log q where q is large and z small compared with A, else from A − q."""
     log_c = jnp.log(c)
     log_q = log_omega(A + log_c)
     return jnp.where(log_q > 0, log_q - log_c, A - jnp.exp(log_q))
 
 
 def logistic(u: Array, c: Array, y: Array) -> Array:
-    """z of z = u − c (σ(z) − y); u, c, y of one shape, c > 0, 0 ≤ y ≤ 1."""
+    """The z with z = u − c (σ(z) − y); u, c, y of one shape, c > 0, 0 ≤ y ≤ 1."""
     positive = u > c * (0.5 - y)
     u, y = jnp.where(positive, -u, u), jnp.where(positive, 1 - y, y)
     z = jnp.minimum(_exponential(u + c * y, c / 2), 0)
@@ -62,9 +62,9 @@ def logistic(u: Array, c: Array, y: Array) -> Array:
 
 
 def softmax(u: Array, c: Array, hot: Array) -> Array:
-    """z − u of z = u − c (softmax(z) − hot), one equation per row: u (B, n), c (B,), hot (B, n) bool, one True each."""
+    """z − u for z = u − c (softmax(z) − hot), row by row: u (B, n), c (B,), hot (B, n) bool with one True per row."""
     if u.shape[-1] == 1:
-        return jnp.zeros_like(u)  # one class has probability 1
+        return jnp.zeros_like(u)  # a single class has probability 1
     d = jnp.where(hot, 0, u - jnp.sum(jnp.where(hot, u, 0), axis=-1, keepdims=True))
     largest = jnp.max(jnp.where(hot, -jnp.inf, d), axis=-1)
     others, one = u.shape[-1] - 1, jnp.ones_like(c)
@@ -74,12 +74,12 @@ def softmax(u: Array, c: Array, hot: Array) -> Array:
     log_c = jnp.log(c)
 
     def competitors(rho):
-        """log q_j, −inf for the label's own."""
+        """log q_j, −inf for the label."""
         m = (log_c - c * lax.logistic(-rho) - jax.nn.softplus(-rho))[..., None] + d
         return jnp.where(hot, -jnp.inf, log_omega(jnp.where(hot, 0, m)))
 
     def newton(state):
-        """One step on log(cσ(−ρ)) − log Σ q_j, which falls; half way where Newton leaves the bracket."""
+        """One step on log(cσ(−ρ)) − log Σ q_j, which is decreasing; bisection where Newton leaves the bracket."""
         step, rho, low, high, _ = state
         log_q, p = competitors(rho), lax.logistic(rho)
         log_sum = jax.nn.logsumexp(log_q, axis=-1)
@@ -90,7 +90,7 @@ def softmax(u: Array, c: Array, hot: Array) -> Array:
         new = jnp.where((new >= low) & (new <= high), new, 0.5 * (low + high))
         return step + 1, new, low, high, jnp.any(jnp.abs(new - rho) > 8 * eps * (1 + jnp.abs(rho)))
 
-    slack = eps**0.5  # the bracket's ends carry rounding errors of their own
+    slack = eps**0.5  # the bracket's ends have rounding errors too
     state = 0, low, low - slack * (1 + jnp.abs(low)), high + slack * (1 + jnp.abs(high)), jnp.bool_(True)
     _, rho, *_ = lax.while_loop(lambda state: (state[0] < MOST_STEPS) & state[-1], newton, state)
     return jnp.where(hot, (c * lax.logistic(-rho))[..., None], -jnp.exp(competitors(rho)))

@@ -2,8 +2,8 @@
 
     F(θ') = η C(θ') + ½‖θ' − θ‖²        ∇F = θ' − θ + η ∇C(θ')        ∇²F = I + ηH
 
-∇C is back-propagation's and Hv the R-operator's (``curvature.hvp``): one of each for a step, and one Hv for every
-direction of the conjugate gradients. θ' is where ∇F = 0 and descent from θ arrives: F(θ') ≤ F(θ), so C(θ') ≤ C(θ).
+∇C comes from back-propagation and Hv from the R-operator (``curvature.hvp``), with one Hv per conjugate-gradient
+direction. θ' is a zero of ∇F reached by descent from θ: F(θ') ≤ F(θ), so C(θ') ≤ C(θ).
 """
 
 from functools import partial
@@ -24,11 +24,11 @@ from fnn.implicit.newton import length, minimise
 from fnn.layers import Params
 from fnn.losses import Loss
 
-ROUNDINGS = 32  # of η∇C, as multiples of ε η: of 672 small networks with η up to 1e4, 671 need fewer in float32
+ROUNDINGS = 32  # rounding of η∇C in units of ε η: in float32, 671 of 672 small networks with η up to 1e4 need fewer
 
 
 class NotConverged(RuntimeError):
-    """No θ' was found with ‖θ' − θ + η∇C(θ')‖ ≤ allowed: what was reached, ``residual``, and what was ``allowed``."""
+    """No θ' was found with ‖θ' − θ + η∇C(θ')‖ ≤ ``allowed``; ``residual``: the value that was reached."""
 
     def __init__(self, message: str, residual: float, allowed: float):
         super().__init__(message)
@@ -47,26 +47,28 @@ def step(
     tolerance: float | None = None,
     steps: int = 1000,
 ) -> Params:
-    """One implicit step of a whole network: θ' = θ − η ∇C(θ'), all layers at once (S9).
+    """One implicit step of a whole network: θ' = θ − η ∇C(θ'), all layers at once.
 
     params: tuple of ``Dense`` and ``Stack`` whose activations have a continuous σ'; x: (B, n_0) or (n_0,), in the
     parameters' dtype; y, loss: as in ``fnn.backprop``; learning_rate: η > 0; reduction: C is the "mean" or the "sum" of
     the examples' losses; masks: one ``Mask`` per layer, or None. Returns new parameters.
 
-    ‖θ' − θ + η∇C(θ')‖ ≤ tolerance · (1 + ‖θ‖). tolerance: > 0, or None for 1e-10 or, where that is more, what rounding
-    allows: 32 ε (1 + η), with Bη for a sum. In float32 that is 4e-6 (1 + η); in float64 it is 1e-10 up to η = 1e4.
-    steps: Newton steps at most, ≥ 1. Up to η = 1 a dozen are enough, each with some five products Hv; at η = 1e4 it can
-    be hundreds of steps and thousands of products, for the proximal problem is then nearly that of training to the end.
-    Batch norms bend on the scale of √eps: with several of them it may not converge from η = 100 on.
+    The result satisfies ‖θ' − θ + η∇C(θ')‖ ≤ tolerance · (1 + ‖θ‖). tolerance: > 0, or None for the larger of 1e-10 and
+    what rounding allows, 32 ε (1 + η), with Bη instead of η for a sum. In float32 that is 4e-6 (1 + η); in float64 it
+    is 1e-10 up to η = 1e4.
+    steps: the maximum number of Newton steps, ≥ 1. Up to η = 1 about a dozen suffice, each with some five products Hv.
+    At η = 1e4, where the proximal problem is close to training to convergence, it can take hundreds of steps and
+    thousands of products. Batch norms curve on the scale of √eps: with several of them, the method may not converge for
+    η ≥ 100.
 
-    θ' is the only minimiser if η < 1/|λ|, λ the lowest eigenvalue of H anywhere; beyond, one that descent from θ finds,
-    where η C(θ') + ½‖θ' − θ‖² is no higher than at θ, nor than where the explicit step arrives. A ``Stack`` and layers
-    one by one, being summed in another order, may then find different ones.
+    θ' is the unique minimiser if η < 1/|λ|, with λ the lowest eigenvalue of H anywhere. For larger η it is a minimiser
+    that descent from θ finds, with η C(θ') + ½‖θ' − θ‖² no higher than at θ or at the end of the explicit step. A
+    ``Stack`` and the same layers one by one, summed in a different order, may then find different ones.
 
-    Raises TypeError or ValueError that names the argument: for a ``ReLU`` too, and whatever else has a kink, where ∇C
-    jumps: the minimiser lies on kinks, where no gradient is 0; and for a batch norm with ``gradient="fixed"``, which
-    is no function's gradient. Raises :class:`NotConverged` where it does not converge, and no network comes back;
-    under jit or vmap, which cannot raise, the parameters are NaN then.
+    Raises TypeError or ValueError that names the argument. This includes activations with a kink, such as ``ReLU``: ∇C
+    jumps there, and the minimiser lies on kinks, where no gradient is 0. It also includes a batch norm with
+    ``gradient="fixed"``, which is not the gradient of any function. Raises :class:`NotConverged` if it does not
+    converge; under jit or vmap, which cannot raise, the parameters are NaN instead.
 
     Source: Toulis and Airoldi, *Asymptotic and finite-sample properties of estimators based on stochastic gradients*
     (2017); the method is in ``fnn.implicit.newton``.
@@ -89,7 +91,7 @@ def step(
         relative = jnp.maximum(1e-10, ROUNDINGS * float(jnp.finfo(eta.dtype).eps) * (1 + scale))
     else:
         relative = jnp.asarray(number("implicit.step", "tolerance", tolerance, above=0), eta.dtype)
-    with jax.default_matmul_precision("highest"):  # an accelerator's own default would be all of the residual
+    with jax.default_matmul_precision("highest"):  # an accelerator's default precision would dominate the residual
         new, residual, allowed = _step(
             params, x, y, masks, eta, scale, relative, jnp.int32(steps), loss=loss, reduction=reduction
         )
@@ -118,18 +120,18 @@ def _step(params, x, y, masks, eta, scale, relative, steps, *, loss, reduction):
 
 
 def _smooth(params) -> None:
-    """Raise ValueError for a layer whose part of ∇C jumps, or is not the gradient of a function."""
+    """Raise ValueError for a layer whose part of ∇C jumps or is not the gradient of a function."""
     for i, layer in enumerate(params):
         if not getattr(layer.activation, "smooth", True):
             raise ValueError(
                 f"params[{i}].activation: expected one with a continuous σ', got {layer.activation!r}, at whose kinks "
-                "∇C jumps: the minimiser sits there, and no residual goes to 0; write fnn.init(key, sizes, "
+                "∇C jumps: the minimiser lies there, and no residual goes to 0; write fnn.init(key, sizes, "
                 "activation=fnn.Softplus()), or implicit.layerwise(...) for a ReLU"
             )
         if layer.norm is not None and layer.norm.gradient != "full":
             raise ValueError(
                 f"params[{i}].norm: with gradient={layer.norm.gradient!r} back-propagation gives the gradient of no "
-                "function of the batch, and nothing is minimal at θ'; write fnn.init(..., batch_norm='full')"
+                "function of the batch, so there is nothing to minimise; write fnn.init(..., batch_norm='full')"
             )
 
 

@@ -1,19 +1,20 @@
 """The proximal step of one unit: minimise η b σ(wᵀa) + ½‖w − w_t‖² over w, with b = ∂L/∂a held fixed.
 
-w − w_t is a multiple of a (bias included, s = ‖a‖² + 1): with u = w_tᵀa and w = w_t + αa, a problem in z = u + sα:
-minimise κσ(z) + ½(z − u)² with κ = ηsb, and α = (z − u)/s. Not convex for every κ, so the lower of two minima is taken.
+w − w_t is a multiple of a (bias included, s = ‖a‖² + 1). With u = w_tᵀa and w = w_t + αa this is a problem in
+z = u + sα: minimise κσ(z) + ½(z − u)² with κ = ηsb, and α = (z − u)/s. It is not convex for every
+κ; the lower of two minima wins.
 
 *Identity*: α = −ηb, the explicit step.
-*ReLU*: for b ≥ 0 down to the kink at most, z = min(u, max(u − κ, 0)). For b < 0 the two candidates are z = u − κ > 0,
-with the objective κu − ½κ², and z = u < 0, with 0: the first is lower where u > κ/2.
-*Sigmoid*: exchanging (z, u, κ) for (−z, −u, −κ) if need be, κ ≥ 0; u − κ/4 ≤ z ≤ u and h(z) = z − u + κσ'(z) = 0.
-σ' falls fastest at Z = log(2 + √3), so that z + κσ'(z) rises and then falls left of Z, and falls and then rises right
-of it: one minimum on either side, if any. Right of Z, h is convex, and Newton from z = u comes down to the minimum or
-there is none. Left of Z Newton is kept in a bracket, and starts where σ' is taken for ½e^z (Wright's omega).
-The lower objective of the two wins. κ > 6√3 is where both can exist.
-*Sigmoid(β)*: βz in place of z and β²κ in place of κ. *Tanh*: tanh z = 2σ(2z) − 1, so ½ of the answer to (2u, 8κ).
+*ReLU*: for b ≥ 0, down to the kink at most: z = min(u, max(u − κ, 0)). For b < 0 the two candidates are z = u − κ > 0,
+with objective κu − ½κ², and z = u < 0, with objective 0. The first is lower where u > κ/2.
+*Sigmoid*: replacing (z, u, κ) by (−z, −u, −κ) if necessary, κ ≥ 0; u − κ/4 ≤ z ≤ u and h(z) = z − u + κσ'(z) = 0.
+σ' falls fastest at Z = log(2 + √3), so z + κσ'(z) rises and then falls left of Z, and falls and then rises right of it:
+at most one minimum on either side. Right of Z, h is convex, and Newton from z = u descends to the minimum if there is
+one. Left of Z, Newton is bracketed and starts from the solution for σ' ≈ ½e^z (Wright's omega).
+The lower objective wins. Both minima can exist only for κ > 6√3.
+*Sigmoid(β)*: βz instead of z and β²κ instead of κ. *Tanh*: tanh z = 2σ(2z) − 1, so ½ of the solution for (2u, 8κ).
 
-Source: Fagan and Iyengar, *Robust implicit backpropagation* (2018), whose α is found by other means.
+Source: Fagan and Iyengar, *Robust implicit backpropagation* (2018), who find α by other means.
 """
 
 import math
@@ -29,7 +30,7 @@ HAVE_STEP = (Identity, ReLU, Sigmoid, Tanh)
 
 
 def unit_step(activation: Activation, u: Array, b: Array, eta: Array, s: Array, steps: int) -> Array:
-    """α of every unit and example, (B, n): u, b (B, n), s (B, 1), eta (); steps: Newton's, of Sigmoid and Tanh."""
+    """α for every unit and example, (B, n): u, b (B, n), s (B, 1), eta (); steps: Newton steps (Sigmoid, Tanh)."""
     if type(activation) is Identity:
         return -eta * b
     kappa = eta * s * b
@@ -48,7 +49,7 @@ def relu(u: Array, kappa: Array) -> Array:
 
 
 def sigmoid(u: Array, kappa: Array, steps: int) -> Array:
-    """The z that minimises κσ(z) + ½(z − u)², after ``steps`` Newton steps on either side; u and kappa of one shape."""
+    """The z that minimises κσ(z) + ½(z − u)², by ``steps`` Newton steps on either side; u and kappa of one shape."""
     sign = jnp.where(kappa < 0, jnp.full_like(u, -1), 1)
     u, kappa = sign * u, sign * kappa
     right, left = _right(u, kappa, steps), _left(u, kappa, steps)
@@ -84,7 +85,7 @@ def _left(u, kappa, steps):
     def newton(_, state):
         z, low, high = state
         h, dh = _stationary(z, u, kappa)
-        beyond = (h > 0) | (dh <= 0)  # past the minimum, or past the crest behind it
+        beyond = (h > 0) | (dh <= 0)  # past the minimum, or past the maximum behind it
         low, high = jnp.where(beyond, low, z), jnp.where(beyond, z, high)
         new = z - h / dh
         return jnp.where((dh > 0) & (new >= low) & (new <= high), new, 0.5 * (low + high)), low, high

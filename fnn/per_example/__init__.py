@@ -1,8 +1,8 @@
-"""What one backward pass says of every example: norms, clipping, variances and inner products of their gradients.
+"""Per-example gradients from one backward pass: norms, clipping, variances and inner products.
 
-The gradient of one example's loss L_i by a layer's weights is the outer product δ_i a_iᵀ, by its biases δ_i, and with a
-batch norm whose statistics are fixed (S7) δ_z,i x̂_i by γ and δ_z,i by β. ``fnn.deltas`` and ``fnn.trace`` hold these
-factors of all examples, so that what follows needs no array of size batch × parameters:
+The gradient of one example's loss L_i is the outer product δ_i a_iᵀ with respect to a layer's weights and δ_i with
+respect to its biases. For a batch norm with fixed statistics it is δ_z,i x̂_i for γ and δ_z,i for β. ``fnn.deltas`` and
+``fnn.trace`` hold these factors for all examples, so that the following needs no array of size batch × parameters:
 
     ‖g_i‖²        = Σ_ℓ ‖δ_i‖² (‖a_i‖² + 1)            with arrow masks R: Σ_jk δ_ij² R_jk² a_ik² + ‖δ_i‖²
     Σ_i c_i g_i   : (c ⊙ δ)ᵀ a and Σ_i c_i δ_i         clipped: c_i = min(1, C/‖g_i‖)/B
@@ -14,14 +14,14 @@ On a graph (``fnn.graph``), where the arrow l → k has the gradient λ_ik o_il 
     ‖g_i‖²        = Σ_k λ_ik² (Σ_{l: l→k} R_kl² o_il² + 1)
 
 with a sum over all arrows for ‖a_i‖² and for each of the products: ``norms``, ``clipped``, ``moments``, ``noise_scale``
-and ``gradients`` take ``fnn.graph.GraphParams``. The fourth does not hold: every neuron has its own inputs, the sum
-over the arrows is no product of two sums, and with them in full it costs as much as with the gradients themselves:
-``gram`` and ``ntk`` raise TypeError.
+and ``gradients`` accept ``fnn.graph.GraphParams``. The fourth does not hold: every neuron has its own inputs, so the
+sum over the arrows does not factor, and inner products cost as much as from the full gradients. ``gram`` and ``ntk``
+raise TypeError.
 
-Everywhere: params, a tuple of ``Dense`` and ``Stack``, or ``GraphParams``; x: (B, n_0) in the parameters' dtype; y,
-loss, masks: as in ``fnn.backprop``. A batch norm with ``gradient="full"`` ties the examples
-together, and none has a gradient of its own: ValueError; with "fixed" its γ and β count, in graphs too. What belongs to
-a ``Stack`` has an axis of layers, as its trace has. All may be called under jit and vmap.
+Common arguments: params, a tuple of ``Dense`` and ``Stack``, or ``GraphParams``; x: (B, n_0) in the parameters' dtype;
+y, loss, masks: as in ``fnn.backprop``. A batch norm with ``gradient="full"`` couples the examples, so that there are no
+per-example gradients: ValueError. With "fixed", its γ and β are included, for graphs too. Results for a ``Stack`` have
+an axis of layers, like its trace. All functions may be called under jit and vmap.
 """
 
 from fnn.per_example.gradients import (

@@ -1,4 +1,4 @@
-"""Norms, clipping, moments and noise of the examples' gradients; see ``fnn.per_example``."""
+"""Norms, clipping, moments and noise of per-example gradients; see ``fnn.per_example``."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,10 +19,10 @@ from fnn.per_example import graphs, layers
 
 
 class Norms(NamedTuple):
-    """‖g_i‖ of every example: by all parameters, (B,), and by each entry of ``params``, (B,), or (D, B) of a stack.
+    """‖g_i‖ of every example: over all parameters, (B,), and for each entry of ``params``, (B,), or (D, B) for a stack.
 
-    On a graph ``layers`` is one array (B, N): by what belongs to each neuron, in the order of ``graph.neurons``, which
-    are its bias, the weights of the arrows into it, and γ and β; 0 for an input.
+    For a graph, ``layers`` is one array (B, N), over the parameters of each neuron in the order of ``graph.neurons``:
+    its bias, the weights of the arrows into it, and γ and β; 0 for an input.
     """
 
     total: Array
@@ -30,14 +30,14 @@ class Norms(NamedTuple):
 
 
 class GradientMoments(NamedTuple):
-    """Mean and (biased) variance of the examples' gradients, entry by entry: pytrees like ``params``."""
+    """Elementwise mean and (biased) variance of the per-example gradients: pytrees like ``params``."""
 
     mean: Any
     variance: Any
 
 
 class NoiseScale(NamedTuple):
-    """tr Σ / ‖G‖², in examples, with its parts: tr Σ, the variance of one example's gradient, and ‖G‖²."""
+    """tr Σ / ‖G‖², in examples, and its parts: tr Σ, the variance of one example's gradient, and ‖G‖²."""
 
     scale: Array
     trace: Array
@@ -45,11 +45,11 @@ class NoiseScale(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What layers and graphs compute each in their own way; ``layers`` and ``graphs`` hold it."""
+    """The functions that differ between layers and graphs; implemented in ``layers`` and ``graphs``."""
 
-    require_separable: Callable  # (params): raises unless every example has a gradient of its own
+    require_separable: Callable  # (params): raises unless per-example gradients exist
     factors: Callable  # (params, masks, outputs, delta_z), a pytree of arrays (…, B, n)
-    squared_lengths: Callable  # (params, factors, masks) -> ‖g_i‖², in all and by layer
+    squared_lengths: Callable  # (params, factors, masks) -> ‖g_i‖², in total and by layer
     weighted_sums: Callable  # (params, factors, masks, weights, power=1)
     outer_products: Callable  # (params, factors, masks)
 
@@ -65,7 +65,7 @@ def sums(params: AnyParams) -> Sums:
 
 
 def arguments(params, x, y, loss: Loss | None, masks) -> tuple:
-    """(params, x, y, masks) as the compiled functions take them; y and the loss may be None."""
+    """(params, x, y, masks) in the form that the compiled functions take; y and the loss may be None."""
     params, x, masks = given(params, x, masks, RULES)
     of = kind(params)
     of.require(params)
@@ -85,14 +85,14 @@ def factors(params, x, y, masks, loss: Loss):
 
 
 def outputs_of(params, x, masks) -> Outputs:
-    """The forward pass, of arguments that fit together."""
+    """The forward pass, after a check that the arguments fit together."""
     of = kind(params)
     of.check(params, x, masks)
     return of.forward(RULES, params, x, masks)
 
 
 def norms(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError(), masks=None) -> Norms:
-    """The length of every example's gradient, from δ and a alone: ‖g_i‖² = Σ_ℓ ‖δ_i‖² (‖a_i‖² + 1).
+    """The norm of every example's gradient, from δ and a alone: ‖g_i‖² = Σ_ℓ ‖δ_i‖² (‖a_i‖² + 1).
 
     Arguments and errors: see ``fnn.per_example``.
     Source: Goodfellow 2015, *Efficient per-example gradient computations*.
@@ -117,10 +117,10 @@ def gradients(
     masks=None,
     chunk: int | None = None,
 ) -> AnyParams | Iterator[AnyParams]:
-    """Every example's gradient in full: a pytree like ``params`` whose leaves have an axis of examples in front.
+    """Every example's full gradient: a pytree like ``params`` whose leaves have a leading axis of examples.
 
-    chunk: None, or a number of examples, for an iterator over the batch that holds so many at a time; the last may hold
-    fewer. The statistics of a batch norm are the whole batch's. Other arguments and errors: see ``fnn.per_example``.
+    chunk: None, or a number of examples, which gives an iterator over the batch in chunks of that size; the last may be
+    smaller. Batch-norm statistics are those of the whole batch. Other arguments and errors: see ``fnn.per_example``.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
@@ -146,10 +146,10 @@ def clipped(
     noise: float = 0.0,
     key: Array | None = None,
 ) -> AnyParams:
-    """The mean of the examples' gradients, each shortened to length ``clip`` where it is longer: a pytree like params.
+    """The mean of the per-example gradients, each clipped to norm ``clip``: a pytree like ``params``.
 
-    clip: C > 0. noise: σ ≥ 0; where it is above 0, N(0, (σC/B)²) from ``key`` is added to every entry, which is the
-    step of differentially private SGD. Other arguments and errors: see ``fnn.per_example``.
+    clip: C > 0. noise: σ ≥ 0; if positive, N(0, (σC/B)²) drawn from ``key`` is added to every entry, as in
+    differentially private SGD. Other arguments and errors: see ``fnn.per_example``.
     Source: Abadi et al. 2016, *Deep learning with differential privacy*, algorithm 1.
     """
     params, x, y, masks = arguments(params, x, y, loss, masks)
@@ -166,7 +166,7 @@ def clipped(
 
 
 def moments(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError(), masks=None) -> GradientMoments:
-    """The mean and the variance over the batch of every entry of the gradient, by (δ ⊙ δ)ᵀ (a ⊙ a).
+    """The mean and variance over the batch of every entry of the gradient, from (δ ⊙ δ)ᵀ (a ⊙ a).
 
     Arguments and errors: see ``fnn.per_example``.
     """
@@ -174,10 +174,10 @@ def moments(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = Squared
 
 
 def noise_scale(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError(), masks=None) -> NoiseScale:
-    """The simple gradient noise scale: the batch at which a mean gradient's noise is as long as the gradient.
+    """The simple gradient noise scale: the batch size at which the mean gradient's noise is as large as the gradient.
 
-    Unbiased estimates: tr Σ = B/(B − 1) (mean ‖g_i‖² − ‖ḡ‖²), and ‖G‖² = ‖ḡ‖² − tr Σ/B, which can come out negative
-    where the batch is too small to tell. B ≥ 2. Other arguments and errors: see ``fnn.per_example``.
+    Unbiased estimates: tr Σ = B/(B − 1) (mean ‖g_i‖² − ‖ḡ‖²) and ‖G‖² = ‖ḡ‖² − tr Σ/B, which can be negative if the
+    batch is too small. B ≥ 2. Other arguments and errors: see ``fnn.per_example``.
     Source: McCandlish, Kaplan, Amodei et al. 2018, *An empirical model of large-batch training*, appendix A.
     """
     params, x, y, masks = arguments(params, x, y, loss, masks)
@@ -199,7 +199,7 @@ def _factors(params, x, y, masks, *, loss):
 
 
 def _rows(found, rows: slice):
-    """The factors of some of the examples."""
+    """The factors of some examples."""
     return jax.tree.map(lambda leaf: leaf[..., rows, :], found)
 
 
@@ -229,7 +229,7 @@ def _moments(params, x, y, masks, *, loss):
     of, weights = sums(params), layers.equal_weights(x)
     found = factors(params, x, y, masks, loss)
     mean, second = (of.weighted_sums(params, found, masks, weights, power) for power in (1, 2))
-    # rounding can put a difference of nearly equal numbers below 0
+    # rounding can make a difference of nearly equal numbers negative
     return GradientMoments(mean, jax.tree.map(lambda s, m: jnp.maximum(s - m * m, 0), second, mean))
 
 

@@ -1,10 +1,10 @@
-"""The factors of every example's gradient on a graph, λ and o of every neuron, and the sums that are made of them.
+"""The factors of every example's gradient on a graph, λ and o of every neuron, and the sums formed from them.
 
-By the arrow l → k with mask R_kl the gradient of example i is λ_ik R_kl o_il, and by the bias of k it is λ_ik:
+For example i, the gradient with respect to the arrow l → k with mask R_kl is λ_ik R_kl o_il, and to the bias of k λ_ik:
 
-    ‖g_i‖² by what belongs to k = λ_ik² (Σ_{l: l→k} R_kl² o_il² + 1)      the sum is that of S1 with R² for w, o² for o
-    Σ_i c_i g_i                 : Σ_i (c_i λ_ik) o_il R_kl                 S2 (2) with c ⊙ λ for λ
-    Σ_i g_i ⊙ g_i               : Σ_i λ_ik² o_il² R_kl²                    S2 (2) with the squares
+    ‖g_i‖² over k's parameters  = λ_ik² (Σ_{l: l→k} R_kl² o_il² + 1)      the forward sum with R² for w, o² for o
+    Σ_i c_i g_i                 : Σ_i (c_i λ_ik) o_il R_kl                 the weight gradient with c ⊙ λ for λ
+    Σ_i g_i ⊙ g_i               : Σ_i λ_ik² o_il² R_kl²                    the weight gradient with squares
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from fnn.per_example.layers import require_fixed
 
 
 class Factors(NamedTuple):
-    """λ, 0 for inputs, and o with the mask of the units in it; of a batch norm, the gradients by γ and by β, or None.
+    """λ, 0 for inputs, and o times the unit mask; the gradients for a batch norm's γ and β, or None.
 
     All (B, rows), rows as in ``fnn.graph.plan``.
     """
@@ -40,7 +40,7 @@ class Factors(NamedTuple):
 
 
 def require_separable(params: GraphParams) -> None:
-    """Raise ValueError unless every example has a gradient of its own."""
+    """Raise ValueError unless per-example gradients exist."""
     require_fixed("params.norm", params.norm, "graph.init(key, batch_norm='fixed'), or fnn.fold it")
 
 
@@ -50,19 +50,19 @@ def factors(params: GraphParams, masks: Given, outputs: Outputs, delta_z: Array)
     parameters, units = with_mask(leaves(params), mask), None if mask.units is None else mask.units.T
     rules = RULES._replace(norm_pullback=_norm_pullback)
     found = backward_pass(layout, index, parameters, outputs.passed, units, delta_z.T, rules, by_example=True)
-    lam = found.lam.at[index.inputs].set(0)  # an input that is also an output has a derivative, and no parameters
+    lam = found.lam.at[index.inputs].set(0)  # an input that is also an output has a derivative but no parameters
     return Factors(lam.T, outputs.passed.o.T, *(None if v is None else v.T for v in (found.gamma, found.beta)))
 
 
 def _norm_pullback(norm, psi: Array, delta_z: Array) -> tuple[Array, Array, Array]:
-    """As ``fnn.batchnorm.norm_pullback``, with ∂/∂γ and ∂/∂β of every example in place of their sums."""
+    """Like ``fnn.batchnorm.norm_pullback``, with per-example ∂/∂γ and ∂/∂β instead of their sums."""
     x_hat, _ = standardise(norm, psi)
     of_psi, *_ = norm_pullback(norm, psi, delta_z)
     return of_psi, delta_z * x_hat, delta_z
 
 
 def squared_lengths(params: GraphParams, f: Factors, masks: Given) -> tuple[Array, Array]:
-    """‖g_i‖² by all parameters, (B,), and by those of every neuron, (B, N)."""
+    """‖g_i‖² over all parameters, (B,), and over those of every neuron, (B, N)."""
     layout, mask, index = masks.layout(params), masks.mask, masks.tables
     squares = jnp.ones_like(params.weights) if mask.arrows is None else mask.arrows**2
     of_inputs = sums_over_arrows(layout, index, squares, f.o.T**2)
@@ -71,7 +71,7 @@ def squared_lengths(params: GraphParams, f: Factors, masks: Given) -> tuple[Arra
 
 
 def weighted_sums(params: GraphParams, f: Factors, masks: Given, weights: Array, power: int = 1) -> GraphParams:
-    """Σ_i w_i g_i, or with power 2 the sum of the squares of its entries: a pytree like ``params``; weights: (B,)."""
+    """Σ_i w_i g_i, or with power 2 Σ_i w_i g_i ⊙ g_i: a pytree like ``params``; weights: (B,)."""
     layout, mask, index, norm = masks.layout(params), masks.mask, masks.tables, params.norm
 
     def weighted(values: Array) -> Array:
@@ -90,7 +90,7 @@ def weighted_sums(params: GraphParams, f: Factors, masks: Given, weights: Array,
 
 
 def outer_products(params: GraphParams, f: Factors, masks: Given) -> GraphParams:
-    """Every g_i in full: a pytree like ``params``, the examples in front."""
+    """Every full g_i: a pytree like ``params`` with a leading axis of examples."""
     layout, mask, index, norm = masks.layout(params), masks.mask, masks.tables, params.norm
     source, target = index.row[masks.arrows].T
     by_arrow = masked(f.lam[:, target] * f.o[:, source], mask.arrows)

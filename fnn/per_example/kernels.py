@@ -1,4 +1,4 @@
-"""Inner products of the examples' gradients: the Gram matrix, and the tangent kernel; see ``fnn.per_example``."""
+"""Inner products of per-example gradients: the Gram matrix and the tangent kernel; see ``fnn.per_example``."""
 
 from functools import partial
 from typing import Any
@@ -28,9 +28,9 @@ def gram(
     masks=None,
     masks2=None,
 ) -> Array:
-    """All inner products ⟨g_i, g_j⟩ of the examples' gradients: (B, B), or (B, B₂) with those of x2 and y2.
+    """All inner products ⟨g_i, g_j⟩ of per-example gradients: (B, B), or (B, B₂) with those of x2 and y2.
 
-    x2, y2, masks2: like x, y and masks, for the columns. Raises ValueError with arrow masks, for which the formula does
+    x2, y2, masks2: like x, y and masks, for the columns. Raises ValueError for arrow masks, for which the formula does
     not hold, and TypeError for a graph. Other arguments and errors: see ``fnn.per_example``.
 
     >>> import fnn
@@ -51,7 +51,7 @@ def gram(
 def ntk(params: Params, x: AnyArray, x2: AnyArray | None = None, *, traced: bool = False) -> Array:
     """The empirical tangent kernel Θ_ij,op = ⟨∂a_o(x_i)/∂θ, ∂a_p(x2_j)/∂θ⟩: (B, B₂, n_L, n_L).
 
-    x2: (B₂, n_0), or None for x. traced: Σ_o Θ_ij,oo in its place, (B, B₂). Raises TypeError for a graph. Other
+    x2: (B₂, n_0), or None for x. traced: True gives Σ_o Θ_ij,oo instead, (B, B₂). Raises TypeError for a graph. Other
     arguments and errors: see ``fnn.per_example``. Source: Jacot, Gabriel and Hongler 2018, *Neural tangent kernel*.
 
     >>> import fnn
@@ -76,11 +76,11 @@ def _arguments(params, x, y, loss, masks) -> tuple:
 
 
 def _refuse_graphs(params, name: str, call: str) -> None:
-    """Raise TypeError for a graph: two neurons need not have the same inputs, and so no sum over its arrows factors."""
+    """Raise TypeError for a graph, where neurons have different inputs, so that the sum over arrows does not factor."""
     if kind(params) is GRAPH:
         raise TypeError(
             f"params: {name} takes layers, got a fnn.graph.GraphParams, where every neuron has its own inputs, so that "
-            f"inner products cost as much as with the gradients in full; write {call}, and multiply those"
+            f"inner products cost as much as from the full gradients; write {call}, and multiply those"
         )
 
 
@@ -101,7 +101,7 @@ def _products(rows: list[Factors], columns: list[Factors], traced: bool) -> Arra
 @partial(jax.jit, static_argnames="loss")
 def _gram(rows, columns, *, loss):
     def of(params, x, y, masks):
-        """The factors, with an axis for outputs in front of the examples."""
+        """The factors, with an axis for outputs before the examples."""
         found = factors(params, x, y, masks, loss)
         return [jax.tree.map(lambda v: jnp.expand_dims(v, -3), f)._replace(a_in=f.a_in) for f in found]
 
@@ -118,6 +118,6 @@ def _ntk(rows, columns, *, traced):
             return layer_factors(params, masks, outputs, seed)
 
         every = jax.vmap(pull, out_axes=-3)(jnp.eye(outputs.a.shape[1], dtype=x.dtype))
-        return [f._replace(a_in=f.a_in[..., 0, :, :]) for f in every]  # the inputs are the same for all
+        return [f._replace(a_in=f.a_in[..., 0, :, :]) for f in every]  # the inputs are the same for all outputs
 
     return _products(of(*rows), of(*columns), traced)

@@ -1,4 +1,4 @@
-"""The factors of every example's gradient, layer by layer, and the sums that are made of them."""
+"""The factors of every example's gradient, layer by layer, and the sums formed from them."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,10 +16,10 @@ from fnn.layers import Dense, Params
 
 
 class Factors(NamedTuple):
-    """The gradients of a layer's examples: by W δ_i a_iᵀ, by b δ_i, and by a batch norm's γ and β, which are rows.
+    """The factors of a layer's per-example gradients: δ_i a_iᵀ for W, δ_i for b, and rows for a batch norm's γ and β.
 
     a_in: (B, n_in); delta: (B, n_out); by_gamma = δ_z ⊙ x̂ and by_beta = δ_z: (B, n_out), or None without batch norm.
-    For a stack each has an axis of layers in front.
+    For a stack each has a leading axis of layers.
     """
 
     a_in: Array
@@ -33,27 +33,27 @@ class Factors(NamedTuple):
 
 
 def require_separable(params: Params) -> None:
-    """Raise ValueError unless every example has a gradient of its own."""
+    """Raise ValueError unless per-example gradients exist."""
     for i, layer in enumerate(params):
         require_fixed(f"params[{i}].norm", layer.norm, "fnn.init(..., batch_norm='fixed'), or fnn.fold it")
 
 
 def require_fixed(name: str, norm: BatchNorm | None, call: str) -> None:
-    """Raise ValueError where a batch norm's statistics are differentiated; call: what to write."""
+    """Raise ValueError if a batch norm's statistics are differentiated; call: the corrected call."""
     if norm is not None and norm.gradient != "fixed":
         raise ValueError(
             f"{name}: with gradient={norm.gradient!r} the loss of each example depends on all of "
-            f"them, and none has a gradient of its own; write {call}"
+            f"them, so that there are no per-example gradients; write {call}"
         )
 
 
 def require_shared_inputs(masks) -> None:
-    """Raise ValueError where a mask of arrows gives every neuron inputs of its own."""
+    """Raise ValueError if a mask of arrows gives every neuron different inputs."""
     for i, mask in enumerate(masks):
         if mask.arrows is not None:
             raise ValueError(
-                f"masks[{i}].arrows: expected None, because with arrow masks every neuron has inputs of its own, and "
-                "no product of a layer's inputs is that of all; write per_example.gradients(...), and multiply those"
+                f"masks[{i}].arrows: expected None, because with arrow masks every neuron has its own inputs, so that "
+                "products of a layer's inputs are not shared; write per_example.gradients(...), and multiply those"
             )
 
 
@@ -81,7 +81,7 @@ def squared(value: Array) -> Array:
 
 
 def squared_norms(f: Factors, mask: Mask) -> Array:
-    """‖g_i‖² by one layer's parameters, (…, B)."""
+    """‖g_i‖² over one layer's parameters, (…, B)."""
     if mask.arrows is None:
         by_affine = squared(f.delta) * (squared(f.a_in) + 1)
     else:
@@ -90,19 +90,19 @@ def squared_norms(f: Factors, mask: Mask) -> Array:
 
 
 def squared_lengths(params: Params, of_layers: list[Factors], masks) -> tuple[Array, tuple[Array, ...]]:
-    """‖g_i‖² by all parameters, (B,), and by each entry of ``params``."""
+    """‖g_i‖² over all parameters, (B,), and for each entry of ``params``."""
     lengths = tuple(map(squared_norms, of_layers, masks))
     return total(lengths), lengths
 
 
 def total(of_layers: Iterable[Array]) -> Array:
-    """The sum over all layers of what is (B,), or (D, B) for a stack."""
+    """The sum over all layers of arrays (B,), or (D, B) for a stack."""
     start: Any = 0
     return sum((jnp.sum(v.reshape(-1, v.shape[-1]), axis=0) for v in of_layers), start)
 
 
 def weighted_sums(params: Params, of_layers: list[Factors], masks, weights: Array, power: int = 1) -> Params:
-    """Σ_i w_i g_i, or with power 2 the sum of the squares of its entries: a pytree like ``params``; weights: (B,)."""
+    """Σ_i w_i g_i, or with power 2 Σ_i w_i g_i ⊙ g_i: a pytree like ``params``; weights: (B,)."""
 
     def layer_sum(layer: Dense, f: Factors, mask: Mask) -> Dense:
         delta = weights[:, None] * f.delta**power
@@ -118,7 +118,7 @@ def weighted_sums(params: Params, of_layers: list[Factors], masks, weights: Arra
 
 
 def outer_products(params: Params, of_layers: list[Factors], masks) -> Params:
-    """Every g_i in full: a pytree like ``params``, the examples in front."""
+    """Every full g_i: a pytree like ``params`` with a leading axis of examples."""
 
     def layer_products(layer: Dense, f: Factors, mask: Mask) -> Dense:
         W, norm = jnp.einsum("...bj,...bk->...bjk", f.delta, f.a_in), layer.norm

@@ -1,10 +1,9 @@
 """Training: whole epochs in one compiled loop, with gradients from ``fnn.backward`` and any optax optimizer.
 
-An epoch is one ``lax.scan`` over mini-batches. The images stay as they are stored, bytes for MNIST, until the
-loop turns a mini-batch into floats; the order of the examples comes from the host, a pure function of the key
-and the epoch. The examples that do not fill the last mini-batch of an epoch's shuffle are left out of that
-epoch (a shorter batch would compile a second program, a padded one would spoil batch statistics); another
-shuffle leaves out others.
+An epoch is one ``lax.scan`` over mini-batches. Images stay as stored, bytes for MNIST, until the loop converts a
+mini-batch to floats. The order of the examples is computed on the host, as a pure function of the key and the epoch.
+Examples that do not fill the last mini-batch of an epoch are dropped for that epoch: a shorter batch would compile a
+second program, and a padded one would distort batch statistics. Each shuffle drops different ones.
 """
 
 from fnn.train.evaluation import evaluate, predict

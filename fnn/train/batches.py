@@ -1,4 +1,4 @@
-"""Mini-batches that a function of the epoch yields, packed into chunks and checked."""
+"""Mini-batches yielded by a function of the epoch, packed into chunks and checked."""
 
 from collections.abc import Iterator
 
@@ -23,10 +23,10 @@ class Drawn(Prefetched):
     def __init__(self, data: Batches, params, loss: Loss, batch_size: int):
         super().__init__()
         self.data, self.params, self.loss, self.batch_size = data, params, loss, batch_size
-        self.scale = 1.0 if data.scale is None else data.scale  # until the first mini-batch says what x is
+        self.scale = 1.0 if data.scale is None else data.scale  # until the first mini-batch determines it
         self.examples, self.arrays = None, ()
         self.dtypes: tuple[np.dtype, np.dtype] | None = None
-        self.x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # may hold in this thread only
+        self.x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # may be set only in this thread
 
     def sample(self, key: Array, examples: int) -> Array:
         """x of the first mini-batches of epoch 1: (count, B, n)."""
@@ -38,7 +38,7 @@ class Drawn(Prefetched):
         return jnp.asarray(np.concatenate(found)[:count])
 
     def prepared(self, key: Array, epoch: int) -> Iterator[Packed]:
-        """Chunks of the epoch's mini-batches; every batch is copied before the next one is drawn."""
+        """Chunks of the epoch's mini-batches; every batch is copied before the next is drawn."""
         x = y = np.empty(0)
         first, filled = 0, 0
         for new_x, new_y in self._whole(epoch):
@@ -55,11 +55,11 @@ class Drawn(Prefetched):
         elif first == 0:
             raise ValueError(
                 f"data: expected at least one mini-batch of {self.batch_size} examples in epoch {epoch}, got none; "
-                "make(epoch) must begin anew every time it is called"
+                "make(epoch) must return a fresh iterable at every call"
             )
 
     def _whole(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The mini-batches, of one size, shape and dtype; all but a shorter last one."""
+        """The mini-batches, all of one size, shape and dtype, without a shorter last one."""
         short, shapes = None, None
         for number, batch in enumerate(self._iterator(epoch)):
             if self.closed:
@@ -89,7 +89,7 @@ class Drawn(Prefetched):
             ) from error
 
     def _require_dtypes(self, x: np.dtype, y: np.dtype, name: str) -> None:
-        """Raise TypeError unless these dtypes are those of the first mini-batch of all, from which the scale comes."""
+        """Raise TypeError unless the dtypes are those of the very first mini-batch, which determines the scale."""
         if self.dtypes is None:
             self.dtypes = x, y
             self.scale = default_scale(x) if self.data.scale is None else self.data.scale
@@ -97,7 +97,7 @@ class Drawn(Prefetched):
             raise TypeError(f"{name}: expected x, y in {self.dtypes[0]}, {self.dtypes[1]} as before, got {x}, {y}")
 
     def _checked(self, first: int, x: np.ndarray, y: np.ndarray, epoch: int) -> Packed:
-        """The chunk, if its values are right; else the error of the first mini-batch that is wrong."""
+        """The chunk, if its values are valid; raises the error of the first bad mini-batch otherwise."""
         with jax.enable_x64(self.x64):
             try:
                 checked = self._dataset(x.reshape(-1, *x.shape[2:]), y.reshape(-1, *y.shape[2:]), "data")
@@ -109,9 +109,9 @@ class Drawn(Prefetched):
 
     def _dataset(self, x: np.ndarray, y: np.ndarray, name: str) -> Dataset:
         for part, array in (("x", x), ("y", y)):
-            if array.dtype == np.float64 and not self.x64:  # which would be converted, with a warning for every chunk
+            if array.dtype == np.float64 and not self.x64:  # or it would be converted with a warning for every chunk
                 raise TypeError(
-                    f"{name}: {part}: expected float32, for x64 is off, got float64; yield {part}.astype('float32')"
+                    f"{name}: {part}: expected float32, because x64 is off, got float64; yield {part}.astype('float32')"
                 )
         try:
             data = Dataset(x, y, self.scale)
@@ -121,7 +121,7 @@ class Drawn(Prefetched):
 
 
 def _arrays(batch, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of a mini-batch with equally many examples."""
+    """x and y of a mini-batch, with equally many examples."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"{name}: expected a pair (x, y), got {describe(batch)}; {ADVICE}")
     for part, array in zip("xy", batch):
@@ -129,5 +129,5 @@ def _arrays(batch, name: str) -> tuple[np.ndarray, np.ndarray]:
             raise TypeError(f"{name}: {part}: expected an array, got {describe(array)}; {ADVICE}")
     x, y = map(np.asarray, batch)
     if len(x) != len(y):
-        raise ValueError(f"{name}: x, y: expected as many examples in both, got {len(x)} and {len(y)}")
+        raise ValueError(f"{name}: x, y: expected equally many examples in both, got {len(x)} and {len(y)}")
     return x, y

@@ -1,8 +1,8 @@
-"""Data parallel: the loop on every device of a mesh, each with its own rows of every mini-batch.
+"""Data parallelism: the loop on every device of a mesh, each with its own rows of every mini-batch.
 
-Parameters and optimizer state are whole on every device, and every device takes the same step: with the sum of all
-devices' gradients, the only message of a step where there is no batch norm. Nothing in it depends on the number of
-devices but the order of that sum: dropout draws the masks of the whole mini-batch, a batch norm has its statistics.
+Parameters and optimizer state are replicated, and every device takes the same step with the sum of all devices'
+gradients; without a batch norm, that sum is the step's only communication. Only its order depends on the number of
+devices: dropout draws the masks, and a batch norm uses the statistics, of the whole mini-batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from fnn.dropout import Mask
 
 
 class Spread:
-    """The mini-batches of another feed, spread over a mesh: an argument of ``loop.take_steps`` with that mesh."""
+    """The mini-batches of another feed, sharded over a mesh, for ``loop.take_steps`` with that mesh."""
 
     def __init__(self, feed, mesh: Mesh):
         self.feed, self.mesh, self.examples, self.sample, self.close = (
@@ -32,7 +32,7 @@ class Spread:
             feed.sample,
             feed.close,
         )
-        self._given: Any = None  # what is whole on every device stays there for all epochs
+        self._given: Any = None  # replicated arrays stay on the devices for all epochs
         self._placed: Any = None
 
     @property
@@ -40,7 +40,7 @@ class Spread:
         return self.feed.scale
 
     def chunks(self, key: Array, epoch: int) -> Iterator[tuple[int, tuple]]:
-        """As those of the feed within."""
+        """Those of the wrapped feed, on the mesh."""
         (axis,) = self.mesh.axis_names
         for first, (x, y, rows) in self.feed.chunks(key, epoch):
             if rows is None:
@@ -52,7 +52,7 @@ class Spread:
 
 
 def on_every_device(loop: Callable, mesh: Mesh) -> Callable:
-    """``loop``, with the arguments of ``loop.take_steps``, on every device, with its rows of the mini-batches."""
+    """``loop``, called like ``loop.take_steps``, on every device with its rows of the mini-batches."""
     (axis,) = mesh.axis_names
     mine = P(None, axis)
 
@@ -66,9 +66,9 @@ def on_every_device(loop: Callable, mesh: Mesh) -> Callable:
 
 
 def rows_at_hand(value_and_gradients: Callable, masks: Callable, mesh: Mesh) -> tuple[Callable, Callable]:
-    """The same functions of a step where only one device's rows of the mini-batch are at hand.
+    """The same functions of a step when only one device's rows of the mini-batch are available.
 
-    The first gives what the whole mini-batch gives, the second the masks of these rows.
+    The first gives the whole mini-batch's results, the second the masks of these rows.
     """
     return partial(_value_and_gradients, value_and_gradients, mesh), partial(_masks, masks, mesh)
 
@@ -80,15 +80,15 @@ def _value_and_gradients(of_rows: Callable, mesh: Mesh, params, x, masks, y, *, 
     gradients = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(gradients))  # norms without an axis
     scale = 1 / (len(x) * mesh.size) if reduction == "mean" else 1
     leaves, structure = jax.tree.flatten((value, gradients))
-    total = _total(_one_vector(leaves), mesh)  # a message for every leaf would cost one latency each
+    total = _total(_one_vector(leaves), mesh)  # one message per leaf would cost one latency each
     ends = np.cumsum([leaf.size for leaf in leaves])
     parts = (total[end - leaf.size : end].reshape(leaf.shape).astype(leaf.dtype) for leaf, end in zip(leaves, ends))
     return jax.tree.unflatten(structure, [part * scale for part in parts])
 
 
 def _one_vector(leaves) -> Array:
-    """All entries of the leaves: written in place, because jnp.concatenate is at times 100 times slower on CPUs."""
-    with jax.numpy_dtype_promotion("standard"):  # a loss may be in another dtype
+    """All entries of the leaves, written in place because jnp.concatenate can be 100 times slower on CPUs."""
+    with jax.numpy_dtype_promotion("standard"):  # a loss may have another dtype
         vector = jnp.zeros(sum(leaf.size for leaf in leaves), jnp.result_type(*leaves))
     offset = 0
     for leaf in leaves:
@@ -100,9 +100,9 @@ def _one_vector(leaves) -> Array:
 def _total(vector: Array, mesh: Mesh) -> Array:
     """The sum over the devices, on every device.
 
-    In which order an all-reduce adds three or more depends, between CPUs, on how the devices are spread over
-    processes. There each device adds its part of all vectors in the devices' order instead, and the parts are
-    gathered: what is sent is as much.
+    On CPUs, the order in which an all-reduce adds three or more terms depends on how the devices are spread over
+    processes. Instead, each device there adds its part of all vectors in device order, and the parts are gathered; the
+    amount of communication is the same.
     """
     (axis,) = mesh.axis_names
     if mesh.size <= 2 or mesh.devices.flat[0].platform != "cpu":
@@ -113,7 +113,7 @@ def _total(vector: Array, mesh: Mesh) -> Array:
 
 
 def _masks(of_all: Callable, mesh: Mesh, key, params, dropout, rows: int):
-    """The masks of the whole mini-batch, and of those with a row for every example the rows at hand."""
+    """The masks of the whole mini-batch, reduced to this device's rows where they have one row per example."""
     whole = rows * mesh.size
 
     def of_rows(mask):

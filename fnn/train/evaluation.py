@@ -1,4 +1,4 @@
-"""Evaluation and prediction, whole data sets in one compiled program."""
+"""Evaluation and prediction of whole data sets in one compiled program."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,23 +15,23 @@ from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
 
-ROWS = 2048  # that the network computes together
+ROWS = 2048  # per pass through the network
 
 Record = dict[str, float]
 
 
 def evaluate(params: AnyParams, data, *, loss: Loss) -> Record:
-    """{"loss": the mean over the examples, "accuracy": where y holds classes} of ``data``, a Dataset or (x, y).
+    """{"loss": the mean over the examples, "accuracy": if y holds classes} for ``data``, a Dataset or (x, y).
 
-    The class is the output with the highest activation (L4). Memory-mapped data are read in blocks, with the same
-    result but for its last bits.
+    The class is the output with the highest activation. Memory-mapped data are read in blocks; only the last bits of
+    the result may differ.
     """
     params, data = _for_evaluation(params, data, loss)
     return named(_evaluate(params, _Blocks(data), loss), "")
 
 
 def predict(params: AnyParams, data: Dataset) -> np.ndarray:
-    """The network's outputs for every example of ``data``, a Dataset: (N, n_L); ``.argmax(1)`` is the class (L4)."""
+    """The network's outputs for every example of ``data``, a Dataset: (N, n_L); ``.argmax(1)`` is the class."""
     if not isinstance(data, Dataset):
         raise TypeError(
             f"data: expected a fnn.data.Dataset, got {arrays.describe(data)}; or write fnn.forward(params, x)"
@@ -46,7 +46,7 @@ def predict(params: AnyParams, data: Dataset) -> np.ndarray:
 
 
 def evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Callable[[Any], Record]:
-    """A function of the parameters that evaluates ``folded(params)`` on the held-out data, if there are any."""
+    """A function of the parameters that evaluates ``folded(params)`` on the held-out data, if any."""
     if validation is None:
         return lambda params: {}
     blocks = _Blocks(validation)
@@ -54,14 +54,14 @@ def evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Calla
 
 
 class _Blocks:
-    """x, y and the classes, or None, on the device: all at once, or block by block where the data are streamed."""
+    """x, y and the classes, or None, on the device: all at once, or block by block for streamed data."""
 
     def __init__(self, data: Dataset):
         self.data, self.classes = data, data.classes()
         self.step, self.held = len(data), None
         if data.chunk_bytes is None:
             self.held = self._block(slice(None))
-        else:  # whole rounds of the compiled loop, which computes as it does with all rows
+        else:  # whole rounds of the compiled loop, so that it computes as with all rows
             most = data.chunk_bytes // max(1, data.x[:1].nbytes + data.y[:1].nbytes)
             self.step = max(1, most // ROWS) * ROWS
 
@@ -102,7 +102,7 @@ def _evaluate(params, blocks: _Blocks, loss) -> tuple[Array, Array | None]:
 
 @partial(jax.jit, static_argnames=("loss", "scale"))
 def judged(params, x, y, classes, *, loss, scale):
-    """Of every example the loss, and whether its class was found."""
+    """For every example, the loss and whether its class was predicted."""
     a = _outputs(params, x, scale=scale)
     right = None if classes is None else jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)
     return targets.loss_values(loss, a, y), right
@@ -114,7 +114,7 @@ def means(values, right):
 
 
 def require_network(params):
-    """The parameters, checked; layers as a tuple."""
+    """The checked parameters, with layers as a tuple."""
     kind(params).require(params)
     return tuple(params) if isinstance(params, list) else params
 

@@ -31,14 +31,14 @@ from fnn.train.metrics import Metrics
 from fnn.train.nonfinite import non_finite
 
 PRECISIONS = ("bfloat16", None)
-STATISTICS_EXAMPLES = 10_000  # of a batch norm's statistics: enough for three digits of a variance
+STATISTICS_EXAMPLES = 10_000  # for batch-norm statistics: enough for three digits of a variance
 
 
 class Progress(NamedTuple):
-    """What ``callback`` sees after an epoch: its number from 1, the parameters, and the records so far.
+    """The argument of ``callback`` after an epoch: its number from 1, the parameters, and the records so far.
 
-    Early stopping is a plain function of it: here after twenty epochs without a better held-out loss, and the best
-    parameters are kept.
+    Early stopping is a plain function of it. This one stops after twenty epochs without a better held-out loss and
+    keeps the best parameters.
 
     >>> import fnn
     >>> key, best = jax.random.key(0), {"validation_loss": float("inf")}
@@ -61,7 +61,7 @@ class Progress(NamedTuple):
     """
 
     epoch: int
-    params: Any  # of the kind that was given
+    params: Any  # of the kind given to ``fit``
     history: tuple[Record, ...]
 
 
@@ -85,35 +85,35 @@ def fit(
     precision: str | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[AnyParams, list[Record]]:
-    """Train for ``epochs`` passes over ``data`` and return the new parameters and a record for each epoch.
+    """Train for ``epochs`` passes over ``data`` and return the new parameters and one record per epoch.
 
-    params: from ``fnn.init`` or ``graph.init``, which stay as they are. data, validation: a ``Dataset``, in memory or
-    memory-mapped, or a pair (x, y); data also ``fnn.data.Batches``. optimizer: ``fnn.updates`` or any optax one. loss:
-    see ``fnn.losses``. epochs ≥ 1. batch_size: 1 … N; that of ``Batches``. key: ``jax.random.key(seed)``, the shuffles'
-    seed. reduction: "mean" or "sum" over a mini-batch (N7). dropout: fresh masks for every step. callback: called after
-    every epoch with a :class:`Progress`; returning True stops. progress: a bar of the epochs with loss, held-out
-    accuracy and examples per second, False for none, None for one in a terminal only (needs tqdm). checkpoint: a
-    directory; the run resumes from the newest whole checkpoint in it, see below. every: epochs from one checkpoint to
-    the next, ≥ 1. metrics: the path of a new file for the records, one line of JSON for each, there when its epoch
-    ends. precision: None, or "bfloat16" for the factors of a step's matrix products, float32 for the rest.
-    mesh: ``fnn.parallel.data_mesh()`` spreads every mini-batch over its devices, whose number divides batch_size: the
-    same training but for the order of sums. What it returns lies on the mesh's first device that is this process's own.
+    params: from ``fnn.init`` or ``graph.init``; not modified. data, validation: a ``Dataset``, in memory or
+    memory-mapped, or a pair (x, y); data may also be ``fnn.data.Batches``. optimizer: from ``fnn.updates`` or optax.
+    loss: see ``fnn.losses``. epochs ≥ 1. batch_size: 1 … N; for ``Batches``, the size of its mini-batches.
+    key: ``jax.random.key(seed)``, for shuffles and masks. reduction: "mean" or "sum" over a mini-batch. dropout: draws
+    fresh masks at every step. callback: called after every epoch with a :class:`Progress`; returning True stops.
+    progress: True shows a bar with loss, held-out accuracy and examples per second, False none, None one only in a
+    terminal (needs tqdm). checkpoint: a directory; the run resumes from the newest intact checkpoint in it, see below.
+    every: epochs between checkpoints, ≥ 1. metrics: the path of a new file for the records, with one line of JSON
+    written at the end of each epoch. precision: None, or "bfloat16" for the factors of a step's matrix products, with
+    float32 for the rest. mesh: ``fnn.parallel.data_mesh()`` shards every mini-batch over its devices, whose number must
+    divide batch_size; only the order of sums differs. The results are on this process's first device in the mesh.
 
-    A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds"
-    since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
-    "validation_accuracy". With dropout or a batch norm, the held-out data are given to the network that
-    ``fnn.fold`` makes, with statistics of mini-batches of at most 10,000 training examples, always the same ones.
+    A record holds "epoch", "loss" (the mean over the epoch's mini-batches, each before its step), "seconds" since the
+    start and, with ``validation``, "validation_loss" and (for labels or one-hot rows) "validation_accuracy". With
+    dropout or a batch norm, the held-out data are evaluated on the network folded by ``fnn.fold``, with statistics from
+    a fixed set of mini-batches of at most 10,000 training examples.
 
-    With ``checkpoint``, the run is saved after every ``every`` epochs and after the last, and the same
-    call made again after anything, a kill included, goes on from there to bitwise the same result (``seconds`` apart);
-    when the run is finished, it returns the result at once, and a larger ``epochs`` trains on. SIGTERM and Ctrl-C end
-    it after the epoch under way is saved, with SystemExit(143) and KeyboardInterrupt; a second Ctrl-C at once. Raises
-    ValueError that names the differences where the directory holds another run, or where no checkpoint in it is
-    whole, and OSError where nothing can be written; what is there stays whole. Needs orbax-checkpoint.
+    With ``checkpoint``, the run is saved after every ``every`` epochs and after the last. Repeating the same call after
+    any interruption, even a kill, resumes it with a bitwise identical result (except ``seconds``). A finished run
+    returns its result at once; a larger ``epochs`` continues it. SIGTERM and Ctrl-C end it with SystemExit(143) and
+    KeyboardInterrupt once the current epoch is saved, a second Ctrl-C at once. Raises ValueError if the directory holds
+    a different run, naming the differences, or no intact checkpoint, and OSError if it cannot be written; existing
+    checkpoints stay intact. Needs orbax-checkpoint.
 
-    One program is compiled for all epochs (two where the last chunk of streamed data is shorter), and none in a second
+    One program is compiled for all epochs (two if the last chunk of streamed data is shorter), and none by a second
     ``fit`` with equal shapes, loss and optimizer. Raises TypeError or ValueError that names the argument, or OSError
-    for ``metrics``, before anything is trained; and ``fnn.train.NonFinite`` at the end of an epoch in which the loss,
+    for ``metrics``, before training starts. Raises ``fnn.train.NonFinite`` at the end of an epoch in which the loss,
     the parameters or the optimizer's state became NaN or infinite, with the first equation that did and the parameters
     from before that epoch.
     """
@@ -156,7 +156,7 @@ def fit(
 
 
 def _checked(params, optimizer, loss, reduction, precision, dropout, key, callback):
-    """The parameters, layers as a tuple; raises unless all arguments are what they must be."""
+    """The parameters, with layers as a tuple; raises unless all arguments are valid."""
     params = require_network(params)
     require_training(params, optimizer, loss, reduction, dropout)
     arrays.prng_key(key)
@@ -167,19 +167,19 @@ def _checked(params, optimizer, loss, reduction, precision, dropout, key, callba
 
 
 def _require_precision(precision, params) -> None:
-    """Raise ValueError for a name but "bfloat16", TypeError where that meets parameters that are no float32 layers."""
+    """Raise ValueError for a name other than "bfloat16", and TypeError if that is used without float32 layers."""
     arrays.one_of("precision", precision, PRECISIONS)
     if precision is None:
         return
     if kind(params) is GRAPH:
         raise TypeError(
-            "precision: 'bfloat16' is for the matrix products of layers, and a graph adds up arrow by arrow; "
-            f"expected None, got {precision!r}; write precision=None, or take layers from fnn.init"
+            "precision: 'bfloat16' is for the matrix products of layers, and a graph sums arrow by arrow; "
+            f"expected None, got {precision!r}; write precision=None, or use layers from fnn.init"
         )
     dtype = kind(params).ports(params).dtype
     if dtype != np.float32:
         raise TypeError(
-            "precision: 'bfloat16' rounds the factors of products to 8 bits and keeps all else in float32; expected "
+            "precision: 'bfloat16' rounds the factors of products to 8 bits and keeps the rest in float32; expected "
             f"float32 parameters, got {dtype}, which it would not keep; write precision=None, or fnn.init(..., "
             "dtype='float32')"
         )
@@ -195,7 +195,7 @@ def _epoch(feed, begun: tuple[Any, Any], epoch: int, dropout, key, history, mesh
             params, optimizer_state, batches, first, dropout, epoch_key, scale=feed.scale, mesh=mesh, **options
         )
         found.append(of_chunk)
-        # no more than one chunk waits on the device, and none on several, which on CPUs stall on two at once
+        # at most one chunk waits on the device, and none on a mesh, because several CPU devices stall on two at once
         jax.block_until_ready(found[-2:-1] if mesh is None else found)
     losses, finite = zip(*jax.device_get(found))
     if not all(finite):

@@ -1,4 +1,4 @@
-"""``fit_many``: networks of one shape trained together, with learning rates and shuffles of their own."""
+"""``fit_many``: networks of one shape trained together, each with its own learning rate and shuffles."""
 
 import time
 from functools import partial
@@ -41,23 +41,23 @@ def fit_many(
     reduction: str = "mean",
     progress: bool | None = None,
 ) -> tuple[AnyParams, list[list[Record]]]:
-    """Train N networks on the same data at once: what ``fit`` does with each of them, in one compiled program.
+    """Train N networks on the same data at once, each as ``fit`` would, in one compiled program.
 
-    params: those of one network with a leading axis of N members on every leaf, as ``jax.vmap`` makes them (below); of
-    a graph ``jax.vmap(graph.init)(keys)``. keys: (N,), ``jax.random.split(jax.random.key(seed), N)``; each member has
-    the shuffles and the masks that ``fit`` draws from its key. learning_rates: N numbers > 0, one per member, in place
-    of the one in ``optimizer``, an ``optax.inject_hyperparams(rule)(learning_rate=...)`` of any rule that has one; None
-    where all train with the optimizer as it is. All else is as in ``fit``, for all members alike; the data are on
-    the device once, whatever N is, and are not streamed.
+    params: the parameters of one network with a leading axis of N members on every leaf, as ``jax.vmap`` makes them
+    (below); for a graph, ``jax.vmap(graph.init)(keys)``. keys: (N,), ``jax.random.split(jax.random.key(seed), N)``;
+    each member has the shuffles and masks that ``fit`` draws from its key. learning_rates: N numbers > 0, one per
+    member, replacing the rate of ``optimizer``, which must be an
+    ``optax.inject_hyperparams(rule)(learning_rate=...)``; None trains all with the optimizer unchanged. Everything else
+    is as in ``fit`` and shared by all members. The data are on the device once, for any N, and are not streamed.
 
-    Returns the parameters, stacked as they came, and for every member a list of records as ``fit`` makes them;
-    "seconds" are of all together. The results are those of ``fit`` one by one but for rounding: the products of all
-    members are computed together, in another order of summation. A member that diverges leaves the others alone.
+    Returns the stacked parameters and, for every member, a list of records as in ``fit``; "seconds" is the time for all
+    together. The results equal those of separate ``fit`` calls up to rounding, because all members' products are
+    computed together, with a different order of summation. A diverging member does not affect the rest.
 
-    When to: what is too small to keep the device busy. On 2 idle CPU cores 16 networks 20-16-4 with mini-batches of 10
-    take 0.57 of the time that they take one by one, 784-64-64-10 0.75, 784-30-10 0.87; with mini-batches of 128 and
-    other work on the cores, one by one may be the faster (``python -m experiments.benchmarks.ensembles``).
-    Raises TypeError or ValueError that names the argument before anything is trained.
+    Use it for networks too small to keep the device busy. On 2 idle CPU cores, 16 networks with mini-batches of 10 take
+    0.57 times as long as one by one for 20-16-4, 0.75 for 784-64-64-10, and 0.87 for 784-30-10. With mini-batches of
+    128 and other work on the cores, one by one may be faster (``python -m experiments.benchmarks.ensembles``).
+    Raises TypeError or ValueError that names the argument before training starts.
 
     >>> import fnn
     >>> params = jax.vmap(lambda key: fnn.init(key, (4, 5, 2)))(jax.random.split(jax.random.key(0), 3))
@@ -67,7 +67,7 @@ def fit_many(
     ...     keys=jax.random.split(jax.random.key(1), 3), learning_rates=(0.01, 0.1, 1.0), progress=False)
     >>> params[0].W.shape, [len(history) for history in histories]
     ((3, 5, 4), [2, 2, 2])
-    >>> second = jax.tree.map(lambda leaf: leaf[1], params)  # the parameters of one member
+    >>> second = jax.tree.map(lambda leaf: leaf[1], params)  # one member's parameters
     """
     started = time.perf_counter()
     members = _require_keys(keys)
@@ -81,7 +81,7 @@ def fit_many(
     rates = None if learning_rates is None else _require_rates(learning_rates, members)
 
     x, y = jnp.asarray(data.x), jnp.asarray(data.y)
-    seeds = np.asarray(jax.random.key_data(keys))  # a row of keys would count as used
+    seeds = np.asarray(jax.random.key_data(keys))  # indexing the typed keys would mark them as used
     orders = partial(_orders, seeds, examples=len(data), batch_size=batch_size)
     samples = None
     if kind(first).has_norm(first):
@@ -108,10 +108,10 @@ def fit_many(
 
 @partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"))
 def _run(params, states, x, y, orders, dropout, keys, *, optimizer, loss, reduction, scale):
-    """A step of every member for each row of ``orders``, (steps, N, B): parameters, states and losses (steps, N)."""
+    """One step of every member per row of ``orders``, (steps, N, B): parameters, states and losses (steps, N)."""
 
     def member(params, state, key, rows, number):
-        # a mini-batch at a time: no copies
+        # one mini-batch at a time, to avoid copies
         batch, masks = inputs(ALL_ROWS, params, x[rows], number, dropout, key, scale, RULES)
         return take_step(
             params, state, batch, y[rows], masks,
@@ -128,12 +128,12 @@ def _run(params, states, x, y, orders, dropout, keys, *, optimizer, loss, reduct
 
 
 def _orders(seeds: np.ndarray, epoch: int, *, examples: int, batch_size: int) -> np.ndarray:
-    """The rows of every member's mini-batches, those that ``fit`` draws from its key: (steps, N, B)."""
+    """The rows of every member's mini-batches, as ``fit`` draws them from its key: (steps, N, B)."""
     return np.stack([shuffle(key, epoch, examples, batch_size) for key in seeds], axis=1)
 
 
 def _evaluator(validation: Dataset | None, loss, x, samples, dropout, scale: float, members: int):
-    """A function of the stacked parameters: for every member a record of the held-out data, if there are any."""
+    """A function of the stacked parameters that gives every member's record on the held-out data, if any."""
     if validation is None:
         return lambda params: [{}] * members
     given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.y)), validation.classes()
@@ -149,7 +149,7 @@ def _evaluator(validation: Dataset | None, loss, x, samples, dropout, scale: flo
 
 @partial(jax.jit, static_argnames="scale")
 def _folded(params, x, samples, dropout, *, scale):
-    """Every member's network for inference; one by one, for each has a sample of its own, gathered in its turn."""
+    """Every member's network for inference, one by one, because each gathers its own sample."""
 
     def member(given):
         params, rows = given
@@ -170,7 +170,7 @@ def _require_keys(keys) -> int:
 
 
 def _stacked(params, members: int) -> tuple[Any, Any]:
-    """The parameters, layers as a tuple, and those of the first member, which must be a network."""
+    """The parameters, with layers as a tuple, and those of the first member, which must form a network."""
     params = tuple(params) if isinstance(params, list) else params
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if np.ndim(leaf) == 0 or len(leaf) != members:
@@ -209,11 +209,11 @@ def _require_rates(learning_rates, members: int) -> np.ndarray:
 
 
 def _with_rates(states, rates: np.ndarray):
-    """The optimizer's states, each with its rate; raises ValueError unless the rate is a part of them."""
+    """The optimizer's states, each with its rate; raises ValueError unless the rate is part of the state."""
     known = getattr(states, "hyperparams", {})
     if "learning_rate" not in known:
         raise ValueError(
-            "optimizer: expected one whose learning rate is part of its state, for learning_rates are given; "
+            "optimizer: expected one whose learning rate is part of its state, because learning_rates are given; "
             + INJECTED
         )
     rate = known["learning_rate"]

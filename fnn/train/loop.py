@@ -1,4 +1,4 @@
-"""The compiled loop: a step, and a scan of steps over the mini-batches of an epoch."""
+"""The compiled loop: a step, and a scan of steps over an epoch's mini-batches."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ from fnn.train import devices
 
 
 class Rows(NamedTuple):
-    """What a step computes from the rows of a mini-batch that are at hand: all of them, or one device's."""
+    """A step's functions of the available rows of a mini-batch: all of them, or one device's."""
 
     value_and_gradients: Callable  # (params, x, masks, y, *, loss, reduction, rules)
     masks: Callable  # (key, params, dropout, rows)
@@ -35,8 +35,8 @@ def make_step(
 ) -> Callable:
     """A jitted ``step(params, state, x, y, masks=None) -> (params, state, loss)`` for a custom training loop.
 
-    ``state`` begins as ``optimizer.init(params)``; other arguments as in ``fnn.value_and_backprop``. Nothing is
-    donated.
+    The initial ``state`` is ``optimizer.init(params)``; other arguments as in ``fnn.value_and_backprop``. No buffers
+    are donated.
 
     >>> import fnn
     >>> params, optimizer = fnn.init(jax.random.key(0), (3, 4, 2)), fnn.updates.sgd(0.1)
@@ -50,7 +50,7 @@ def make_step(
     compiled = jax.jit(partial(take_step, optimizer=optimizer, loss=loss, reduction=reduction, rules=rules))
 
     def step(params, state, x, y, masks=None):
-        params, x, masks = given(params, x, masks, rules)  # before jit would truncate them
+        params, x, masks = given(params, x, masks, rules)  # before jit truncates them
         require_target(params, y, loss)
         return compiled(params, state, x, y, masks)
 
@@ -58,14 +58,14 @@ def make_step(
 
 
 def value_and_gradients(params, x, masks, y, *, loss, reduction, rules):
-    """The loss and its gradients, of all the rows."""
+    """The loss and its gradients for all rows."""
     values, pulled = value_and_pullback(params, x, masks, y, loss=loss, rules=rules)
     scale = 1 / values.shape[0] if reduction == "mean" else 1
     return jnp.sum(values) * scale, jax.tree.map(lambda leaf: leaf * scale, pulled.gradients)
 
 
 def all_masks(key, params, dropout, rows: int):
-    """The masks of a step as the passes take them; there may be no dropout."""
+    """The masks of a step in the form that the passes take; dropout may be None."""
     of = kind(params)
     return None if dropout is None else of.sample_masks(key, params, dropout, rows)
 
@@ -74,7 +74,7 @@ ALL_ROWS = Rows(value_and_gradients, all_masks)
 
 
 def take_step(params, state, x, y, masks=None, *, optimizer, loss, reduction, rules, rows=ALL_ROWS):
-    """The parameters, the state and the loss before, of one step; traced by what compiles it."""
+    """One step: the new parameters and state, and the loss before the step; traced by its compiled callers."""
     value, gradients = rows.value_and_gradients(params, x, masks, y, loss=loss, reduction=reduction, rules=rules)
     with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
         update = optax.with_extra_args_support(optimizer).update
@@ -87,11 +87,11 @@ def take_steps(
     params, optimizer_state, batches, first, dropout, key, *,
     optimizer, loss, reduction, rules, scale, mesh=None, inside=False,
 ):  # fmt: skip
-    """Take a step for each mini-batch: the new parameters and state, the losses, and whether all of them are finite.
+    """One step per mini-batch: the new parameters and state, the losses, and whether all of them are finite.
 
     batches: x, y and the rows of every mini-batch in them, (steps, B); or x (steps, B, n), y and None. first: the
-    number of the first step in its epoch, which with ``key`` gives its dropout masks. mesh: over which the rows of
-    every mini-batch are spread, if it is given; inside: this is the loop of one of its devices.
+    number of the first step in its epoch, which with ``key`` determines its dropout masks. mesh: shards the rows of
+    every mini-batch, if given; inside: whether this is the loop on one of its devices.
     """
     options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "rules": rules}
     if mesh is not None and not inside:
@@ -113,7 +113,7 @@ def take_steps(
 
 
 def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
-    """x of a mini-batch as floats, and the masks of the step with this number in the epoch that ``key`` belongs to."""
+    """x of a mini-batch as floats, and the masks of step ``number`` in the epoch of ``key``."""
     of = kind(params)
     x = as_floats(x, of.ports(params).dtype, scale)
     masks = rows.masks(jax.random.fold_in(key, number), params, dropout, len(x))
@@ -121,9 +121,9 @@ def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
 
 
 def all_finite(tree, state, new_state):
-    """Whether all numbers of a tree are, and those of an optimizer's new state but for its infinities from before.
+    """Whether all numbers of a tree and of an optimizer's new state are finite, ignoring infinities of the old state.
 
-    Some rules begin with an infinity, the best loss so far for instance.
+    Some rules start with an infinity, for example as the best loss so far.
     """
 
     def finite(leaf, before=None):
@@ -138,14 +138,14 @@ def all_finite(tree, state, new_state):
 
 @partial(jax.jit, static_argnums=0)
 def start(optimizer, params):
-    """The parameters and the optimizer's first state in the dtypes that every later step returns them in."""
+    """The parameters and the optimizer's initial state in the dtypes that every later step returns."""
     with jax.numpy_dtype_promotion("standard"):
         state = optimizer.init(params)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), (params, state))
 
 
 def mean_loss(losses: np.ndarray) -> float:
-    """Over the steps, in float64: a float32 sum may overflow."""
+    """The mean over the steps, in float64 because a float32 sum may overflow."""
     return float(np.mean(losses, dtype=np.float64))
 
 
@@ -158,12 +158,12 @@ def shuffle(key, epoch: int, examples: int, batch_size: int) -> np.ndarray:
 
 
 def sample_rows(key, examples: int, batch_size: int, enough: int) -> np.ndarray:
-    """The first mini-batches of a shuffle that no epoch has, of ``enough`` examples at most but one at least."""
+    """The first mini-batches of a shuffle that no epoch uses: at most ``enough`` examples, but at least one batch."""
     return shuffle(key, 0, examples, batch_size)[: max(1, enough // batch_size)]
 
 
 def require_training(params, optimizer, loss, reduction, dropout) -> None:
-    """Raise TypeError or ValueError unless a network can be trained so; params: of a network that is checked."""
+    """Raise TypeError or ValueError unless the arguments can train the network; params: already checked."""
     targets.loss_like(loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     require_optimizer(optimizer)
@@ -172,7 +172,7 @@ def require_training(params, optimizer, loss, reduction, dropout) -> None:
 
 
 def require_optimizer(optimizer) -> None:
-    """Raise TypeError unless ``optimizer`` is one of optax's kind."""
+    """Raise TypeError unless ``optimizer`` has the interface of optax."""
     if isinstance(optimizer, type) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             f"optimizer: expected an optax.GradientTransformation, got {optimizer!r}; write fnn.updates.sgd(0.1)"

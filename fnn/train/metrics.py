@@ -1,4 +1,4 @@
-"""The records of a run as lines of JSON, for other programs to read while it trains."""
+"""The records of a run as lines of JSON, for other programs to read during training."""
 
 import contextlib
 import json
@@ -15,18 +15,17 @@ Record = dict[str, float]
 
 
 class Metrics:
-    """A file of JSON lines, one for each record, written and flushed as its epoch ends; of no path, nothing.
+    """A file of JSON lines, one per record, written and flushed at the end of its epoch; does nothing without a path.
 
-    path: of the file, its folder exists; history: the records that the run begins with; resumed: whether it goes on
-    from a checkpoint, by default if there are such records. The file then holds these and no others: a resumed run
-    takes back what its predecessor wrote after the checkpoint; what was written before there was one is kept in
-    PATH.before. Another one wants a new or an empty file. Of several
-    processes the first one writes.
+    path: the file, in an existing folder; history: the records that the run starts with; resumed: whether it resumes
+    from a checkpoint, by default if there are records. A resumed run truncates the file to these records, removing
+    whatever was written after the checkpoint. Records written before the first checkpoint are kept in PATH.before. A
+    new run needs a new or empty file. Only the first of several processes writes.
 
-    A number that is not finite, as the loss of held-out data may be, is null: JSON has no other name for it.
-    Raises OSError where the path cannot be written, FileExistsError for the records of another run, and ValueError for
-    a file of anything else, which stays as it is. If writing fails later, on a full disk for instance, training goes
-    on, with a warning.
+    Numbers that are not finite, for instance a diverging held-out loss, are written as null, because JSON cannot
+    represent them. Raises OSError if the path cannot be written, FileExistsError for the records of another run, and
+    ValueError for a file with other content, which is left unchanged. If writing fails later, for instance on a full
+    disk, training continues with a warning.
     """
 
     def __init__(self, path: str | os.PathLike | None, history: Sequence[Record] = (), resumed: bool | None = None):
@@ -43,7 +42,7 @@ class Metrics:
             kept = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
             if kept:
                 require_beginning(self.path, kept, lines, bool(lines) if resumed is None else resumed)
-                if not lines:  # of this run before its first checkpoint, or of another one: nothing is lost
+                if not lines:  # kept, whether from this run before its first checkpoint or from another
                     os.replace(self.path, self.path.with_name(f"{self.path.name}.before"))
                 replace(self.path, "".join(lines))
             self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed by __exit__
@@ -57,7 +56,7 @@ class Metrics:
             raise type(error)(error.errno, f"metrics: cannot be written: {error.strerror}", str(self.path)) from error
 
     def write(self, record: Record) -> None:
-        """Add a record; a failure is told once, and nothing is written from then on."""
+        """Add a record; after a failure, warn once and write nothing more."""
         if self.file is None:
             return
         try:
@@ -68,7 +67,7 @@ class Metrics:
             warnings.warn(f"metrics: {self.path}: {error.strerror}; no further records are written to it", stacklevel=3)
 
     def give_up(self) -> None:
-        """Close the file, which may fail once more, to write what is left."""
+        """Close the file; flushing the rest may fail again."""
         file, self.file = self.file, None
         if file is not None:
             with contextlib.suppress(OSError):
@@ -89,28 +88,28 @@ def line(record: Record) -> str:
 
 
 def require_beginning(path: Path, kept: str, lines: Sequence[str], resumed: bool) -> None:
-    """Raise unless the file's text ``kept`` is of a run that began with ``lines`` and is resumed."""
-    found = [parsed(text) for text in kept.split("\n")[:-1]]  # after the last line end: nothing, or a torn record
+    """Raise unless the file's text ``kept`` is from a run that started with ``lines`` and is being resumed."""
+    found = [parsed(text) for text in kept.split("\n")[:-1]]  # after the last newline: nothing, or a partial record
     if not found or None in found:
         raise ValueError(
             f"metrics: expected a new file or one of records as lines of JSON, got {path}, which holds something else "
-            "and stays as it is; name another file"
+            "and is left unchanged; name another file"
         )
     if not resumed:
         raise FileExistsError(
-            f"metrics: {path} holds {len(found)} records of another run, and this one begins anew; name another file, "
-            "or delete this one if nobody wants it"
+            f"metrics: {path} holds {len(found)} records of another run, and this one starts afresh; name another "
+            "file, or delete this one"
         )
     for i, (old, new) in enumerate(zip(found, map(parsed, lines))):
         if old != new:
             raise FileExistsError(
-                f"metrics: {path} holds the records of another run: of epoch {i + 1}, {old}, and this one goes on "
+                f"metrics: {path} holds the records of another run: of epoch {i + 1}, {old}, and this one resumes "
                 f"after {new}; name another file"
             )
 
 
 def parsed(text: str) -> dict | None:
-    """A record in a line of JSON, or None."""
+    """The record in a line of JSON, or None."""
     try:
         record = json.loads(text)
     except ValueError:
@@ -119,7 +118,7 @@ def parsed(text: str) -> dict | None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Put ``text`` in the place of a file's, all or nothing."""
+    """Replace the content of a file with ``text`` atomically."""
     beside = path.with_name(f"{path.name}.new")
     try:
         beside.write_text(text, encoding="utf-8")

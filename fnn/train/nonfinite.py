@@ -15,7 +15,17 @@ import numpy as np
 from jax import Array
 
 from fnn.checks.targets import target_rows
-from fnn.equations import LOSS, lines
+from fnn.equations import (
+    ARROW_GRADIENT,
+    GRAPH_ACTIVATION,
+    GRAPH_NORM,
+    GRAPH_NORMALISE,
+    GRAPH_PSI,
+    LAMBDA,
+    LOSS,
+    NEURON_GRADIENT,
+    lines,
+)
 from fnn.functions import deltas, forward, trace, value_and_backprop
 from fnn.kinds import GRAPH, kind
 from fnn.stacking import unstack
@@ -112,19 +122,20 @@ def of_graph(params, x, y, masks, loss, reduction, rules):
     network, names, mask = params.graph, params.graph.neurons, masks.mask
     computed = [k for k in np.argsort(network.generation, kind="stable").tolist() if network.generation[k] > 0]
     traced = jax.tree.map(lambda v: np.asarray(v, np.float64), trace(params, x, masks=mask))
+    parts = {"psi": GRAPH_PSI, "z": GRAPH_NORMALISE, "a": GRAPH_ACTIVATION}
     for k in computed:
-        for part in ("psi", "z", "a"):
-            yield f"{part} of neuron {names[k]!r}", getattr(traced, part)[:, k]
+        for part, equation in parts.items():
+            yield equation.said.format(k=names[k]), getattr(traced, part)[:, k]
     a = forward(params, x, masks=mask)
-    yield f"the loss of an example ({loss})", loss.value(a, target_rows(y, a, loss))
+    yield LOSS.said.format(loss=loss), loss.value(a, target_rows(y, a, loss))
     value, gradients = value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=mask)
     yield f"the {reduction} of the examples' losses", value
     lambdas = np.asarray(deltas(params, x, y, loss=loss, masks=mask), np.float64)
     for k in reversed(computed):
-        yield f"lambda of neuron {names[k]!r}", lambdas[:, k]
-    for (source, target), weight in zip(network.arrows.tolist(), np.asarray(gradients.weights, np.float64)):
-        yield f"gradient of the arrow {names[source]!r} -> {names[target]!r}", weight
-    yield "gradient of the biases", gradients.biases
+        yield LAMBDA.said.format(k=names[k]), lambdas[:, k]
+    for (j, k), weight in zip(network.arrows.tolist(), np.asarray(gradients.weights, np.float64)):
+        yield ARROW_GRADIENT.said.format(j=names[j], k=names[k]), weight
+    yield NEURON_GRADIENT.said, gradients.biases
     if gradients.norm is not None:
-        yield "gradient of gamma", gradients.norm.gamma
-        yield "gradient of beta", gradients.norm.beta
+        for equation, value in zip(GRAPH_NORM, (gradients.norm.gamma, gradients.norm.beta)):
+            yield equation.said, value

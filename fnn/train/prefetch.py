@@ -1,4 +1,4 @@
-"""Chunks of mini-batches that a thread prepares while the device computes."""
+"""Chunks of mini-batches, prepared by a thread while the device computes."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ import jax
 import numpy as np
 from jax import Array
 
-AHEAD = 2  # chunks that are prepared before they are asked for
+AHEAD = 2  # chunks prepared ahead of time
 
-Chunk = tuple[Array, Array, np.ndarray | None]  # x, y as they are stored, and the rows of mini-batches: see loop.run
+Chunk = tuple[Array, Array, np.ndarray | None]  # x, y as stored, and the rows of mini-batches; see loop.take_steps
 Packed = tuple[int, np.ndarray, np.ndarray]  # the first step, x (steps, B, n) and y (steps, B, …)
 
 
 class Prefetched:
-    """Chunks that a thread prepares while the device computes; what is raised there is raised here.
+    """Chunks prepared by a thread while the device computes; exceptions in the thread are raised here.
 
-    The thread works with NumPy alone: it does not know of settings that hold in one thread, such as the default device.
+    The thread uses only NumPy, because thread-local settings, such as the default device, do not apply in it.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,6 @@ class Prefetched:
             yield first, (jax.device_put(x), jax.device_put(y), None)
 
     def close(self) -> None:
-        """End the thread, after the mini-batch or the chunk that it is at."""
+        """Stop the thread after its current mini-batch or chunk."""
         self.closed = True
         self.thread.shutdown(cancel_futures=True)

@@ -1,6 +1,6 @@
-"""verify: hand-written derivatives against automatic differentiation, naming the wrong equation.
+"""verify: checks hand-written derivatives against automatic differentiation and names the wrong equation.
 
-In a test write ``fnn.verify.network(params, loss=loss).check()``: it raises :class:`DerivationError` with the report.
+In a test, write ``fnn.verify.network(params, loss=loss).check()``; it raises :class:`DerivationError` with the report.
 """
 
 from fnn.verify.curvature import curvature

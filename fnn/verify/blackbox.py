@@ -1,4 +1,4 @@
-"""Comparing functions of which nothing is known: the dtype in which they run, and rounding told from mistakes."""
+"""Comparing black-box functions: choosing the dtype, and telling rounding from mistakes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from fnn.verify.diagnose import generic
 from fnn.verify.oracle import TOLERANCE, neighbours, one_ulp_away, to_numpy
 from fnn.verify.report import Finding, Report, compare, norm
 
-DRAWS = 3  # of neighbouring inputs: a kink flips in some of them, bad conditioning shows in all
-EXCUSED = 1e-3  # of the largest leaf at the most: at a kink the oracle jumps by more, which says nothing of rounding
+DRAWS = 3  # neighbouring inputs to draw: a kink flips in some of them, bad conditioning shows in all
+EXCUSED = 1e-3  # at most, relative to the largest leaf: larger jumps of the oracle, at kinks, are not rounding
 
 
 def in_best_dtype(dtype: str | None, tolerance: float | None, judge: Callable[[str], Report]) -> Report:
-    """The report in ``dtype``; for None in float64, and in float32 with the reason where that cannot run."""
+    """The report in ``dtype``; for None in float64, or, if the code cannot run in it, in float32 with the reason."""
     if tolerance is not None:
         number("verify", "tolerance", tolerance, above=0)
     if dtype is not None:
@@ -24,17 +24,17 @@ def in_best_dtype(dtype: str | None, tolerance: float | None, judge: Callable[[s
         return judge(dtype)
     try:
         return judge("float64")
-    except Exception as error:  # whatever user code raises when it is given float64
+    except Exception as error:  # user code may raise anything when given float64
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         report = judge("float32")
-        return replace(report, notes=(f"judged in float32, for in float64 the code raises {reason}", *report.notes))
+        return replace(report, notes=(f"judged in float32, because in float64 the code raises {reason}", *report.notes))
 
 
 @dataclass(frozen=True)
 class BlackBox:
     """Two functions of the same inputs that should return the same leaves.
 
-    hand, oracle: inputs -> list of arrays; inputs: a pytree, at which they are compared.
+    hand, oracle: inputs -> list of arrays; inputs: the pytree at which they are compared.
     """
 
     hand: Callable
@@ -42,11 +42,11 @@ class BlackBox:
     inputs: object
 
     def findings(self, names, ours, theirs, tolerance: float, known=()) -> list[Finding]:
-        """A finding per leaf; ``ours`` and ``theirs`` are the leaves at the inputs, ``known`` more about each.
+        """One finding per leaf; ``ours`` and ``theirs``: the leaves at the inputs; ``known``: further fields for each.
 
-        Nothing is known of the terms that a black box sums, so an error may also be a hundred times what either
-        function changes by itself when every input moves by one unit in the last place. An entry where the
-        oracle jumps between the inputs a little below and above passes if it lies between the two.
+        The terms that a black box sums are unknown. So an error may also be up to a hundred times the change of either
+        function when every input moves by one unit in the last place. Where the oracle jumps between slightly smaller
+        and slightly larger inputs, an entry between its two values passes.
         """
         known = known or [{} for _ in names]
         findings = [compare(n, h, o, tolerance, **more) for n, h, o, more in zip(names, ours, theirs, known)]
@@ -66,7 +66,7 @@ class BlackBox:
         return findings
 
     def _change(self, function, leaves) -> list[float]:
-        """By how much each leaf changes when the inputs move by one ulp: the least of a few draws."""
+        """How much each leaf changes when the inputs move by one ulp: the minimum over a few draws."""
         draws = []
         with np.errstate(invalid="ignore"):
             for seed in range(DRAWS):
@@ -75,7 +75,7 @@ class BlackBox:
         return [min(c if np.isfinite(c) else 0.0 for c in changes) for changes in zip(*draws)]
 
     def _between_at_jumps(self, ours, theirs) -> list[np.ndarray]:
-        """The oracle's leaves, with our entry where the oracle jumps and ours lies between its two sides."""
+        """The oracle's leaves, with our entries wherever the oracle jumps and ours lie between its two sides."""
         below, above = (to_numpy(self.oracle(inputs)) for inputs in neighbours(self.inputs))
         kept = []
         with np.errstate(invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Functions with a derivative of their own, by ``jax.custom_vjp`` or ``jax.custom_jvp``, against an oracle."""
+"""Functions with custom derivatives (``jax.custom_vjp``, ``jax.custom_jvp``) against an oracle."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,25 +14,25 @@ from fnn.verify.report import Report, compare
 from fnn.verify.stages import random_like
 
 SEED = 0
-COTANGENTS = 2  # drawn at random; two, so that one that happens to be orthogonal to a mistake is not the only one
+COTANGENTS = 2  # random ones; two, in case one happens to be orthogonal to a mistake
 
 
 def custom_vjp(
     f: Callable, *args, oracle: Callable | None = None, dtype: str | None = None, tolerance: float | None = None
 ) -> Report:
-    """Compare the derivative that ``f`` brings along with autodiff of the function underneath.
+    """Compare the custom derivative of ``f`` with autodiff of the undecorated function.
 
-    f: decorated with ``jax.custom_vjp`` or ``jax.custom_jvp``, under ``jax.jit`` or not. args: its arguments,
-    pytrees; the derivative is by their floating arrays, everything else is left as it is. oracle: a function of
-    the same arguments that autodiff can differentiate, for an ``f`` that it cannot (a kernel, a callback).
-    dtype, tolerance: as in :func:`gradient`.
+    f: decorated with ``jax.custom_vjp`` or ``jax.custom_jvp``, optionally under ``jax.jit``. args: its arguments,
+    pytrees; the derivative is taken with respect to their floating arrays. oracle: a function of the same arguments
+    that autodiff can differentiate, for an ``f`` that it cannot (a kernel, a callback). dtype, tolerance: as in
+    :func:`gradient`.
 
-    Without ``oracle``, the undecorated function is differentiated (custom derivatives inside it are trusted); where
-    autodiff cannot, or is not finite, central differences are taken along **every** entry of the arguments, so that
-    one wrong entry is seen as a wrong entry; a few random directions would dilute it among all others. They are
-    judged at 1e-7 in float64, and at 2e-2 in float32, which sees gross mistakes only: give ``oracle`` there.
-    Arguments of more than 10,000 entries are refused then. The value that ``f`` returns while it is differentiated
-    is compared too. Raises TypeError or ValueError where there is nothing to compare with.
+    Without ``oracle``, the undecorated function is differentiated; custom derivatives inside it are trusted. If
+    autodiff fails or is not finite, central differences are taken along **every** entry of the arguments, so that a
+    single wrong entry shows; a few random directions would dilute it. Their tolerance is 1e-7 in float64 and 2e-2 in
+    float32, which reveals only gross mistakes: give ``oracle`` there. At most 10,000 entries are accepted in this case.
+    The value that ``f`` returns under differentiation is compared too. Raises TypeError or ValueError if there is
+    nothing to compare with.
 
     >>> import jax.numpy as jnp
     >>> @jax.custom_vjp
@@ -56,7 +56,7 @@ def custom_vjp(
 
 
 def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
-    """The function under ``jax.custom_vjp`` or ``jax.custom_jvp``, and the places of its ``nondiff_argnums``."""
+    """The function under ``jax.custom_vjp`` or ``jax.custom_jvp``, and its ``nondiff_argnums``."""
     inner: Any = f
     while not isinstance(inner, (jax.custom_vjp, jax.custom_jvp)):
         if not hasattr(inner, "__wrapped__"):
@@ -66,7 +66,7 @@ def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
 
 
 class _Arguments:
-    """The floating leaves of the arguments, and functions of them alone."""
+    """The floating leaves of the arguments, and functions of only these."""
 
     def __init__(self, args, fixed: Sequence[int], dtype: str):
         self.fixed = {i: args[i] for i in fixed if i < len(args)}
@@ -80,7 +80,7 @@ class _Arguments:
             raise TypeError("args: expected at least one floating array, to differentiate by it")
 
     def of(self, function: Callable) -> Callable:
-        """The function of the floating leaves."""
+        """``function`` as a function of the floating leaves."""
 
         def call(*floats):
             leaves = list(self.leaves)
@@ -134,15 +134,15 @@ def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
 
 
 def _automatic(oracle, inputs, mine, same: bool, given: bool) -> tuple[list | None, str]:
-    """Autodiff's cotangents, if it has any, and why they cannot be relied upon, empty if they can."""
+    """Autodiff's cotangents, or None, and why they cannot be trusted, or "" if they can."""
     try:
         right = to_numpy(oracle(inputs))
-    except Exception as error:  # whatever autodiff raises on a kernel, a callback or a loop
+    except Exception as error:  # autodiff may raise anything on a kernel, a callback or a loop
         if given:
             raise TypeError(f"oracle: autodiff cannot differentiate it: {error}") from error
         return None, f"autodiff cannot differentiate the undecorated function ({type(error).__name__})"
     if not same and given:
-        raise ValueError("oracle: it has another value than f; write oracle=, a function of the same value")
+        raise ValueError("oracle: its value differs from that of f; write oracle=, a function of the same value")
     if not same:
         return None, "f is not the function that it decorates"
     if any(np.isfinite(m).all() and not np.isfinite(r).all() for m, r in zip(mine, right)):
@@ -151,7 +151,7 @@ def _automatic(oracle, inputs, mine, same: bool, given: bool) -> tuple[list | No
 
 
 def _same(value, plain_value, tolerance: float) -> bool:
-    """Whether both functions have the same value: else their derivatives are not comparable."""
+    """Whether both functions have the same value; otherwise their derivatives are not comparable."""
     if str(jax.tree.structure(value)) != str(jax.tree.structure(plain_value)):
         return False
     for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(plain_value)):

@@ -1,4 +1,4 @@
-"""What a wrong equation looks like: the usual mistakes as hypotheses, kept if they explain it to rounding."""
+"""Diagnosing a wrong equation: common mistakes as hypotheses, kept if they explain it up to rounding."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ Guess = tuple[str, object]
 
 
 def explanations(equation: Equation, tolerance: float) -> list[str]:
-    """The mistakes that turn autodiff's value into the hand-written one, the most specific first."""
+    """The mistakes that turn autodiff's value into the hand-written one, most specific first."""
     if isinstance(equation.hand, Failure):
         error = equation.hand.error
         return [f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
@@ -25,7 +25,7 @@ def explanations(equation: Equation, tolerance: float) -> list[str]:
 
 
 def generic(hand: np.ndarray, oracle: np.ndarray, tolerance: float, factors: Sequence = ()) -> list[str]:
-    """Mistakes that need no knowledge of the equation: sign, factor, transposition, zero, one entry, one example."""
+    """Mistakes recognisable without knowing the equation: sign, factor, transpose, zero, one entry, one example."""
     found = []
     if hand.shape != oracle.shape:
         if hand.shape == oracle.T.shape and explains(hand, oracle.T, tolerance):
@@ -57,7 +57,7 @@ def explains(hand, value, tolerance: float) -> bool:
 
 
 def _factors(c: float, names: list[tuple[str, float]]) -> list[str]:
-    """What a constant factor c may mean; ``names`` are factors with a meaning of their own."""
+    """What a constant factor c may mean; ``names``: factors with a specific meaning."""
     known = [*names, ("a factor 2 too large", 2.0), ("a factor 1/2 too small", 0.5)]
     found = [name for name, value in known if abs(c - value) <= 1e-4 * abs(value)]
     if abs(c + 1) <= 1e-4:
@@ -67,7 +67,7 @@ def _factors(c: float, names: list[tuple[str, float]]) -> list[str]:
 
 
 def _named_factors(at: Context) -> list[tuple[str, float]]:
-    """Factors with a meaning at this layer."""
+    """Factors with a specific meaning at this layer."""
     names = []
     for mask in (np.asarray(mask) for mask in at.mask if mask is not None):
         kept = np.unique(mask[mask != 0])
@@ -98,7 +98,7 @@ def _specific(equation: Equation) -> Iterator[Guess]:
 
 
 def _neighbours(at: Context) -> Iterator[tuple[int, int]]:
-    """The other layers, the nearest first: index, and number from 1."""
+    """The other layers, nearest first: index, and number from 1."""
     for j in sorted(range(len(at.traces)), key=lambda j: abs(j - at.i)):
         if j != at.i:
             yield j, j + 1

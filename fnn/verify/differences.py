@@ -1,4 +1,4 @@
-"""Central differences: the oracle where automatic differentiation has nothing to say."""
+"""Central differences: the oracle where automatic differentiation fails."""
 
 from collections.abc import Callable
 
@@ -9,17 +9,17 @@ import numpy as np
 from fnn.verify.oracle import is_floating
 from fnn.verify.report import Finding, compare, norm
 
-STEP = {"float64": 1e-5, "float32": 2e-2}  # of one Richardson step: differences of h and of h/2
+STEP = {"float64": 1e-5, "float32": 2e-2}  # h of a Richardson step, which combines differences with h and h/2
 TOLERANCE = {"float64": 1e-7, "float32": 2e-2}  # measured on smooth functions: 1e-10 and 2e-3
 MOST = 10_000  # entries; four evaluations of the function for each
-EXCUSED = 1e-3  # of the largest leaf: for how much a disagreement of the two steps may excuse
+EXCUSED = 1e-3  # relative to the largest leaf, the most that a disagreement of the two steps can excuse
 
 
 def by_differences(f, inputs, y_bar, dtype, names, hand, tolerance, known=None) -> tuple[list[Finding], str]:
-    """Findings on the cotangents ``hand`` of ⟨ȳ, f⟩ by every floating input, and a note on how they were made.
+    """Findings on the cotangents ``hand`` of ⟨ȳ, f⟩ for every floating input, and a note on the method.
 
-    known: autodiff's cotangents, used where they are finite. An entry that is finite in neither is not compared.
-    Where the two step sizes disagree, by rounding of large values or by curvature, the error may be as large.
+    known: autodiff's cotangents, used where they are finite. An entry finite in neither is not compared. Where the two
+    step sizes disagree, through rounding of large values or curvature, the error may be as large as the disagreement.
     """
     count = sum(np.size(leaf) for leaf in inputs)
     if count > MOST:
@@ -44,11 +44,11 @@ def by_differences(f, inputs, y_bar, dtype, names, hand, tolerance, known=None) 
 
 
 def _contracted(f, inputs, y_bar, dtype) -> Callable:
-    """⟨ȳ, f(values)⟩ in float64; compiled where the function can be."""
+    """⟨ȳ, f(values)⟩ in float64, compiled if possible."""
     compiled = jax.jit(f)
     try:
         jax.block_until_ready(compiled(*inputs))
-    except Exception:  # it cannot be traced: it runs as it is
+    except Exception:  # it cannot be traced, so it runs uncompiled
         compiled = f
 
     def contracted(values):
@@ -60,7 +60,7 @@ def _contracted(f, inputs, y_bar, dtype) -> Callable:
 
 
 def _slopes(contracted, inputs, step) -> tuple[list, list]:
-    """The derivative along every entry, by Richardson from steps h and h/2, and how far the two lie apart."""
+    """The derivative along every entry, by Richardson extrapolation from steps h and h/2, and their difference."""
     base = [np.array(leaf) for leaf in inputs]
     slopes, doubts = [np.zeros(leaf.shape) for leaf in base], [np.zeros(leaf.shape) for leaf in base]
 

@@ -1,4 +1,4 @@
-"""A finished gradient function against autodiff, leaf by leaf."""
+"""A gradient function against autodiff, leaf by leaf."""
 
 from collections.abc import Callable
 
@@ -17,16 +17,16 @@ def gradient(
     """Compare ``hand(params, *args)`` with ``jax.grad(objective)(params, *args)``, leaf by leaf.
 
     hand: returns a pytree like ``params``; objective: returns a scalar; params, args: pytrees of arrays.
-    dtype: "float64" or "float32", in which floating leaves are compared; None tries float64, and float32 where
-    the functions cannot run in it. tolerance: 1e-12 in float64 and 1e-5 in float32 if not given.
+    dtype: "float64" or "float32", the dtype of the comparison; None tries float64, then float32 if the functions cannot
+    run in float64. tolerance: by default 1e-12 in float64 and 1e-5 in float32.
 
-    A leaf passes if its error ‖hand − oracle‖ is at most tolerance · ‖oracle‖, or at most 100 times what the leaf
-    itself changes when every input moves by one unit in the last place. Nothing is known about the terms that a
-    black box sums, so that is how rounding is told from a mistake; a leaf is never excused for more than a
-    thousandth of the whole gradient that way. Where the oracle jumps, at a kink, an entry between its two sides passes.
+    A leaf passes if its error ‖hand − oracle‖ is at most tolerance · ‖oracle‖. It also passes if the error is at most
+    100 times the leaf's change when every input moves by one unit in the last place, and at most a thousandth of the
+    whole gradient: this allows for rounding in the unknown terms that a black box sums. Where the oracle jumps, at a
+    kink, an entry between its two sides passes.
 
-    Raises ValueError or TypeError for arguments of the wrong kind; a disagreement is in the report, and
-    ``report.check()`` raises.
+    Raises ValueError or TypeError for invalid arguments. A disagreement is reported, not raised; ``report.check()``
+    raises it.
 
     >>> import jax.numpy as jnp
     >>> square = lambda w: (w**2).sum()
@@ -49,7 +49,7 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
     tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
     with exactly(dtype):
         inputs = in_dtype((params, args), dtype)
-        value = jax.eval_shape(objective, inputs[0], *inputs[1])  # of its value nothing is asked: not compiled
+        value = jax.eval_shape(objective, inputs[0], *inputs[1])  # only its shape matters, so it is not compiled
         if np.shape(value) != ():
             raise ValueError(f"objective: expected a scalar, got {describe(value)}; write .mean() or .sum()")
         oracle, ours = jax.grad(objective)(inputs[0], *inputs[1]), hand(fresh(inputs[0]), *fresh(inputs[1]))

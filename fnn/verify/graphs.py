@@ -1,6 +1,6 @@
 """The λ of every neuron of a graph, and the gradients of its arrows and neurons, against autodiff."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from fnn.batchnorm import standardise
 from fnn.checks import network as checks
 from fnn.data import for_network
 from fnn.dropout import Mask, masked
+from fnn.equations import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
 from fnn.graph import arguments
 from fnn.graph.graph import Graph, GraphParams
 from fnn.graph.passes import leaves, states_and_outputs, with_mask
@@ -41,11 +42,11 @@ class Values(NamedTuple):
 
 def network(params, x, y, loss: Loss, rules: Rules, masks, dtype, tolerance) -> Report:
     """``verify.network`` for a graph, which see: every neuron's λ from **autodiff's** λ's of its receivers."""
-    cases = _cases(params, x, y, loss, masks)
+    cases = data_or_random(params, x, y, loss, masks)
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance))
 
 
-def _cases(params, x, y, loss, masks) -> list[tuple]:
+def data_or_random(params, x, y, loss, masks) -> list[tuple]:
     """(name, params, x, y, mask) each."""
     arguments.network(params)
     if x is not None:
@@ -58,21 +59,21 @@ def _cases(params, x, y, loss, masks) -> list[tuple]:
     x = random.normal(size=(BATCH, len(given.inputs)))
     y = random.uniform(0.05, 0.95, (BATCH, len(given.outputs)))
     y = y / y.sum(axis=1, keepdims=True)
-    drawn = jax.tree.map(lambda leaf: random.normal(size=leaf.shape) + 0.3, params)
+    drawn = _scaled(jax.tree.map(lambda leaf: random.normal(size=leaf.shape) + 0.3, params))
     units: Any = 2.0 * (random.random((BATCH, len(given))) < 0.8)
     arrows: Any = 4.0 * (random.random(len(given.arrows)) < 0.8)
     none: Any = np.ones_like(units), np.ones_like(arrows)  # one program serves all cases
     return [
         ("the network itself", params, x, y, Mask(*none)),
-        ("random parameters", replace(params, **_scaled(drawn)), x, y, Mask(*none)),
-        ("masks", params, x, y, Mask(units, arrows)),
+        ("random parameters", drawn, x, y, Mask(*none)),
+        ("masks", drawn, x, y, Mask(units, arrows)),  # where no ψ is a bias of 0, a kink
     ]
 
 
-def _scaled(drawn: GraphParams) -> dict:
+def _scaled(drawn: GraphParams) -> GraphParams:
     """Weights that leave ψ of order one, whatever the number of arrows into a neuron."""
     into = np.bincount(drawn.graph.arrows[:, 1], minlength=len(drawn.graph))
-    return {"weights": drawn.weights / np.sqrt(into[drawn.graph.arrows[:, 1]]), "biases": drawn.biases}
+    return replace(drawn, weights=drawn.weights / np.sqrt(into[drawn.graph.arrows[:, 1]]))
 
 
 def _judge(cases, loss, rules, dtype, tolerance) -> Report:
@@ -97,24 +98,21 @@ def _findings(data, loss, rules, tolerance) -> Iterator[Finding]:
     by_hand = _by_hand(*case, layout=layout, loss=loss, rules=rules)
     sizes = _sizes(*case, layout=layout, loss=loss, tolerance=tolerance)
     auto, (hand, chained), size = jax.tree.map(np.asarray, (auto, by_hand, sizes))
-    for neurons, name in _groups(given):
+    for group in groups(given):
+        neurons, name = group.neurons, _lambda(given, group).of(at=group.at, k=group.k)
         values = (auto.lam, hand.lam, chained.lam, size.lam)
         first = int(given.generation[neurons[0]])
-        finding = _compared(name, "lambda", neurons, *values, tolerance, ("neuron", "example"), first)
+        finding = _compared(name, "lambda", neurons, *values, tolerance, LAMBDA.axes, first)
         if not finding.ok:
             guesses = _with_mistakes(*case, layout=layout, loss=loss)
             looks = (note for note, guess in guesses.items() if _explains(guess, hand.lam, neurons))
             finding = replace(finding, note=next(looks, finding.note))
         yield finding
-    every, arrows = np.arange(len(given)), np.arange(len(given.arrows))
-    yield _compared("(2) dC/dw[k,j] = lambda[k] * o[j], over the examples", "weight_gradient", arrows,
-                    auto.weights, hand.weights, chained.weights, size.weights, tolerance, ("arrow",))  # fmt: skip
-    yield _compared("(3) dC/dbeta[k] = lambda[k], over the examples", "bias_gradient", every,
-                    auto.biases, hand.biases, chained.biases, size.biases, tolerance, ("neuron",))  # fmt: skip
-    for part in ("gamma", "beta") if params.norm is not None else ():
+    norms = zip(GRAPH_NORM, ("gamma", "beta")) if params.norm is not None else ()
+    for equation, part in ((ARROW_GRADIENT, "weights"), (NEURON_GRADIENT, "biases"), *norms):
         oracle, ours, through, terms = (getattr(v, part) for v in (auto, hand, chained, size))
-        yield _compared(f"(20-25) dC/d{part}[k] of the batch norm", "norm_pullback", every,
-                        oracle, ours, through, terms, tolerance, ("neuron",))  # fmt: skip
+        yield _compared(equation.of(), equation.rule, np.arange(len(oracle)),
+                        oracle, ours, through, terms, tolerance, equation.axes)  # fmt: skip
 
 
 MISTAKES = {  # of the λ of a neuron: rules that make them
@@ -130,21 +128,29 @@ def _explains(guess, hand: np.ndarray, neurons: np.ndarray) -> bool:
     return norm_error(hand, guess, norm(guess)) <= 1e-4
 
 
-def _groups(given: Graph) -> Iterator[tuple[np.ndarray, str]]:
-    """The neurons to be judged together with the name of their equation, from the last generation to the first."""
-    order = np.argsort(-given.generation, kind="stable")
+class Group(NamedTuple):
+    """Neurons that are judged together, and how the formula names them: ``at`` its left side, ``k`` its right one."""
+
+    neurons: np.ndarray
+    at: str
+    k: Hashable
+
+
+def groups(given: Graph) -> Iterator[Group]:
+    """Every neuron, or every generation of a large graph, from the last generation to the first."""
     if len(given) > MOST_NEURONS:
         for number in range(int(given.generation.max()), -1, -1):
-            neurons = np.flatnonzero(given.generation == number)
-            yield neurons, f"(4) lambda of generation {number} = (sum over l of lambda[l] w[l,k]) * sigma'(z[k])"
+            yield Group(np.flatnonzero(given.generation == number), f" of generation {number}", "k")
         return
-    senders, outputs, inputs = set(given.arrows[:, 0].tolist()), set(given.outputs.tolist()), set(given.inputs.tolist())
-    for k in order.tolist():
-        name = given.neurons[k]
-        factor = "" if k in inputs else f" * sigma'(z[{name}])"
-        terms = [f"(sum over l of lambda[l] w[l,{name}]){factor}"] if k in senders else []
-        terms += [f"dL/do[{name}]{factor}"] if k in outputs else []
-        yield np.array([k]), f"(4) lambda[{name}] = {' + '.join(terms) or '0'}"
+    for k in np.argsort(-given.generation, kind="stable").tolist():
+        yield Group(np.array([k]), f"[{given.neurons[k]}]", given.neurons[k])
+
+
+def _lambda(given: Graph, group: Group) -> Equation:
+    if len(given) > MOST_NEURONS:
+        return LAMBDA
+    (k,) = group.neurons
+    return lambda_of(k not in given.inputs, k in given.arrows[:, 0], k in given.outputs)
 
 
 def _compared(name, kind, chosen, oracle, hand, chained, size, tolerance, axes, generation=0) -> Finding:
@@ -213,7 +219,7 @@ def _values(layout, index, at: _Point, rules: Rules, direct, given) -> Values:
 
 @partial(jax.jit, static_argnames=("layout", "loss", "rules"))
 def _by_hand(parameters, x, y, mask, index, auto: Values, *, layout, loss, rules) -> tuple[Values, Values]:
-    """By hand from autodiff's λ's, and by hand from one's own."""
+    """By hand from autodiff's λ's, and by hand from hand-written ones."""
     at, rules = _point(parameters, x, y, mask, index, auto, layout), checks.exact(rules)
     direct = rules.output_delta(loss, layout.output, at.z, at.a, y).T
     alone, chained = (_values(layout, index, at, rules, direct, given) for given in (at.given, None))

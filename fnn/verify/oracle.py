@@ -1,6 +1,6 @@
-"""Autodiff as the oracle: its own value of every quantity, in a chosen dtype and the highest matmul precision.
+"""Autodiff as the oracle: its value of every quantity, in a chosen dtype and at the highest matmul precision.
 
-This and its neighbours in ``verify`` are the only places of the package where automatic differentiation is used.
+The modules of ``verify`` are the only ones in the package that use automatic differentiation.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from fnn.dropout import masked
 from fnn.layers import LayerTrace, Params
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
-NORM_TOLERANCE = {"float64": 1e-12, "float32": 1e-4}  # a batch norm divides by a spread of few examples
+NORM_TOLERANCE = {"float64": 1e-12, "float32": 1e-4}  # a batch norm divides by a deviation estimated from few examples
 
 
 @contextlib.contextmanager
 def exactly(dtype: str):
-    """x64 for float64, and the highest matmul precision; both restored on leaving.
+    """A context with x64 for float64 and the highest matmul precision; both are restored on exit.
 
-    With TF32 a correct derivation shows an error of 6e-4, with bfloat16 passes 5e-3.
+    With TF32, a correct derivation shows an error of 6e-4; with bfloat16 passes, 5e-3.
     """
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         yield
@@ -37,17 +37,17 @@ def is_floating(leaf) -> bool:
 
 
 def in_dtype(tree, dtype: str):
-    """The floating leaves of a pytree in ``dtype``, its other leaves as they are; call it inside ``exactly``."""
+    """The floating leaves of a pytree in ``dtype``, its other leaves unchanged; call it inside ``exactly``."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_floating(leaf) else leaf, tree)
 
 
 def to_numpy(tree):
-    """Every leaf as a NumPy array, for float64 jax arrays do not survive outside the context."""
+    """Every leaf as a NumPy array, because float64 JAX arrays do not survive outside the context."""
     return jax.tree.map(np.asarray, tree)
 
 
 def one_ulp_away(tree, seed: int):
-    """The floating leaves moved to a neighbouring number, up or down at random."""
+    """The floating leaves moved to an adjacent number, up or down at random."""
     random = np.random.default_rng(seed)
 
     def move(leaf):
@@ -77,12 +77,12 @@ def neighbours(tree) -> tuple:
 
 
 def fresh(tree):
-    """The same leaves in containers of their own, so that code which writes into its arguments hides nothing."""
+    """The same leaves in new containers, so that code that modifies its arguments cannot hide anything."""
     return jax.tree.map(lambda leaf: leaf, tree)
 
 
 class Quantities(NamedTuple):
-    """Autodiff's derivatives of the loss, summed over the examples, by everything in the network.
+    """Autodiff's derivatives of the loss, summed over the examples, with respect to everything in the network.
 
     params, x: like the arguments; psi, z, a: one (B, n_ℓ) per layer, ∂/∂ψ = δ, ∂/∂z and g = ∂/∂a.
     """
@@ -96,7 +96,7 @@ class Quantities(NamedTuple):
 
 @partial(jax.jit, static_argnames="loss")
 def quantities(params: Params, x: Array, y: Array, masks, loss) -> tuple[Quantities, tuple[LayerTrace, ...]]:
-    """The derivatives by zeros that are added to every ψ, z and a, from one ``jax.grad``; and the trace."""
+    """The derivatives with respect to zeros added to every ψ, z and a, from one ``jax.grad``; and the trace."""
 
     def total(params, x, psi, z, a):
         a_out, traces = x, []
@@ -115,7 +115,7 @@ def quantities(params: Params, x: Array, y: Array, masks, loss) -> tuple[Quantit
 
 @partial(jax.jit, static_argnames="activation")
 def one_sided(activation, z: Array) -> tuple[Array, Array]:
-    """Autodiff's σ' a few units in the last place below and above z, entry by entry."""
+    """Autodiff's σ' a few units in the last place below and above z, elementwise."""
     step = 4 * jnp.finfo(z.dtype).eps * jnp.maximum(1, jnp.abs(z))
 
     def slope(z):

@@ -1,4 +1,4 @@
-"""Data that leave a mistake no place to hide: small networks, each with a property that betrays some."""
+"""Probes: small networks and data, each designed to expose certain mistakes."""
 
 from dataclasses import fields, is_dataclass, replace
 
@@ -12,26 +12,26 @@ from fnn.stacking import unstack
 from fnn.verify.equations import Case
 
 BATCH = 7
-WIDTHS = (5, 8, 6, 9)  # of the rectangular networks, in turn; none is the batch size, and all can hold every kink
-SQUARE = 4  # width and batch size: every transposition and every wrong axis has a legal shape
+WIDTHS = (5, 8, 6, 9)  # cycled through by rectangular networks; none is the batch size, and every kink fits
+SQUARE = 4  # width and batch size: every transposition and every wrong axis has a valid shape
 
 
 def probes(params: Params, seed: int = 0) -> tuple[Case, ...]:
     """Cases for a network like ``params``: as deep, with its activations and batch norms, but small and random.
 
-    params: a tuple of ``Dense``; its weights are used in the first case only. What each case is for:
+    params: a tuple of ``Dense``; its weights are used only in the first case. The cases are:
 
         the network itself    its own parameters, random data, batch of 7
-        rectangular           no two sizes equal, no size the batch's: a wrong axis has the wrong shape
-        square                all sizes and the batch equal, so a wrong axis shows in the values; where there is
-                              a batch norm, a variance near its ε
-        one example           (two where there is a batch norm)
-        targets of any size   not normalised, so that a sum over them cannot be taken for 1
+        rectangular           all sizes differ from each other and from the batch: a wrong axis has the wrong shape
+        square                all sizes and the batch equal, so a wrong axis shows in the values; with a batch norm,
+                              a variance near its ε
+        one example           (two with a batch norm)
+        targets of any size   not normalised, so that their sum cannot be mistaken for 1
         at the kinks          one unit exactly at 0, ±1 and ± every parameter of its activation
         huge logits           outputs in the thousands, where the output layer is linear
         masks                 random masks of units and arrows, scaled by 2 and by 4
 
-    Deterministic for a seed; the dtype is the parameters'.
+    Deterministic for a given seed; the dtype is that of the parameters.
     """
     params, random = unstack(params), np.random.default_rng(seed)
     dtype = params[0].W.dtype
@@ -80,10 +80,10 @@ def probes(params: Params, seed: int = 0) -> tuple[Case, ...]:
 
 
 def at_kinks(params: Params) -> Params:
-    """The network with units whose z is, whatever the input, exactly where the activation may have a kink."""
+    """The network with units whose z, for any input, is exactly where the activation may have a kink."""
     layers = []
     for layer in params:
-        points = kinks(layer.activation)[: len(layer.b) - 2]  # two units stay as they are
+        points = kinks(layer.activation)[: len(layer.b) - 2]  # two units stay unchanged
         norm, (W, b) = layer.norm, (np.array(layer.W), np.array(layer.b))
         if norm is None:
             W[: len(points)], b[: len(points)] = 0, points
@@ -96,7 +96,7 @@ def at_kinks(params: Params) -> Params:
 
 
 def kinks(activation) -> list[float]:
-    """0, the activation's own parameters and their negatives, and ±1: where its derivative may jump."""
+    """0, ±1, and the activation's parameters and their negatives: where its derivative may jump."""
     own = [getattr(activation, f.name) for f in fields(activation)] if is_dataclass(activation) else []
     numbers = [float(v) for v in own if isinstance(v, (int, float)) and not isinstance(v, bool)]
     points = [0.0, *sorted(numbers, key=lambda v: -abs(v)), 1.0, -1.0, *(-v for v in numbers)]
@@ -104,6 +104,6 @@ def kinks(activation) -> list[float]:
 
 
 def is_linear(activation) -> bool:
-    """Whether σ(z) = z, as it is where a loss takes logits."""
+    """Whether σ(z) = z, as for losses that take logits."""
     z = np.linspace(-3, 3, 7, dtype=np.float32)
     return bool(np.array_equal(np.asarray(activation.value(jnp.asarray(z))), z))

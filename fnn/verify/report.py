@@ -1,4 +1,4 @@
-"""Reports: what was compared, what is wrong with it, and where the worst entry is."""
+"""Reports: what was compared, what is wrong, and where the worst entry is."""
 
 import os
 import re
@@ -13,19 +13,18 @@ GREEN, RED, YELLOW, PLAIN = "\033[32m", "\033[31m", "\033[33m", "\033[0m"
 
 
 class DerivationError(AssertionError):
-    """A hand-written derivative disagrees with its oracle; the message says which, where, and what it looks like."""
+    """A hand-written derivative disagrees with its oracle; the message says which, where, and the likely mistake."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One comparison of a hand-written quantity with the oracle's.
 
-    name: what was compared, with its formula; error: ‖hand − oracle‖ / size, ``size`` being the norm of the
-    summed terms where they are known, else of the oracle; tolerance: what the error may be; index, hand,
-    oracle: the worst entry and both values there; axes: what the indices count; layer: from 1, 0 where there
-    is none; kind: the rule's or the leaf's name; end_to_end: the error when the hand-written quantities that
-    come before are used, and not the oracle's; case: the data on which it was found; note: what the difference
-    looks like; vacuous: the oracle is zero, so little was shown.
+    name: what was compared, with its formula; error: ‖hand − oracle‖ / size, where ``size`` is the norm of the summed
+    terms if they are known, else of the oracle; tolerance: the largest allowed error; index, hand, oracle: the worst
+    entry and both values there; axes: the names of the indices; layer: from 1, or 0 if there is none; kind: the name of
+    the rule or leaf; end_to_end: the error when the preceding quantities are the hand-written ones instead of the
+    oracle's; case: the data; note: the likely mistake; vacuous: the oracle is zero, so the check shows little.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Finding:
         return "WRONG" if not self.ok else "zero" if self.vacuous else "ok"
 
     def worst(self) -> str:
-        """Where the largest difference is, with both values."""
+        """The location of the largest difference, with both values."""
         if self.index is None:
             return ""
         if len(self.axes) == len(self.index):
@@ -62,7 +61,7 @@ class Finding:
         return f"worst at {place}: hand {self.hand:.6g}, autodiff {self.oracle:.6g}"
 
     def explanation(self) -> str:
-        """Several lines about one wrong finding."""
+        """Several lines on one wrong finding."""
         case = f", on {self.case}" if self.case else ""
         lines = [f"  {self.name}     local error {self.error:.1e}   (tolerance {self.tolerance:.0e}{case})"]
         lines += [f"      {self.worst()}"] if self.index is not None else []
@@ -74,8 +73,8 @@ class Finding:
 class Report:
     """The findings of a check, in the order of the computation; ``str`` and notebooks show a table.
 
-    findings: all comparisons; dtype: in which they were made, under the highest matmul precision; seed: of the
-    random data, if any; what: the word for one finding; notes: what else should be known.
+    findings: all comparisons; dtype: that of the comparison, at the highest matmul precision; seed: of the random data,
+    if any; what: the word for one finding; notes: further remarks.
     """
 
     findings: tuple[Finding, ...]
@@ -86,12 +85,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether everything agrees, and something was checked."""
+        """Whether everything agrees and something was checked."""
         return not self.wrong and not self.vacuous
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
-        """What disagrees, judged alone."""
+        """The findings that disagree, each judged in isolation."""
         return tuple(finding for finding in self.findings if not finding.ok)
 
     @property
@@ -100,8 +99,8 @@ class Report:
         return all(finding.vacuous for finding in self.findings)
 
     def check(self) -> "Report":
-        """The report itself; raises :class:`DerivationError` unless ``ok``."""
-        __tracebackhide__ = True  # pytest shows the report, not the inside of the checker
+        """Return the report; raise :class:`DerivationError` unless ``ok``."""
+        __tracebackhide__ = True  # pytest shows the report, not the checker's internals
         if not self.ok:
             raise DerivationError(self.verdict() + "".join(f"\n{finding.explanation()}" for finding in self.wrong))
         return self
@@ -148,7 +147,7 @@ class Report:
 
 
 def compare(name: str, hand, oracle, tolerance: float, size: float | None = None, **known) -> Finding:
-    """The finding on one array: ‖hand − oracle‖ / size, where size is ‖oracle‖ unless more is known."""
+    """The finding on one array, with error ‖hand − oracle‖ / size; size is ‖oracle‖ by default."""
     hand, oracle = np.asarray(hand), np.asarray(oracle)
     vacuous = not np.any(oracle)
     if hand.shape != oracle.shape:
@@ -166,12 +165,12 @@ def compare(name: str, hand, oracle, tolerance: float, size: float | None = None
 
 
 def _difference(hand: np.ndarray, oracle: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # two infinities have no difference: NaN, which is never right
+    with np.errstate(invalid="ignore"):  # the difference of two infinities is NaN, which never passes
         return np.abs(hand - oracle)
 
 
 def norm(array) -> float:
-    """The Euclidean norm of all entries (without the threads of NumPy's own, which cost more than the sum)."""
+    """The Euclidean norm of all entries (NumPy's own would start threads that cost more than the sum)."""
     entries = np.abs(np.asarray(array, np.float64))
     largest = float(entries.max(initial=0.0))
     if largest == 0 or not np.isfinite(largest):

@@ -1,4 +1,4 @@
-"""Anybody's chain of functions: the hand-written pull-back of every stage against autodiff, each judged alone."""
+"""Any chain of functions: every stage's hand-written pull-back against autodiff, each judged in isolation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ SEED = 0
 
 
 class Stage(NamedTuple):
-    """One function of a chain, with its hand-written pull-back; x, y and params may be any pytrees.
+    """One function of a chain with its hand-written pull-back; x, y and params may be any pytrees.
 
     forward(params, x) -> y
-    pullback(params, x, y, y_bar) -> (params_bar, x_bar)    the cotangents, shaped like params and x
+    pullback(params, x, y, y_bar) -> (params_bar, x_bar)    the cotangents, like params and x
     """
 
     name: str
@@ -29,12 +29,12 @@ class Stage(NamedTuple):
 
 
 def stages(chain: Sequence[Stage], x, *, dtype: str | None = None, tolerance: float | None = None) -> Report:
-    """Compare every cotangent of every stage with ``jax.vjp``, from random cotangents: alone, and end to end.
+    """Compare every cotangent of every stage with ``jax.vjp``, from random cotangents: in isolation and end to end.
 
-    chain: the stages in the order of the computation; x: the first one's input, any pytree of arrays. Each
-    stage is given a cotangent of its own, so a mistake is named where it is made; beside it stands the error
-    of the whole chain of pull-backs. dtype, tolerance: as in :func:`gradient`, and so is the rule by which
-    rounding is told from a mistake. Cotangents of integers are not compared.
+    chain: the stages in the order of the computation; x: the first stage's input, any pytree of arrays. Each stage gets
+    its own cotangent, so a mistake is reported where it is made, together with the end-to-end error of the whole chain
+    of pull-backs. dtype, tolerance, and how rounding is told from mistakes: as in :func:`gradient`. Cotangents of
+    integers are not compared.
 
     >>> double = Stage("double", lambda w, x: w * x, lambda w, x, y, y_bar: ((y_bar * x).sum(), w * y_bar), 2.0)
     >>> square = Stage("square", lambda _, x: x**2, lambda _, x, y, y_bar: ((), x * y_bar))
@@ -67,7 +67,7 @@ def _judge(chain, x, dtype, tolerance) -> Report:
 
 
 def _stage(stage: Stage, number: int, p, x, y, y_bar, hand_bar, oracle_bar, tolerance):
-    """The findings on one stage, and the cotangents of its input by hand and by the oracle, end to end."""
+    """The findings on one stage, and the end-to-end cotangents of its input by hand and by the oracle."""
 
     def hand(given):
         return stage.pullback(*fresh(given))
@@ -81,7 +81,7 @@ def _stage(stage: Stage, number: int, p, x, y, y_bar, hand_bar, oracle_bar, tole
     names, kept = _leaves(stage.name, (p, x), ours)
     try:
         chained = None if hand_bar is None else hand((p, x, y, hand_bar))
-    except Exception:  # an earlier cotangent of a wrong shape or structure; it has been reported
+    except Exception:  # an earlier cotangent has a wrong shape or structure, already reported
         chained = None
     ends = [float("inf")] * len(names)
     if chained is not None:
@@ -93,7 +93,7 @@ def _stage(stage: Stage, number: int, p, x, y, y_bar, hand_bar, oracle_bar, tole
 
 
 def random_like(tree, random):
-    """A random cotangent for every leaf; of what has no derivative, the empty one that jax.vjp wants."""
+    """A random cotangent for every leaf; for leaves without a derivative, the empty one that jax.vjp expects."""
 
     def draw(leaf):
         if is_floating(leaf):
@@ -104,7 +104,7 @@ def random_like(tree, random):
 
 
 def _leaves(name: str, given, hand) -> tuple[list[str], Callable]:
-    """The names of the cotangents that can be compared, and a function that takes them out of a pair of pytrees."""
+    """The names of the comparable cotangents, and a function that extracts them from a pair of pytrees."""
     if not isinstance(hand, tuple) or len(hand) != 2:
         raise ValueError(f"{name}: pullback must return (params_bar, x_bar), got {describe(hand)}")
     names: list[str] = []
@@ -128,4 +128,4 @@ def _leaves(name: str, given, hand) -> tuple[list[str], Callable]:
 
 
 def _is_none(leaf) -> bool:
-    return leaf is None  # a cotangent that a pull-back may leave out, of integers
+    return leaf is None  # a pull-back may omit the cotangents of integers
