@@ -132,7 +132,8 @@ def gathered_batches_are_trained_alike():
         carry = fnn.parallel.place(loop.start(optimizer, params), mesh)
         new, *_ = loop.take_steps(
             *carry, placed, first, None, jax.random.key(0),
-            optimizer=optimizer, loss=fnn.SoftmaxCrossEntropy(), reduction="mean", rules=fnn.RULES, scale=1.0, mesh=mesh,
+            optimizer=optimizer, loss=fnn.SoftmaxCrossEntropy(), reduction="mean", rules=fnn.RULES, scale=1.0,
+            mesh=mesh,
         )  # fmt: skip
         results.append(jax.tree.leaves(new))
     return all(np.array_equal(a, b) for a, b in zip(*results))

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.activations import Activation, Identity, Sigmoid
+from fnn.activations import Activation, Identity, PerNeuron, Sigmoid
 from fnn.batchnorm import BatchNorm
 from fnn.checks import arrays
 from fnn.checks import network as checks
 from fnn.checks.numbers import floating_dtype, layer_sizes, number
 from fnn.graph import topology, validation
 from fnn.graph.random import drawn_arrows
-from fnn.layers import Params
+from fnn.layers import Dense, Params
 from fnn.stacking import unstack
 
 
@@ -175,7 +175,7 @@ class Graph:
                 )
         sizes = [params[0].W.shape[1], *(layer.W.shape[0] for layer in params)]
         plain = cls.layered(sizes)
-        activations = [Identity()] * sizes[0] + [layer.activation for layer in params for _ in layer.b]
+        activations = [Identity()] * sizes[0] + [one for layer in params for one in _by_neuron(layer)]
         graph = cls(plain.arrows, activations, plain.inputs, plain.outputs)
         biases = [jnp.zeros(sizes[0], params[0].b.dtype), *(layer.b for layer in params)]
         return GraphParams(jnp.concatenate([layer.W.ravel() for layer in params]), jnp.concatenate(biases), graph)
@@ -221,6 +221,12 @@ class Graph:
         pairs = drawn_arrows(key, neurons, arrows, inputs, outputs, generations)
         activations = [activation] * (neurons - outputs) + [output] * outputs
         return cls(pairs, activations, range(inputs), range(neurons - outputs, neurons))
+
+
+def _by_neuron(layer: Dense) -> Sequence[Activation]:
+    """The activation of each of a layer's neurons."""
+    activation = layer.activation
+    return activation.activations if isinstance(activation, PerNeuron) else (activation,) * len(layer.b)
 
 
 def _all_pairs(sources, targets) -> np.ndarray:
