@@ -1,12 +1,16 @@
-"""The strictest settings for every test: no mixed dtypes, no key used twice, no warning (pyproject.toml)."""
+"""The strictest settings for every test, programs that compile quickly, and what the last line says."""
 
 import os
 
 import jax
+import jaxlib
 import pytest
 
-# Most of the tests' time is compilation of what runs once. XLA_FLAGS= (empty) tests what users compile; CI does both.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # read when jax computes for the first time
+# Almost all of the tests' time is the compilation of programs that run once. XLA_FLAGS= (empty) tests what users compile.
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+if jaxlib.__version__.startswith("0.10."):  # later versions do not know it, and end the process at an unknown flag
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))  # read when jax computes for the first time
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)
@@ -16,3 +20,33 @@ jax.config.update("jax_debug_key_reuse", True)
 def x64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_dropped():
+    """A worker would keep every program of every module: 4.6 GB in all."""
+    yield
+    jax.clear_caches()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--part", default="1/1", help="K/N: of the tests marked long, only the K-th of N parts (K from 1)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the long tests that are in another part of the rotation."""
+    part, parts = map(int, config.getoption("--part").split("/"))
+    names = sorted(item.nodeid for item in items if item.get_closest_marker("long"))
+    others = {name for i, name in enumerate(names) if i % parts != part % parts}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in others])
+    items[:] = [item for item in items if item.nodeid not in others]
+
+
+def pytest_unconfigure(config):
+    """The last line of a default run: what it left out, and how to run it."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and config.option.markexpr == DEFAULT and not hasattr(config, "workerinput"):
+        terminal.write_line('not run: pytest -m slow, -m process, -m project; all of them: pytest -m "" (tests/README.md)')
+
+
+DEFAULT = "not slow and not process and not project"

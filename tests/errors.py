@@ -1,7 +1,9 @@
-"""What the tests of refusals share: a small network with its data, the functions, and ways to go wrong."""
+"""What the tests of refusals share: the format of their tables, a small network with its data, and the functions."""
 
+import builtins
 import re
 from dataclasses import dataclass, replace
+from functools import partial, wraps
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +11,7 @@ import numpy as np
 import pytest
 
 import fnn
-
-PARAMS = fnn.init(jax.random.key(0), (3, 4, 2))
-NORMED = fnn.init(jax.random.key(0), (3, 4, 2), batch_norm="full")
-ONE_OUTPUT = fnn.init(jax.random.key(0), (3, 1))
-X, Y = jnp.ones((5, 3)), jnp.zeros((5, 2))
-LABELS = jnp.array([0, 1, 1, 0, 1])
-SQUARED, SOFTMAX = fnn.SquaredError(), fnn.SoftmaxCrossEntropy()
-SGD = fnn.updates.sgd(0.1)
+from fnn.graph import Graph, Network
 
 
 def assert_refused(call, error, fragments):
@@ -34,14 +29,66 @@ def table(rows: dict):
     return pytest.mark.parametrize(("given", "error", "fragments"), cases)
 
 
-def changed(i=0, params=PARAMS, **parts):
-    """``params`` with other parts in layer i."""
-    return tuple(replace(layer, **parts) if i == number else layer for number, layer in enumerate(params))
+def refused(message, **given) -> tuple:
+    """A row of a table: how the exception begins, as "Type: text" with … for anything, and what is given."""
+    return message, given
+
+
+def refusals(*tables):
+    """Parametrise by tables, (functions by name, rows by name): every function refuses what is given in every row."""
+    cases = [
+        pytest.param(partial(function, **given), message, id=f"{name}: {row}")
+        for functions, rows in tables
+        for name, function in functions.items()
+        for row, (message, given) in rows.items()
+    ]
+    return pytest.mark.parametrize(("call", "message"), cases)
+
+
+def assert_refusal(call, message):
+    """``call`` raises an exception of exactly this type, whose message begins as given; … stands for anything."""
+    error, text = message.split(": ", 1)
+    assert_refused(call, getattr(builtins, error), ["^" + ".*".join(map(re.escape, text.split("…")))])
+
+
+# -- a network, a graph and their data; made in NumPy, so that nothing is compiled -----------------------------
+
+
+def full(value, *shape, dtype="float32"):
+    return jnp.asarray(np.full(shape, value, jnp.dtype(dtype)))
+
+
+ones, zeros = partial(full, 1), partial(full, 0)
 
 
 def layer(W=None, b=None, activation=fnn.Identity(), norm=None):
     """A network of one layer from 3 to 2 neurons."""
-    return (fnn.Dense(jnp.ones((2, 3)) if W is None else W, jnp.zeros(2) if b is None else b, activation, norm),)
+    return (fnn.Dense(ones(2, 3) if W is None else W, zeros(2) if b is None else b, activation, norm),)
+
+
+def changed(i=0, params=None, **parts):
+    """``params`` with other parts in layer i."""
+    layers = enumerate(PARAMS if params is None else params)
+    return tuple(replace(layer, **parts) if i == number else layer for number, layer in layers)
+
+
+def spoiled(array, value):
+    array = np.array(array)
+    array[2, 1] = array[4, 0] = value
+    return array
+
+
+PARAMS = (
+    fnn.Dense(jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), "float32"), zeros(4), fnn.Sigmoid()),
+    fnn.Dense(jnp.asarray(np.random.default_rng(1).normal(size=(2, 4)), "float32"), zeros(2), fnn.Identity()),
+)
+NORMED = changed(norm=fnn.BatchNorm(ones(4), zeros(4)))
+ONE_OUTPUT = layer(ones(1, 3), zeros(1))
+GRAPH = Graph.layered((3, 4, 2), fnn.Tanh())
+NETWORK = Network(full(0.1, 20), zeros(9), GRAPH)
+X, Y, LABELS = ones(5, 3), zeros(5, 2), jnp.asarray(np.array([0, 1, 1, 0, 1], "int32"))
+SQUARED, SOFTMAX = fnn.SquaredError(), fnn.SoftmaxCrossEntropy()
+SGD = fnn.updates.sgd(0.1)
 
 
 @dataclass(frozen=True)
@@ -62,21 +109,55 @@ class Unhashable:
         return g
 
 
-def make_and_run_step(params, x, y, *, masks=None, **options):
+# -- the functions, with what they take where nothing else is given --------------------------------------------
+
+
+def on_data(function, network=PARAMS):
+    """A function of (params, x, y), of the small network and its data where nothing else is given."""
+
+    @wraps(function)
+    def call(params=network, x=X, y=Y, **options):
+        return function(params, x, y, **options)
+
+    return call
+
+
+@on_data
+def forward(params, x, y, masks=None):
+    return fnn.forward(params, x, masks)
+
+
+@on_data
+def trace(params, x, y, masks=None):
+    return fnn.trace(params, x, masks)
+
+
+@on_data
+def step(params, x, y, *, masks=None, **options):
     return fnn.train.make_step(SGD, **options)(params, SGD.init(PARAMS), x, y, masks)
 
 
 BACKWARD = {
-    "backprop": fnn.backprop,
-    "value_and_backprop": fnn.value_and_backprop,
-    "deltas": fnn.deltas,
-    "input_gradient": fnn.input_gradient,
-    "step": make_and_run_step,
+    "backprop": on_data(fnn.backprop),
+    "value_and_backprop": on_data(fnn.value_and_backprop),
+    "deltas": on_data(fnn.deltas),
+    "input_gradient": on_data(fnn.input_gradient),
+    "step": step,
 }
-EVERY = {
-    "forward": lambda params, x, y, masks=None: fnn.forward(params, x, masks),
-    "trace": lambda params, x, y, masks=None: fnn.trace(params, x, masks),
-} | BACKWARD
+EVERY = {"forward": forward, "trace": trace} | BACKWARD
+IN_GRAPHS = {
+    "graph.forward": on_data(lambda params, x, y, masks=None: fnn.graph.forward(params, x, masks), NETWORK),
+    "graph.trace": on_data(lambda params, x, y, masks=None: fnn.graph.trace(params, x, masks), NETWORK),
+    "graph.backprop": on_data(fnn.graph.backprop, NETWORK),
+    "graph.deltas": on_data(fnn.graph.deltas, NETWORK),
+    "graph.input_gradient": on_data(fnn.graph.input_gradient, NETWORK),
+    "graph.step": on_data(step, NETWORK),
+}
+
+
+def only(*names) -> dict:
+    """Some of all these functions."""
+    return {name: (EVERY | IN_GRAPHS)[name] for name in names}
 
 
 def fit(params=PARAMS, data=(X, Y), optimizer=SGD, **options):
@@ -84,7 +165,5 @@ def fit(params=PARAMS, data=(X, Y), optimizer=SGD, **options):
     return fnn.train.fit(params, data, optimizer, **options)
 
 
-def spoiled(array, value):
-    array = np.array(array)
-    array[2, 1] = array[4, 0] = value
-    return array
+def evaluate(params=PARAMS, data=(X, Y), loss=SQUARED):
+    return fnn.train.evaluate(params, data, loss=loss)

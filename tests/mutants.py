@@ -1,23 +1,33 @@
 """Mistakes that people make in each equation, and where and how the checker must name them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import fnn
-from fnn.batchnorm import standardise
+from fnn.batchnorm import BatchNorm, standardise
+from wrong_functions import ACTIVATIONS, LOSSES, SAID
 
 RULES = fnn.RULES
 KEY = jax.random.key(7)
 LOSS = fnn.SquaredError(0.5)
 
 
-def network(sizes=(6, 5, 4, 3), activations=(fnn.Tanh(), fnn.Sigmoid(1.5)), output=None, **options):
-    params = fnn.init(KEY, sizes, output=output or fnn.Sigmoid(), **options)
-    return tuple(replace(layer, activation=a) for layer, a in zip(params, (*activations, params[-1].activation)))
+DRAWN = fnn.init(KEY, (6, 5, 4, 3))
+
+
+def network(activations=(fnn.Tanh(), fnn.Sigmoid(1.5)), output=None, batch_norm=None, drawn=DRAWN):
+    """The network drawn, with these activations; with γ = 1 and β = 0 in each batch norm."""
+    layers = [replace(layer, activation=a) for layer, a in zip(drawn, (*activations, output or fnn.Sigmoid()))]
+    if batch_norm is not None:
+        for i, layer in enumerate(layers[:-1]):
+            gamma, beta = (jnp.asarray(np.full(len(layer.b), c, np.float32)) for c in (1, 0))
+            layers[i] = replace(layer, norm=BatchNorm(gamma, beta, gradient=batch_norm))
+    return tuple(layers)
 
 
 PLAIN = network()
@@ -235,7 +245,7 @@ MUTANTS.append(
 
 # -- a quantity of the neighbouring layer, in a network where that has the right shape -------------------------
 
-SQUARE = network((5, 5, 5, 5))
+SQUARE = network(drawn=fnn.init(KEY, (5, 5, 5, 5)))
 X, Y = jax.random.normal(jax.random.key(8), (7, 5)), jax.random.uniform(jax.random.key(9), (7, 5))
 
 
@@ -266,80 +276,8 @@ MUTANTS += [
 
 # -- mistakes in an activation's or a loss's own derivative ----------------------------------------------------
 
-
-def wrong(cls, derivative, *args, **kwargs):
-    """An activation of the class with another derivative."""
-
-    @dataclass(frozen=True)
-    class Wrong(cls):
-        def derivative(self, z, a):
-            return derivative(self, z, a)
-
-        def pullback(self, g, z, a):
-            return g * derivative(self, z, a)
-
-    return Wrong(*args, **kwargs)
-
-
-ACTIVATIONS = {
-    "sigmoid: a(1 + a)": wrong(fnn.Sigmoid, lambda s, z, a: s.beta * a * (1 + a), 1.5),
-    "sigmoid: no beta": wrong(fnn.Sigmoid, lambda s, z, a: a * (1 - a), 1.5),
-    "tanh: 1 - a": wrong(fnn.Tanh, lambda s, z, a: 1 - a),
-    "tanh: 1 - z^2": wrong(fnn.Tanh, lambda s, z, a: 1 - z * z),
-    "relu: the wrong side": wrong(fnn.ReLU, lambda s, z, a: jnp.where(z < 0, 1.0, 0.0).astype(z.dtype)),
-    "relu: 5 at the kink": wrong(fnn.ReLU, lambda s, z, a: jnp.where(z == 0, 5, jnp.where(z > 0, 1, 0 * z))),
-    "leaky relu: no slope": wrong(fnn.LeakyReLU, lambda s, z, a: jnp.where(z > 0, 1, 0 * z), 0.2),
-    "elu: a for a + 1": wrong(fnn.ELU, lambda s, z, a: jnp.where(z <= 0, a, 1)),
-    "softplus: tanh": wrong(fnn.Softplus, lambda s, z, a: jnp.tanh(z)),
-    "silu: no second term": wrong(fnn.SiLU, lambda s, z, a: jax.lax.logistic(z)),
-    "gelu: no density": wrong(fnn.GELU, lambda s, z, a: jax.scipy.special.ndtr(z)),
-    "gaussian: sign": wrong(fnn.Gaussian, lambda s, z, a: a * (z - s.mu) / s.sigma**2, 0.3, 0.8),
-    "gaussian: sigma not squared": wrong(fnn.Gaussian, lambda s, z, a: -a * (z - s.mu) / s.sigma, 0.3, 0.8),
-    "piecewise: m everywhere": wrong(fnn.PiecewiseLinear, lambda s, z, a: s.m + 0 * z, 0.5, 0.5, -1.0, 1.0),
-    "softsign: not squared": wrong(fnn.Softsign, lambda s, z, a: 1 / (1 + abs(z))),
-    "scaled tanh: no 2/3": wrong(fnn.ScaledTanh, lambda s, z, a: 1.7159 - a * a / 1.7159),
-    "softmax: diagonal only": wrong(fnn.Softmax, lambda s, z, a: a * (1 - a)),
-}
-SAID = {"gaussian: sign": "the sign", "scaled tanh: no 2/3": "a constant factor 1.5",
-        "sigmoid: no beta": "a constant factor 0.66666",
-        "gaussian: sigma not squared": "a constant factor 0.8"}  # fmt: skip
 MUTANTS += [Mutant(f"activation {n}", at("hidden_delta", 1), SAID.get(n),
                    params=network(activations=(s, fnn.Sigmoid(1.5))))
             for n, s in ACTIVATIONS.items()]  # fmt: skip
-
-
-def wrong_loss(cls, gradient, *args):
-    @dataclass(frozen=True, init=False, repr=False, eq=False)
-    class Wrong(cls):
-        def __init__(self, *args):
-            cls.__init__(self, *args)
-
-        def __hash__(self):
-            return hash(cls)
-
-        def gradient(self, a, y):
-            return gradient(self, a, y, super().gradient)
-
-        def delta(self, activation, z, a, y):
-            return activation.pullback(self.gradient(a, y), z, a)
-
-    return Wrong(*args)
-
-
-LOSSES = {
-    "squared: no 2": (wrong_loss(fnn.SquaredError, lambda L, a, y, right: L.scale * (a - y)), "a factor 1/2", None),
-    "squared: y - a": (wrong_loss(fnn.SquaredError, lambda L, a, y, right: y - a), "the sign", None),
-    "huber: not clipped": (wrong_loss(fnn.Huber, lambda L, a, y, right: a - y, 0.3), None, None),
-    "softmax: y not summed": (
-        wrong_loss(fnn.SoftmaxCrossEntropy, lambda L, a, y, right: jax.nn.softmax(a) - y), None, fnn.Identity()),
-    "softmax: no target": (
-        wrong_loss(fnn.SoftmaxCrossEntropy, lambda L, a, y, right: jax.nn.softmax(a)), None, fnn.Identity()),
-    "sigmoid: y - p": (
-        wrong_loss(fnn.SigmoidCrossEntropy, lambda L, a, y, right: -right(a, y)), "the sign", fnn.Identity()),
-    "poisson: a count for its logarithm": (
-        wrong_loss(fnn.Poisson, lambda L, a, y, right: 1 - y / a), None, fnn.Identity()),
-    "poisson: no count": (wrong_loss(fnn.Poisson, lambda L, a, y, right: jnp.exp(a)), None, fnn.Identity()),
-    "cross-entropy: first term only": (wrong_loss(fnn.CrossEntropy, lambda L, a, y, right: -y / a), None, None),
-}  # fmt: skip
 MUTANTS += [Mutant(f"loss {n}", at("output_delta", 3), d, params=network(output=out), loss=loss)
             for n, (loss, d, out) in LOSSES.items()]  # fmt: skip

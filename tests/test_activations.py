@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fnn
-from problems import ACTIVATIONS, TOLERANCE, assert_agrees, name, problem
+from problems import ACTIVATIONS, TOLERANCE, assert_compiled_agrees, name, problem
 
 ELEMENTWISE = tuple(a for a in ACTIVATIONS if not isinstance(a, fnn.Softmax))
 KINKS = (-1.5, -1.0, 0.0, 1.0, 1.5)  # of all activations in ACTIVATIONS
@@ -20,170 +20,175 @@ RAMP = fnn.PiecewiseLinear(m=0.4, b=0.1, x_min=-1, x_max=1)
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=name)
 every_elementwise_activation = pytest.mark.parametrize("activation", ELEMENTWISE, ids=name)
 both_dtypes = pytest.mark.parametrize("dtype", ["float64", "float32"])
+all_dtypes = pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 
 
 def points(dtype):
     """Some hundred weighted inputs: random ones, the kinks and both sides of each, and the extremes."""
     random = np.random.default_rng(0).normal(size=300) * 3
     near = [kink + step for kink in KINKS for step in (-1e-2, -1e-4, -1e-6, 0, 1e-6, 1e-4, 1e-2)]
-    return jnp.asarray(np.concatenate([random, near, EXTREMES]), dtype)
-
-
-@partial(jax.jit, static_argnums=0)
-def everything(activation, z, g):
-    """a, σ'(z), the pull-back of g, and the last two by autodiff."""
-    a, autodiff = jax.vjp(activation.value, z)
-    derivative = activation.derivative(z, a) if activation in ELEMENTWISE else jnp.zeros_like(z)
-    return a, derivative, activation.pullback(g, z, a), autodiff(jnp.ones_like(z))[0], autodiff(g)[0]
-
-
-def autodiff(activation, z):
-    return jax.vjp(activation.value, z)[1](jnp.ones_like(z))[0]
+    return np.concatenate([random, near, EXTREMES]).astype(dtype)
 
 
 def weights(dtype):
-    return jnp.asarray(np.random.default_rng(1).normal(size=points(dtype).shape), dtype)
+    return np.random.default_rng(1).normal(size=points(dtype).shape).astype(dtype)
 
 
-def all_finite(*arrays):
-    return all(np.isfinite(np.asarray(array, "float64")).all() for array in arrays)
+@partial(jax.jit, static_argnames="activations")
+def evaluated(z, g, activations=ACTIVATIONS):
+    """Of each activation a, σ'(z), the pull-back of g, and the last two by autodiff; one program for all."""
+
+    def of(activation):
+        a, autodiff = jax.vjp(activation.value, z)
+        derivative = jnp.zeros_like(z) if isinstance(activation, fnn.Softmax) else activation.derivative(z, a)
+        return a, derivative, activation.pullback(g, z, a), autodiff(jnp.ones_like(z))[0], autodiff(g)[0]
+
+    return [of(activation) for activation in activations]
+
+
+@cache
+def everything(dtype, nan=False):
+    """By activation, in float64: bfloat16 is no dtype of NumPy's."""
+    z = points(dtype)
+    if nan:
+        z[7] = math.nan
+    with jax.enable_x64(dtype == "float64"):
+        results = evaluated(z, weights(dtype))
+    return dict(zip(ACTIVATIONS, jax.tree.map(partial(np.asarray, dtype="float64"), results)))
 
 
 @both_dtypes
 @every_elementwise_activation
 def test_the_derivative_and_the_pullback_equal_autodiff(activation, dtype):
-    with jax.enable_x64(dtype == "float64"):
-        g = weights(dtype)
-        _, *derivatives = everything(activation, points(dtype), g)
-        hand, pullback, oracle, pulled = (np.asarray(derivative, "float64") for derivative in derivatives)
-        size = np.maximum(1, np.abs(oracle))
-        assert (np.abs(hand - oracle) <= TOLERANCE[dtype] * size).all()
-        assert np.linalg.norm(pullback - pulled) <= TOLERANCE[dtype] * np.linalg.norm(np.asarray(g) * size)
+    _, hand, pullback, oracle, pulled = everything(dtype)[activation]
+    size = np.maximum(1, np.abs(oracle))
+    assert (np.abs(hand - oracle) <= TOLERANCE[dtype] * size).all()
+    assert np.linalg.norm(pullback - pulled) <= TOLERANCE[dtype] * np.linalg.norm(weights(dtype) * size)
 
 
 @both_dtypes
 def test_the_pullback_of_softmax_equals_its_full_jacobian(dtype):
     with jax.enable_x64(dtype == "float64"):
         random = np.random.default_rng(2)
-        z, g = (jnp.asarray(random.normal(size=(40, 5)) * scale, dtype) for scale in (2, 1))
+        z, g = ((random.normal(size=(40, 5)) * scale).astype(dtype) for scale in (2, 1))
         softmax = fnn.Softmax()
-        jacobians = jax.vmap(jax.jacobian(softmax.value))(z)
-        oracle = np.einsum("bi,bij->bj", np.asarray(g, np.float64), np.asarray(jacobians, np.float64))
-        error = np.asarray(softmax.pullback(g, z, softmax.value(z)), np.float64) - oracle
-        assert np.linalg.norm(error) <= TOLERANCE[dtype] * np.linalg.norm(np.asarray(g))
+        jacobians = jax.jit(jax.vmap(jax.jacobian(softmax.value)))(z)
+        pullback = jax.jit(lambda g, z: softmax.pullback(g, z, softmax.value(z)))(g, z)
+        oracle = np.einsum("bi,bij->bj", np.float64(g), np.float64(jacobians))
+        assert np.linalg.norm(np.float64(pullback) - oracle) <= TOLERANCE[dtype] * np.linalg.norm(g)
 
 
 def test_softmax_is_positive_sums_to_1_and_ignores_a_shift(x64):
-    z = jnp.asarray(np.random.default_rng(3).normal(size=(2, 6, 5)) * 5)
-    a = fnn.Softmax().value(z)
-    assert bool((a > 0).all())
+    z, softmax = np.random.default_rng(3).normal(size=(2, 6, 5)) * 5, jax.jit(fnn.Softmax().value)
+    a = np.asarray(softmax(z))
+    assert (a > 0).all()
     np.testing.assert_allclose(a.sum(axis=-1), 1, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(fnn.Softmax().value(z + 100), a, rtol=1e-12)
+    np.testing.assert_allclose(softmax(z + 100), a, rtol=1e-12)
     np.testing.assert_allclose(a, jax.nn.softmax(z), rtol=1e-14)
 
 
 def test_softmax_has_no_elementwise_derivative():
-    z = jnp.zeros(3)
+    z = np.zeros(3)
     with pytest.raises(TypeError, match="pullback"):
         fnn.Softmax().derivative(z, z)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@all_dtypes
 @every_activation
 def test_value_derivative_and_pullback_are_finite_at_extreme_inputs(activation, dtype):
-    with jax.enable_x64(dtype == "float64"):
-        assert all_finite(*everything(activation, points(dtype), weights(dtype)))
+    assert all(np.isfinite(array).all() for array in everything(dtype)[activation])
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@all_dtypes
 @every_activation
 def test_a_nan_passes_through_the_value(activation, dtype):
-    with jax.enable_x64(dtype == "float64"):
-        a = everything(activation, points(dtype).at[7].set(math.nan), weights(dtype))[0]
-        assert np.isnan(a[7])
-        assert activation not in ELEMENTWISE or all_finite(a[:7], a[8:])
+    a = everything(dtype, nan=True)[activation][0]
+    assert np.isnan(a[7])
+    assert activation not in ELEMENTWISE or np.isfinite(np.delete(a, 7)).all()
 
 
-@pytest.mark.parametrize(
-    ("activation", "z", "a", "slope"),
-    [
-        (fnn.ReLU(), 0, 0, 0),
-        (fnn.LeakyReLU(), 0, 0, 0.01),
-        (fnn.LeakyReLU(slope=0.2), 0, 0, 0.2),
-        (fnn.LeakyReLU(slope=0), 0, 0, 0),
-        (fnn.ELU(), 0, 0, 1),
-        (fnn.Softsign(), 0, 0, 1),
-        (RAMP, -1, 0, 0),
-        (RAMP, 1, 1, 0),
-        (fnn.PiecewiseLinear.continuous(-2, 2), -2, 0, 0),
-        (fnn.PiecewiseLinear.continuous(-2, 2), 2, 1, 0),
-        (fnn.Threshold(), 0, 1, 0),
-        (fnn.Threshold(), -0.0, 1, 0),
-        (fnn.Sign(), 0, 1, 0),
-        (fnn.Sign(), -0.0, 1, 0),
-    ],
-    ids=str,
-)
-def test_value_and_derivative_at_the_kink_are_as_documented_and_as_autodiff_has_them(activation, z, a, slope, x64):
-    z = jnp.asarray([z], "float64")
-    value = activation.value(z)
-    assert value.tolist() == [a]
-    assert activation.derivative(z, value).tolist() == [slope]
-    assert activation.pullback(jnp.full_like(z, 3), z, value).tolist() == [3 * slope]
-    assert autodiff(activation, z).tolist() == [slope]
+AT_A_KINK = [  # the activation, z, the value, the slope
+    (fnn.ReLU(), 0, 0, 0),
+    (fnn.LeakyReLU(), 0, 0, 0.01),
+    (fnn.LeakyReLU(slope=0.2), 0, 0, 0.2),
+    (fnn.LeakyReLU(slope=0), 0, 0, 0),
+    (fnn.ELU(), 0, 0, 1),
+    (fnn.Softsign(), 0, 0, 1),
+    (RAMP, -1, 0, 0),
+    (RAMP, 1, 1, 0),
+    (fnn.PiecewiseLinear.continuous(-2, 2), -2, 0, 0),
+    (fnn.PiecewiseLinear.continuous(-2, 2), 2, 1, 0),
+    (fnn.Threshold(), 0, 1, 0),
+    (fnn.Threshold(), -0.0, 1, 0),
+    (fnn.Sign(), 0, 1, 0),
+    (fnn.Sign(), -0.0, 1, 0),
+]
+
+
+def test_value_and_derivative_at_the_kink_are_as_documented_and_as_autodiff_has_them(x64):
+    activations = tuple(dict.fromkeys(activation for activation, *_ in AT_A_KINK))
+    z = np.array([-2, -1, -0.0, 0.0, 1, 2])
+    of_all = dict(zip(activations, jax.tree.map(np.asarray, evaluated(z, np.full(len(z), 3.0), activations))))
+    for activation, at, value, slope in AT_A_KINK:
+        here = (z == at) & (np.signbit(z) == np.signbit(float(at)))
+        ours = [array[here].item() for array in of_all[activation]]
+        assert ours == [value, slope, 3 * slope, slope, 3 * slope], (activation, at)
 
 
 def test_threshold_and_sign_take_two_values_and_have_no_slope_anywhere():
-    z = points("float32")
     for activation, below in ((fnn.Threshold(), 0), (fnn.Sign(), -1)):
-        a = activation.value(z)
-        np.testing.assert_array_equal(a, np.where(np.asarray(z) >= 0, 1, below))
-        assert not activation.derivative(z, a).any()
+        a, derivative, *_ = everything("float32")[activation]
+        np.testing.assert_array_equal(a, np.where(points("float32") >= 0, 1, below))
+        assert not derivative.any()
 
 
-@pytest.mark.parametrize(
-    ("activation", "reference"),
-    [
-        (fnn.Sigmoid(), jax.nn.sigmoid),
-        (fnn.Tanh(), jnp.tanh),
-        (fnn.Softsign(), jax.nn.soft_sign),
-        (fnn.ReLU(), jax.nn.relu),
-        (fnn.LeakyReLU(slope=0.2), partial(jax.nn.leaky_relu, negative_slope=0.2)),
-        (fnn.ELU(), jax.nn.elu),
-        (fnn.Softplus(), jax.nn.softplus),
-        (fnn.SiLU(), jax.nn.silu),
-        (fnn.GELU(), partial(jax.nn.gelu, approximate=False)),
-        (fnn.GELU(approximate=True), partial(jax.nn.gelu, approximate=True)),
-        (fnn.Identity(), lambda z: z),
-        (fnn.Sigmoid(beta=2.5), lambda z: jax.nn.sigmoid(2.5 * z)),
-        (fnn.ScaledTanh(), lambda z: 1.7159 * jnp.tanh(2 * z / 3)),
-    ],
-    ids=lambda value: name(value) if isinstance(value, fnn.Activation) else "",
-)
-def test_value_and_derivative_equal_a_reference_implementation(activation, reference, x64):
-    z = points("float64")
-    a, pullback = jax.vjp(reference, z)
-    np.testing.assert_allclose(activation.value(z), a, rtol=1e-12, atol=1e-14)
-    off_the_kink = np.asarray(z) != 0  # where references differ
-    slope = pullback(jnp.ones_like(z))[0]
-    hand = activation.derivative(z, activation.value(z))
-    np.testing.assert_allclose(hand[off_the_kink], slope[off_the_kink], rtol=0, atol=1e-12)
+REFERENCES = {
+    fnn.Sigmoid(): jax.nn.sigmoid,
+    fnn.Tanh(): jnp.tanh,
+    fnn.Softsign(): jax.nn.soft_sign,
+    fnn.ReLU(): jax.nn.relu,
+    fnn.LeakyReLU(slope=0.2): partial(jax.nn.leaky_relu, negative_slope=0.2),
+    fnn.ELU(): jax.nn.elu,
+    fnn.Softplus(): jax.nn.softplus,
+    fnn.SiLU(): jax.nn.silu,
+    fnn.GELU(): partial(jax.nn.gelu, approximate=False),
+    fnn.GELU(approximate=True): partial(jax.nn.gelu, approximate=True),
+    fnn.Identity(): lambda z: z,
+    fnn.Sigmoid(beta=2.5): lambda z: jax.nn.sigmoid(2.5 * z),
+    fnn.ScaledTanh(): lambda z: 1.7159 * jnp.tanh(2 * z / 3),
+}
+
+
+@cache
+def of_references():
+    def of_all(z):
+        values_and_pullbacks = [jax.vjp(reference, z) for reference in REFERENCES.values()]
+        return [(value, pullback(jnp.ones_like(z))[0]) for value, pullback in values_and_pullbacks]
+
+    return dict(zip(REFERENCES, jax.jit(of_all)(points("float64"))))
+
+
+@pytest.mark.parametrize("activation", REFERENCES, ids=name)
+def test_value_and_derivative_equal_a_reference_implementation(activation, x64):
+    (value, slope), (a, derivative, *_) = of_references()[activation], everything("float64")[activation]
+    np.testing.assert_allclose(a, value, rtol=1e-12, atol=1e-14)
+    off_the_kink = points("float64") != 0  # where references differ
+    np.testing.assert_allclose(derivative[off_the_kink], np.asarray(slope)[off_the_kink], rtol=0, atol=1e-12)
 
 
 def test_the_two_gelus_differ_by_less_than_a_thousandth_but_differ():
-    z = points("float32")
-    gap = float(jnp.abs(fnn.GELU().value(z) - fnn.GELU(approximate=True).value(z)).max())
-    assert 1e-5 < gap < 1e-3
+    exact, approximate = (everything("float32")[activation][0] for activation in (fnn.GELU(), fnn.GELU(True)))
+    assert 1e-5 < np.abs(exact - approximate).max() < 1e-3
 
 
 def test_scaled_tanh_maps_plus_and_minus_1_to_themselves(x64):
-    np.testing.assert_allclose(fnn.ScaledTanh().value(jnp.array([-1.0, 1.0])), [-1, 1], atol=1e-4)
+    np.testing.assert_allclose(fnn.ScaledTanh().value(np.array([-1.0, 1.0])), [-1, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize("sigma", [0.25, 1.0, 4.0])
 def test_the_gaussian_is_a_density_and_with_the_printed_factor_it_is_not(sigma, x64):
     z, step = np.linspace(0.3 - 12 * sigma, 0.3 + 12 * sigma, 4001, retstep=True)
-    area = float(fnn.Gaussian(mu=0.3, sigma=sigma).value(jnp.asarray(z)).sum()) * step
+    area = np.sum(jax.jit(fnn.Gaussian(mu=0.3, sigma=sigma).value)(z)) * step
     assert area == pytest.approx(1, abs=1e-12)
     printed = np.exp(-((z - 0.3) ** 2) / (2 * sigma**2)) / math.sqrt(2 * math.pi * sigma)
     assert printed.sum() * step == pytest.approx(math.sqrt(sigma), rel=1e-12)
@@ -192,14 +197,14 @@ def test_the_gaussian_is_a_density_and_with_the_printed_factor_it_is_not(sigma, 
 @pytest.mark.parametrize(("x_min", "x_max"), [(-1, 1), (0, 1), (-3, -0.5), (2, 10)])
 def test_the_continuous_ramp_rises_from_0_to_1_without_a_jump(x_min, x_max, x64):
     ramp = fnn.PiecewiseLinear.continuous(x_min, x_max)
-    z = jnp.array([x_min - 5, x_min, x_min + 1e-9, (x_min + x_max) / 2, x_max - 1e-9, x_max, x_max + 5])
-    np.testing.assert_allclose(ramp.value(z), [0, 0, 0, 0.5, 1, 1, 1], atol=1e-8)
-    middle = z[3:4]
-    np.testing.assert_allclose(ramp.derivative(middle, middle), 1 / (x_max - x_min), rtol=1e-15)
+    z = np.array([x_min - 5, x_min, x_min + 1e-9, (x_min + x_max) / 2, x_max - 1e-9, x_max, x_max + 5])
+    ((a, derivative, *_),) = evaluated(z, z, (ramp,))
+    np.testing.assert_allclose(a, [0, 0, 0, 0.5, 1, 1, 1], atol=1e-8)
+    np.testing.assert_allclose(derivative[3], 1 / (x_max - x_min), rtol=1e-15)
 
 
 def test_a_ramp_of_ones_own_may_jump():
-    a = RAMP.value(jnp.array([-1.001, -0.999, 0.999, 1.001]))
+    a = jax.jit(RAMP.value)(np.array([-1.001, -0.999, 0.999, 1.001], "float32"))
     np.testing.assert_allclose(a, [0, -0.2996, 0.4996, 1], rtol=1e-5)
 
 
@@ -237,7 +242,7 @@ def test_equal_activations_share_one_compilation():
         traced.append(activation)
         return activation.value(z)
 
-    z = jnp.ones(3)
+    z = np.ones(3, "float32")
     for activation in (fnn.Sigmoid(1), fnn.Sigmoid(beta=1.0), fnn.Sigmoid(np.float64(1))):
         value(activation, z)
     assert len(traced) == 1
@@ -288,25 +293,22 @@ class Normalised(fnn.Activation):
 
 @pytest.mark.parametrize("activation", [Sine(), Normalised()], ids=name)
 def test_an_activation_of_ones_own_works_in_a_network(activation, x64):
-    with jax.disable_jit():
-        assert_agrees(problem(activation, fnn.SquaredError(), 3, dtype="float64"))
-        assert_agrees(problem(activation, fnn.SquaredError(), 3, batch=None, output=fnn.Identity(), dtype="float64"))
+    assert_compiled_agrees(problem(activation, fnn.SquaredError(), 3, dtype="float64"))
 
 
 def test_an_activation_without_a_value_says_what_to_define():
     with pytest.raises(NotImplementedError, match="Activation must define value"):
-        fnn.Activation().value(jnp.ones(2))
+        fnn.Activation().value(np.ones(2))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @every_activation
 def test_shapes_and_dtypes_are_preserved(activation, dtype):
+    def all_methods(z):
+        derivatives = [activation.derivative(z, z)] if activation in ELEMENTWISE else []
+        return [activation.value(z), activation.pullback(z, z, z), *derivatives]
+
     with jax.enable_x64(dtype == "float64"):
-        for shape in ((3,), (4, 3), (2, 4, 3), (1, 1)):
+        for shape in ((3,), (2, 4, 3)):
             z = jax.ShapeDtypeStruct(shape, dtype)
-            methods = [(activation.value, (z,)), (activation.pullback, (z, z, z))]
-            if activation in ELEMENTWISE:
-                methods.append((activation.derivative, (z, z)))
-            for method, arguments in methods:
-                result = jax.eval_shape(method, *arguments)
-                assert (result.shape, result.dtype) == (shape, dtype)
+            assert {(result.shape, result.dtype) for result in jax.eval_shape(all_methods, z)} == {(shape, z.dtype)}

@@ -8,6 +8,8 @@ import pytest
 from experiments.benchmarks import ensembles, streaming
 from fnn.data import Dataset
 
+pytestmark = pytest.mark.project
+
 
 def small_problem():
     random = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,60 +11,97 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import fnn
+from delta_cases import along, dense_gauss_newton, flat
+from delta_cases import given as layers_given
 from delta_graph_cases import CASES, FULL, LITTLE, B, given
 from fnn import curvature
 from fnn.curvature import TANGENTS
-from fnn.graph import Graph, forward
-from problems import LOSSES, distance, name, some
-from test_graph import EVERY_KIND, SOFTMAX, assert_close, cost, data, network
+from fnn.graph import Graph, Network, forward
+from graph_cases import EVERY_KIND, SOFTMAX, assert_close, cost, data, network
+from problems import and_slow, distance, name
 
 SUMS = ("psi", "input_gradient", "weight_gradient")  # the rules of matrices
-SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in (*CASES, *FULL)]
-
-
-def along(params, seed=5):
-    """A random direction, with entries for an input's bias too, which must be without effect."""
-    random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), params)
+TINY = "an input is an output"
 
 
 def right_hvp(params, x, y, v, **options):
-    return jax.jit(lambda v: jax.jvp(jax.grad(lambda params: cost(params, x, y, **options)), (params,), (v,))[1])(v)
+    return jax.jvp(jax.grad(lambda params: cost(params, x, y, **options)), (params,), (v,))[1]
+
+
+def dense_hessian(params, x, y, **options):
+    flat, back = ravel_pytree(params)
+    return jax.hessian(lambda flat: cost(back(flat), x, y, **options))(flat)
 
 
 @cache
-def dense(case: str):
-    """From autodiff's J: the Gauss–Newton matrix Jᵀ (∂²L/∂a²) J / B, and the mean square of the examples' gradients."""
+def hessian_products(case: str):
+    """v, which has entries for an input's bias too, and H v by fnn and by autodiff: in one program."""
     params, x, y, options = given(case)
-    flat, back = ravel_pytree(params)
-
-    def of_one(a, y):
-        return options["loss"].value(a[None], y[None])[0]
 
     @jax.jit
-    def matrices(flat):
-        J, a = (
-            jax.jacrev(lambda flat: forward(back(flat), x, options["masks"]))(flat),
-            forward(params, x, options["masks"]),
-        )
-        G = jnp.einsum("bot,bop,bpu->tu", J, jax.vmap(jax.hessian(of_one))(a, y), J) / B
-        return G, jnp.mean(jnp.einsum("bot,bo->bt", J, jax.vmap(jax.grad(of_one))(a, y)) ** 2, axis=0)
+    def products(params, v, masks):
+        here = options | {"masks": masks}
+        return v, curvature.hvp(params, x, y, v, **here), right_hvp(params, x, y, v, **here)
 
-    return matrices(flat)
+    return jax.device_get(products(params, along(params), options["masks"]))
+
+
+class GaussNewton(NamedTuple):
+    """v and what fnn says, None where no example has a gradient of its own; autodiff's matrix and mean square."""
+
+    v: Network
+    product: Network
+    diagonal: Network | None
+    fisher_diagonal: Network | None
+    matrix: jax.Array
+    mean_square: jax.Array
+
+
+@cache
+def gauss_newton(case: str) -> GaussNewton:
+    """All of a case in one program."""
+    params, x, y, options = given(case)
+
+    @jax.jit
+    def everything(params, v, masks):
+        here = options | {"masks": masks}
+        diagonals = [
+            None if case in FULL else diagonal(params, x, y, **here)
+            for diagonal in (curvature.gauss_newton_diagonal, curvature.fisher_diagonal)
+        ]
+        product = curvature.gauss_newton_vp(params, x, y, v, **here)
+        dense = dense_gauss_newton(lambda params: forward(params, x, masks), params, y, options["loss"])
+        return GaussNewton(v, product, *diagonals, *dense)
+
+    return jax.device_get(everything(params, along(params), options["masks"]))
 
 
 # -- against autodiff and dense matrices -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["little of all", *SLOW])
-def test_hvp_is_the_derivative_of_the_gradient_along_v(case, x64):
-    params, x, y, options = given(case)
-    v = along(params)
-    assert_close(curvature.hvp(params, x, y, v, **options), right_hvp(params, x, y, v, **options))
+@pytest.mark.parametrize("case", and_slow(LITTLE, CASES | FULL))
+def test_hvp_is_the_derivative_of_the_gradient_along_v_with_an_inputs_bias_without_effect(case, x64):
+    v, ours, right = hessian_products(case)
+    assert (v.biases != 0).all()
+    assert_close(ours, right)
+
+
+# an input that is an output, a neuron that is read twice: the sums; what masks and a batch norm do is in hvp's as well
+@pytest.mark.parametrize("case", and_slow([TINY], LITTLE | CASES | FULL))
+def test_the_gauss_newton_product_and_diagonal_are_those_of_the_matrix(case, x64):
+    found = gauss_newton(case)
+    assert_close(flat(found.product, 1)[0], found.matrix @ flat(found.v, 1)[0])
+    if case not in FULL:
+        assert_close(flat(found.diagonal, 1)[0], np.diagonal(found.matrix))
+
+
+@pytest.mark.parametrize("case", and_slow([TINY], LITTLE | CASES))
+def test_the_empirical_fisher_diagonal_is_the_mean_square_of_the_gradients(case, x64):
+    assert_close(flat(gauss_newton(case).fisher_diagonal, 1)[0], gauss_newton(case).mean_square)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", LOSSES[::3], ids=name)
+@pytest.mark.parametrize("loss", [fnn.SquaredError(), fnn.CrossEntropy()], ids=name)
 def test_hvp_holds_for_every_activation_and_loss(loss, x64):
     graph = EVERY_KIND
     if isinstance(loss, fnn.CrossEntropy):  # whose outputs must be probabilities
@@ -71,57 +109,59 @@ def test_hvp_holds_for_every_activation_and_loss(loss, x64):
         graph = Graph(graph.arrows, activations, graph.inputs, graph.outputs)
     params, (x, y) = network(graph), data(graph, B)
     v, options = along(params), {"loss": loss, "reduction": "sum"}
-    assert_close(curvature.hvp(params, x, y, v, **options), right_hvp(params, x, y, v, **options))
+
+    @jax.jit
+    def ours_and_autodiffs(params, v):
+        return curvature.hvp(params, x, y, v, **options), right_hvp(params, x, y, v, **options)
+
+    assert_close(*ours_and_autodiffs(params, v))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["named", "little of all", *FULL])
+@pytest.mark.parametrize("case", ["unit masks of the batch", *FULL])
 def test_the_hessian_from_its_columns_is_autodiffs_and_symmetric(case, x64):
     params, x, y, options = given(case)
-    flat, back = ravel_pytree(params)
-    columns = jax.lax.map(
-        lambda e: ravel_pytree(curvature.hvp(params, x, y, back(e), **options))[0], jnp.eye(len(flat))
-    )
-    assert_close(columns, jax.jit(jax.hessian(lambda flat: cost(back(flat), x, y, **options)))(flat))
+
+    @jax.jit
+    def columns_and_hessian(params):
+        flat, back = ravel_pytree(params)
+
+        def column(e):
+            return ravel_pytree(curvature.hvp(params, x, y, back(e), **options))[0]
+
+        return jax.lax.map(column, jnp.eye(len(flat))), dense_hessian(params, x, y, **options)
+
+    columns, right = jax.device_get(columns_and_hessian(params))
+    assert_close(columns, right)
     assert_close(columns, columns.T)
-
-
-@pytest.mark.parametrize("case", ["little of all", *SLOW[::3]])
-def test_the_gauss_newton_product_and_diagonal_are_those_of_the_matrix(case, x64):
-    params, x, y, options = given(case)
-    (G, _), v = dense(case), along(params)
-    assert_close(ravel_pytree(curvature.gauss_newton_vp(params, x, y, v, **options))[0], G @ ravel_pytree(v)[0])
-    if case not in FULL:
-        assert_close(ravel_pytree(curvature.gauss_newton_diagonal(params, x, y, **options))[0], jnp.diagonal(G))
-
-
-@pytest.mark.parametrize("case", some([*LITTLE, *CASES][::4], every=len(CASES)))
-def test_the_empirical_fisher_diagonal_is_the_mean_square_of_the_gradients(case, x64):
-    params, x, y, options = given(case)
-    _, right = dense(case)
-    assert_close(ravel_pytree(curvature.fisher_diagonal(params, x, y, **options))[0], right)
 
 
 @pytest.mark.slow
 def test_the_sampled_fisher_diagonal_is_the_gauss_newton_diagonal_in_the_mean(x64):
-    params, x, y, options = given("all")
-    right, _ = ravel_pytree(curvature.gauss_newton_diagonal(params, x, jax.nn.softmax(y), **options))
+    params, x, y, options = given(*LITTLE)
 
-    def draw(key):
-        return ravel_pytree(curvature.fisher_diagonal(params, x, key=key, **options))[0]
+    @jax.jit
+    def diagonals(keys):
+        def fisher(key):
+            return curvature.fisher_diagonal(params, x, key=key, **options)
 
-    drawn = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), 2_000)))
+        return jax.vmap(fisher)(keys), curvature.gauss_newton_diagonal(params, x, jax.nn.softmax(y), **options)
+
+    drawn, right = jax.device_get(diagonals(jax.random.split(jax.random.key(1), 2_000)))
+    drawn, right = flat(drawn, 2_000), flat(right, 1)[0]
     error = drawn.std(axis=0) / np.sqrt(len(drawn))
     assert (abs(drawn.mean(axis=0) - right) <= 5 * error).all()
-    assert (error > 0).sum() > len(error) / 2  # the others belong to masked arrows and to inputs
+    assert ((error > 0) == (right > 0)).all()  # the others belong to masked arrows and to what is not trained
+    assert (right > 0).sum() > 10
 
 
 def test_the_trace_of_a_linear_graph_is_the_second_moment_of_its_inputs(x64):
     graph = Graph([("a", "y"), ("b", "y"), ("b", "k")], fnn.Identity(), ["a", "b"], ["y", "k"])
     params, (x, y) = network(graph), data(graph, B)
-    a, b = jnp.mean(x**2, axis=0)
-    total, neurons = curvature.hessian_trace(params, x, y, jax.random.key(0), samples=400)
-    right = jnp.zeros(4).at[graph.index("y")].set(a + b + 1).at[graph.index("k")].set(b + 1)
+    a, b = np.mean(np.asarray(x) ** 2, axis=0)
+    total, neurons = jax.device_get(curvature.hessian_trace(params, x, y, jax.random.key(0), samples=400))
+    right = np.zeros(4)
+    right[graph.index("y")], right[graph.index("k")] = a + b + 1, b + 1
     assert (abs(neurons.value - right) <= 4 * neurons.standard_error).all()
     assert (neurons.standard_error[2:] > 0).all()
     assert (neurons.standard_error < 0.2 * right + 1e-12).all()
@@ -130,18 +170,23 @@ def test_the_trace_of_a_linear_graph_is_the_second_moment_of_its_inputs(x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["little of all", "all", "named"])
-def test_the_trace_and_each_neurons_part_are_met_within_their_standard_errors(case, x64):
-    params, x, y, options = given(case)
-    flat, back = ravel_pytree(params)
-    diagonal = jnp.diagonal(jax.jit(jax.hessian(lambda flat: cost(back(flat), x, y, **options)))(flat))
-    of, receiver = back(diagonal), params.graph.arrows[:, 1]
-    right = of.biases.at[receiver].add(of.weights)
+def test_the_trace_and_each_neurons_part_are_met_within_their_standard_errors(x64):
+    params, x, y, options = given(*LITTLE)
+
+    @jax.jit
+    def trace_and_diagonal(params, key):
+        trace = jax.vmap(lambda key: curvature.hessian_trace(params, x, y, key, samples=400, **options))(key[None])
+        diagonal = jnp.diagonal(dense_hessian(params, x, y, **options))
+        return trace, ravel_pytree(params)[1](diagonal)
+
+    trace, of = jax.device_get(trace_and_diagonal(params, jax.random.key(0)))
+    total, neurons = jax.tree.map(lambda leaf: leaf[0], trace)
+    right, in_all = of.biases.copy(), flat(of, 1).sum()
+    np.add.at(right, params.graph.arrows[:, 1], of.weights)
     if of.norm is not None:
         right += of.norm.gamma + of.norm.beta
-    total, neurons = curvature.hessian_trace(params, x, y, jax.random.key(0), samples=400, **options)
-    assert abs(total.value - diagonal.sum()) < 4 * total.standard_error
-    assert 0 < total.standard_error < 0.5 * abs(diagonal.sum())
+    assert abs(total.value - in_all) < 4 * total.standard_error
+    assert 0 < total.standard_error < 0.5 * abs(in_all)
     assert neurons.value.shape == neurons.standard_error.shape == (len(params.graph),)
     assert (abs(neurons.value - right) <= 5 * neurons.standard_error + 1e-12).all()
     assert (neurons.value[params.graph.inputs] == 0).all()
@@ -152,7 +197,7 @@ def test_the_trace_and_each_neurons_part_are_met_within_their_standard_errors(ca
 
 
 WAYS = {
-    "hvp": lambda params, x, y, v: curvature.hvp(params, x, jnp.arange(B) % 3, v, loss=SOFTMAX),
+    "hvp": lambda params, x, y, v: curvature.hvp(params, x, np.arange(B) % 3, v, loss=SOFTMAX),
     "fisher_diagonal": lambda params, x, y, v: curvature.fisher_diagonal(
         params, x, loss=SOFTMAX, key=jax.random.key(3)
     ),
@@ -161,27 +206,30 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", some(WAYS, every=len(WAYS)))
+# what the first says of labels, and of a generation that is a matrix, holds of all
+@pytest.mark.parametrize("way", and_slow(["hvp"], WAYS))
 def test_a_graph_of_layers_has_what_the_layers_have(way, x64):
-    layers = fnn.init(jax.random.key(0), (16, 17, 3), activation=fnn.Tanh(), dtype="float64")  # one layer is a matrix
-    layers, (x, y), v = along(layers), data(Graph.layered((16, 17, 3)), B), along(layers, 6)
-    ours = WAYS[way](Graph.from_layers(layers), x, y, Graph.from_layers(v))
-    assert_close(ours, Graph.from_layers(WAYS[way](layers, x, y, v)))
+    layers, x, y, _ = layers_given("a matrix")
+
+    @jax.jit
+    def of_graph_and_of_layers(layers, v):
+        ours = WAYS[way](Graph.from_layers(layers), x, y, Graph.from_layers(v))
+        return ours, Graph.from_layers(WAYS[way](layers, x, y, v))
+
+    assert_close(*of_graph_and_of_layers(layers, along(layers)))
 
 
 # -- how they are called ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", some(["hvp", "gauss_newton_vp"]))
-def test_in_float32_too(way):
-    product = getattr(curvature, way)
+@pytest.mark.parametrize("way", and_slow(["gauss_newton_vp"], ["hvp"]))
+def test_in_float32_and_under_vmap_too(way):
     with jax.enable_x64(True):
-        params, x, y, options = given("little of all")
-        v = along(params)
-        right = product(params, x, y, v, **options)
-    right, v = jax.tree.map(lambda leaf: leaf.astype("float32"), (right, v))
-    params, x, y, options = given("little of all", "float32")
-    assert_close(product(params, x, y, v, **options), right, 1e-5)
+        v, right = gauss_newton(TINY)[:2] if way == "gauss_newton_vp" else hessian_products(TINY)[:2]
+    params, x, y, options = given(TINY, "float32")
+    once_and_twice = jax.tree.map(lambda leaf: np.float32([leaf, 2 * leaf]), v)
+    products = jax.jit(jax.vmap(lambda v: getattr(curvature, way)(params, x, y, v, **options)))(once_and_twice)
+    assert_close(products, jax.tree.map(lambda leaf: np.float32([leaf, 2 * leaf]), right), 1e-5)
 
 
 @pytest.mark.slow
@@ -189,35 +237,28 @@ def test_in_float32_too(way):
 def test_one_example_is_a_batch_of_one_and_the_batch_the_mean_of_its_examples(way, x64):
     params, x, y, options = given("an input is an output")
     product, v = getattr(curvature, way), along(params)
-    every = [product(params, x[i], y[i], v, **options) for i in range(B)]
+    x, y = np.asarray(x), np.asarray(y)
+    every = [jax.device_get(product(params, x[i], y[i], v, **options)) for i in range(B)]
     assert_close(every[0], product(params, x[:1], y[:1], v, **options))
     assert_close(product(params, x, y, v, **options), jax.tree.map(lambda *leaves: sum(leaves) / B, *every))
 
 
-TOGETHER = {
-    "hvp": lambda params, x, y, v, **options: curvature.hvp(params, x, y, v, **options),
-    "gauss_newton_vp": lambda params, x, y, v, **options: curvature.gauss_newton_vp(params, x, y, v, **options),
-    "gauss_newton_diagonal": lambda params, x, y, v, **options: curvature.gauss_newton_diagonal(
-        params, x, y, **options
-    ),
-    "fisher_diagonal": lambda params, x, y, v, **options: curvature.fisher_diagonal(params, x, y, **options),
-    "hessian_trace": lambda params, x, y, v, **options: curvature.hessian_trace(
-        params, x, y, jax.random.key(0), samples=3, **options
-    ),
-}
+@pytest.mark.slow
+def test_all_run_under_vmap(x64):
+    params, x, y, options = given(*LITTLE)
+    v, members = along(params), [along(params, 6), params]
+    diagonals = curvature.gauss_newton_diagonal, curvature.fisher_diagonal
 
+    @jax.jit
+    @jax.vmap
+    def of_every_member(params):
+        products = [way(params, x, y, v, **options) for way in (curvature.hvp, curvature.gauss_newton_vp)]
+        return *products, *(diagonal(params, x, y, **options) for diagonal in diagonals)
 
-@pytest.mark.parametrize("way", some(TOGETHER, every=len(TOGETHER)))
-def test_all_run_under_jit_and_vmap(way, x64):
-    params, x, y, options = given("little of all")
-    v, members = along(params), [params, along(params, 6)]
-
-    def of(params):
-        return TOGETHER[way](params, x, y, v, **options)
-
-    every = jax.jit(jax.vmap(of))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
-    for i, member in enumerate(members):
-        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], every), of(member))
+    every = of_every_member(jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(members)))
+    (_, hvp, _), found = hessian_products(*LITTLE), gauss_newton(*LITTLE)
+    last = jax.tree.map(lambda leaf: leaf[1], jax.device_get(every))
+    assert_close(last, (hvp, found.product, found.diagonal, found.fisher_diagonal))
 
 
 @pytest.mark.slow
@@ -225,14 +266,11 @@ def test_a_product_counts_no_more_operations_than_jvp_of_grad():
     graph = Graph.layered((64, 48, 48, 10), fnn.Tanh())
     params, (x, y) = network(graph, "float32"), data(graph, 32, "float32")
 
-    def plain(params):
-        return cost(params, x, y, reduction="sum")
-
     def flops(function):
         return jax.jit(function).lower(params, params).compile().cost_analysis()["flops"]
 
     ours = flops(lambda params, v: curvature.hvp(params, x, y, v, reduction="sum"))
-    assert ours <= 1.02 * flops(lambda params, v: jax.jvp(jax.grad(plain), (params,), (v,))[1])
+    assert ours <= 1.02 * flops(lambda params, v: right_hvp(params, x, y, v, reduction="sum"))
 
 
 # -- refusals --------------------------------------------------------------------------------------------------
@@ -271,19 +309,24 @@ def test_the_rules_of_matrices_may_not_be_others():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [rule for rule in TANGENTS._fields if rule not in SUMS])
-def test_every_other_rule_is_used(rule, x64):
-    params, x, y, options = given("little of all")
-    v = along(params)
-    doubled = TANGENTS._replace(**{rule: lambda *args: jax.tree.map(lambda of: 2 * of, getattr(TANGENTS, rule)(*args))})
-    right, ours = (curvature.hvp(params, x, y, v, rules=rules, **options) for rules in (TANGENTS, doubled))
-    assert distance(ravel_pytree(ours)[0], ravel_pytree(right)[0]) > 0.01 * np.linalg.norm(ravel_pytree(right)[0])
-    if rule == "bias_gradient":
-        assert_close(ours, replace(right, biases=2 * right.biases))
+def test_every_other_rule_is_used(x64):
+    params, x, y, options = given(*LITTLE)
+    others = [rule for rule in TANGENTS._fields if rule not in SUMS]
 
+    @jax.jit
+    def with_factors(factors):
+        """The product by rules that are these multiples of the right ones."""
 
-def test_an_inputs_bias_has_no_effect_in_v_either(x64):
-    params, x, y, options = given("little of all")
-    v = along(params)
-    other = replace(v, biases=v.biases.at[params.graph.inputs].add(1))
-    assert_close(curvature.hvp(params, x, y, other, **options), curvature.hvp(params, x, y, v, **options))
+        def times(factor, rule):
+            return lambda *args: jax.tree.map(lambda of: factor * of, rule(*args))
+
+        mine = {rule: times(factors[i], getattr(TANGENTS, rule)) for i, rule in enumerate(others)}
+        return curvature.hvp(params, x, y, along(params), rules=TANGENTS._replace(**mine), **options)
+
+    n = len(others)
+    right, *changed = (jax.device_get(with_factors(factors)) for factors in 1 + np.eye(n + 1, n, -1))
+    assert_close(right, curvature.hvp(params, x, y, along(params), **options))
+    for rule, ours in zip(others, changed, strict=True):
+        assert distance(flat(ours, 1), flat(right, 1)) > 0.01 * np.linalg.norm(flat(right, 1))
+        if rule == "bias_gradient":
+            assert_close(ours, replace(right, biases=2 * right.biases))

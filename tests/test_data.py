@@ -10,6 +10,7 @@ import pytest
 
 import fnn
 from fnn.data import Dataset
+from networks import drawn
 
 ONES = np.ones((3, 2), np.float32)
 BYTES = np.arange(6, dtype=np.uint8).reshape(3, 2)
@@ -23,7 +24,7 @@ def test_bytes_stay_bytes_and_floats_stay_floats():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_every_floating_dtype_is_taken_as_it_is(dtype):
-    data = Dataset(np.asarray(jnp.ones((3, 2), dtype)), np.asarray(jnp.ones((3, 1), dtype)))
+    data = Dataset(np.ones((3, 2), jnp.dtype(dtype)), np.ones((3, 1), jnp.dtype(dtype)))
     assert data.x.dtype == data.y.dtype == jnp.dtype(dtype)
 
 
@@ -122,7 +123,7 @@ def test_a_float64_number_too_large_for_float32_is_refused_with_no_second_warnin
 def test_the_first_row_that_is_not_finite_is_named(bad, dtype):
     good, spoiled = np.ones((5, 2), np.float32), np.ones((5, 2), np.float32)
     spoiled[2, 1] = spoiled[4, 0] = bad
-    good, spoiled = (np.asarray(jnp.asarray(array, dtype)) for array in (good, spoiled))
+    good, spoiled = (array.astype(jnp.dtype(dtype)) for array in (good, spoiled))
     with pytest.raises(ValueError, match=r"^x: expected finite numbers, got .* in row 2 \(2 such rows\)"):
         Dataset(spoiled, good)
     with pytest.raises(ValueError, match=r"^y: expected finite numbers, got .* in row 2 \(2 such rows\)"):
@@ -195,10 +196,9 @@ def test_a_data_set_says_what_it_holds():
 
 
 def test_fit_warns_once_of_a_float64_array_and_then_trains():
-    params = fnn.init(jax.random.key(0), (2, 3))
     arguments = {"loss": fnn.SquaredError(), "epochs": 2, "batch_size": 3, "key": jax.random.key(1), "progress": False}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trained, _ = fnn.train.fit(params, (ONES, np.ones((3, 3))), fnn.updates.sgd(0.1), **arguments)
+        trained, _ = fnn.train.fit(drawn((2, 3)), (ONES, np.ones((3, 3))), fnn.updates.sgd(0.1), **arguments)
     assert [str(warning.message).partition(":")[0] for warning in caught] == ["y"]
     assert trained[0].W.dtype == jnp.float32

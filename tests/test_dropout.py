@@ -1,19 +1,24 @@
 """Dropout and DropConnect: masks, their statistics, and the network that is used at test time."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import fnn
 from fnn import updates
-from problems import assert_agrees, problem
+from problems import and_slow, distance, objective, problem
+from random_network import network
 from test_train import blobs, compilations, train
 
 KEY = jax.random.key(0)
-PARAMS = fnn.init(KEY, (6, 50, 40, 3), activation=fnn.Tanh())
 KINDS = [fnn.Dropout, fnn.DropConnect]
+PARAMS = network((6, 50, 40, 3))
+
+
+def sample(*dropouts, batch, params=PARAMS, key=KEY):
+    """Masks of each dropout with the same key, drawn in one program."""
+    return jax.jit(lambda key: [fnn.sample_masks(key, params, dropout, batch) for dropout in dropouts])(key)
 
 
 def arrays(masks):
@@ -25,45 +30,47 @@ def same(masks, others):
 
 
 def test_dropout_masks_the_units_of_hidden_layers_by_example_or_by_batch():
-    masks = fnn.sample_masks(KEY, PARAMS, fnn.Dropout(0.5), 7)
+    masks, shared = sample(fnn.Dropout(0.5), fnn.Dropout(0.5, per_example=False), batch=7)
     assert [None if m.units is None else m.units.shape for m in masks] == [None, (7, 50), (7, 40)]
     assert [m.arrows for m in masks] == [None] * 3
     assert len({tuple(row) for row in np.asarray(masks[1].units)}) == 7
-    shared = fnn.sample_masks(KEY, PARAMS, fnn.Dropout(0.5, per_example=False), 7)
     assert [None if m.units is None else m.units.shape for m in shared] == [None, (1, 50), (1, 40)]
 
 
 def test_drop_connect_masks_the_arrows_once_for_the_batch():
-    masks = fnn.sample_masks(KEY, PARAMS, fnn.DropConnect(0.5), 7)
+    masks = jax.eval_shape(lambda: fnn.sample_masks(KEY, PARAMS, fnn.DropConnect(0.5), 7))
     assert [None if m.arrows is None else m.arrows.shape for m in masks] == [None, (40, 50), (3, 40)]
     assert [m.units for m in masks] == [None] * 3
 
 
 def test_a_tuple_has_an_entry_per_layer_the_networks_input_first():
     by_unit = np.linspace(0, 1, 50)
-    masks = fnn.sample_masks(KEY, PARAMS, fnn.Dropout((0.8, by_unit, None)), 4000)
+    (masks,) = sample(fnn.Dropout((0.8, by_unit, None)), batch=4000)
     assert masks[0].units.shape == (4000, 6)
     assert masks[2].units is None
     np.testing.assert_allclose(np.mean(masks[1].units, axis=0), by_unit, atol=0.04)
     by_arrow = np.random.default_rng(0).uniform(size=(40, 50))
-    arrows = [fnn.sample_masks(k, PARAMS, fnn.DropConnect((None, by_arrow, None)), 1)[1].arrows
-              for k in jax.random.split(KEY, 400)]  # fmt: skip
-    np.testing.assert_allclose(np.mean(arrows, axis=0), by_arrow, atol=0.13)
+
+    def arrows(key):
+        return fnn.sample_masks(key, PARAMS, fnn.DropConnect((None, by_arrow, None)), 1)[1].arrows
+
+    drawn = jax.jit(lambda key: jax.vmap(arrows)(jax.random.split(key, 400)))(KEY)
+    np.testing.assert_allclose(np.mean(drawn, axis=0), by_arrow, atol=0.13)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_printed_masks_are_zero_and_one_and_inverted_ones_have_mean_one(kind):
-    printed, inverted = (fnn.sample_masks(KEY, PARAMS, kind(0.8, inverted=i), 400) for i in (False, True))
-    assert {float(v) for m in arrays(printed) for v in np.unique(m)} == {0.0, 1.0}
-    assert {float(v) for m in arrays(inverted) for v in np.unique(m)} == {0.0, 1.25}
-    assert np.mean([np.mean(m) for m in arrays(printed)]) == pytest.approx(0.8, abs=0.03)
-    assert np.mean([np.mean(m) for m in arrays(inverted)]) == pytest.approx(1.0, abs=0.04)
+    printed, inverted = map(arrays, sample(kind(0.8), kind(0.8, inverted=True), batch=400))
+    assert {float(v) for m in printed for v in np.unique(m)} == {0.0, 1.0}
+    assert {float(v) for m in inverted for v in np.unique(m)} == {0.0, 1.25}
+    assert np.mean([np.mean(np.asarray(m)) for m in printed]) == pytest.approx(0.8, abs=0.03)
+    assert np.mean([np.mean(np.asarray(m)) for m in inverted]) == pytest.approx(1.0, abs=0.04)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_key_draws_the_same_masks_and_layers_and_keys_draw_independent_ones(kind):
-    square = fnn.init(jax.random.key(1), (40, 40, 40, 40))
-    a, b, c = (fnn.sample_masks(jax.random.key(seed), square, kind(0.5), 60) for seed in (3, 3, 4))
+    drawn = jax.jit(lambda key: fnn.sample_masks(key, network((40,) * 4), kind(0.5), 60))
+    a, b, c = (drawn(jax.random.key(seed)) for seed in (3, 3, 4))
     assert same(a, b)
     assert not same(a, c)
     masks = [np.asarray(m).ravel() for m in (*arrays(a), *arrays(c))]
@@ -72,35 +79,44 @@ def test_the_same_key_draws_the_same_masks_and_layers_and_keys_draw_independent_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("inverted", [False, True])
-def test_the_gradient_with_sampled_masks_equals_autodiff(kind, inverted, x64):
-    p = problem(fnn.Sigmoid(), fnn.SquaredError(), 4, dtype="float64")
-    keep = (0.9, 0.5, 0.7, 0.6)
-    assert_agrees(p._replace(masks=fnn.sample_masks(KEY, p.params, kind(keep, inverted=inverted), len(p.x))))
+def test_the_gradient_with_sampled_masks_equals_autodiff(kind, x64):
+    """For any masks it is shown in ``test_backward``; these are sampled, as printed and inverted."""
+    p = problem(fnn.Sigmoid(), fnn.SquaredError(), 2, dtype="float64")
+
+    @jax.jit
+    def gradients(masks):
+        return fnn.backprop(p.params, p.x, p.y, masks=masks), jax.grad(objective(p._replace(masks=masks)))(p.params)
+
+    for masks in sample(*(kind((0.9, 0.5), inverted=i) for i in (False, True)), batch=len(p.x), params=p.params):
+        for ours, theirs in zip(*map(jax.tree.leaves, gradients(masks))):
+            assert distance(ours, theirs) <= 1e-12 * np.linalg.norm(theirs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("inverted", [False, True])
-def test_for_one_layer_the_folded_network_is_the_mean_over_all_masks(kind, inverted, x64):
+def test_for_one_layer_the_folded_network_is_the_mean_over_all_masks(kind, x64):
     """Equation S5, exact: the 2^n masks of one layer, weighted by their probabilities."""
     random = np.random.default_rng(1)
-    W, b, x = (jnp.asarray(random.normal(size=shape)) for shape in ((1, 4), (1,), (3, 4)))
+    W, b, x = (random.normal(size=shape) for shape in ((1, 4), (1,), (3, 4)))
     p = np.array([0.9, 0.2, 0.5, 0.7])
     params = (fnn.Dense(W, b, fnn.Identity()),)
-    mean = 0.0
-    for bits in np.ndindex(2, 2, 2, 2):
-        r = np.array(bits) / (p if inverted else 1)
-        chance = np.prod(np.where(bits, p, 1 - p))
-        mask = fnn.Mask(units=jnp.asarray(r)[None]) if kind is fnn.Dropout else fnn.Mask(arrows=jnp.asarray(r)[None])
-        mean += chance * fnn.forward(params, x, (mask,))
-    keep = p if kind is fnn.Dropout else p[None]
-    folded = fnn.fold(params, dropout=kind((keep,), inverted=inverted))
-    np.testing.assert_allclose(fnn.forward(folded, x), mean, rtol=1e-13)
+    kept = np.array(list(np.ndindex(2, 2, 2, 2)))
+    chances = np.prod(np.where(kept, p, 1 - p), axis=1)
+    keep, of_masks = (p, fnn.Mask(units=0)) if kind is fnn.Dropout else (p[None], fnn.Mask(arrows=0))
+    every = jax.jit(jax.vmap(lambda mask: fnn.forward(params, x, (mask,)), ((of_masks,))))
+    for inverted in (False, True):
+        r = (kept / (p if inverted else 1))[:, None]
+        mean = np.tensordot(chances, every(fnn.Mask(units=r) if kind is fnn.Dropout else fnn.Mask(arrows=r)), 1)
+        folded = fnn.fold(params, dropout=kind((keep,), inverted=inverted))
+        np.testing.assert_allclose(fnn.forward(folded, x), mean, rtol=1e-13)
 
 
-@pytest.mark.parametrize("dropout", [fnn.Dropout(0.8), fnn.DropConnect(0.8, inverted=True), fnn.Dropout((0.9, 0.5))])
+# Units, with W p at test time; arrows, with W. The slow run adds a probability of the network's input.
+DROPPED = [fnn.Dropout(0.8), fnn.DropConnect(0.8, inverted=True)]
+
+
+@pytest.mark.parametrize("dropout", and_slow(DROPPED, [fnn.Dropout((0.9, 0.5))]))
 def test_fit_drops_with_fresh_masks_in_one_program_and_evaluates_the_folded_network(dropout):
-    params, data = fnn.init(KEY, (5, 16, 3), activation=fnn.Tanh()), blobs(200)
+    params, data = network((5, 16, 3)), blobs(200)
     fitted, history = train(params, data, dropout=dropout, epochs=15, validation=data)
     assert history[-1]["validation_accuracy"] > 0.95
     folded = fnn.train.evaluate(fnn.fold(fitted, dropout=dropout), data, loss=fnn.SoftmaxCrossEntropy())
@@ -135,13 +151,20 @@ def test_what_is_no_probability_to_keep_is_refused(dropout, said):
 
 
 def test_max_norm_bounds_every_neurons_incoming_weights_and_leaves_shorter_ones_alone():
-    rule = optax.chain(updates.sgd(1.0), updates.max_norm(0.5))
-    fitted, _ = train(fnn.init(KEY, (5, 16, 3)), blobs(100), rule, epochs=3)
-    for layer in fitted:
-        assert np.linalg.norm(layer.W, axis=1).max() <= 0.5 + 1e-6
-    loose = optax.chain(updates.sgd(0.1), updates.max_norm(1e6))
-    free, bound = (train(fnn.init(KEY, (5, 4, 3)), blobs(100), r)[0] for r in (updates.sgd(0.1), loose))
-    assert all(map(np.array_equal, jax.tree.leaves(free), jax.tree.leaves(bound)))
+    params = network((5, 16, 3))
+    gradients = jax.tree.map(lambda leaf: 3 * leaf + 1, params)
+
+    def after_one_step(rule):
+        return optax.apply_updates(params, rule.update(gradients, rule.init(params), params)[0])
+
+    rules = updates.sgd(0.1), optax.chain(updates.sgd(0.1), updates.max_norm(1.0))
+    free, bound = jax.tree.map(np.asarray, jax.jit(lambda: [after_one_step(rule) for rule in rules])())
+    lengths = [np.linalg.norm(layer.W, axis=1, keepdims=True) for layer in free]
+    assert min(map(np.min, lengths)) < 1.0 < max(map(np.max, lengths))
+    for ours, without, length in zip(bound, free, lengths):
+        np.testing.assert_allclose(ours.W, without.W * np.minimum(1, 1 / length), rtol=1e-6, atol=1e-7)
+        np.testing.assert_array_equal(ours.W[length[:, 0] < 1.0], without.W[length[:, 0] < 1.0])
+        np.testing.assert_array_equal(ours.b, without.b)
     assert updates.max_norm(3.0) is updates.max_norm(3)
     with pytest.raises(ValueError, match="limit: expected a finite number > 0"):
         updates.max_norm(0.0)

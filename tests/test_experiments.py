@@ -10,8 +10,10 @@ import pytest
 
 import fnn
 from experiments import batchnorm, descent, dropout, graph, implicit, mnist, nielsen
+from experiments import figures as pictures
 from experiments.benchmarks import implicit as implicit_benchmark
 
+pytestmark = pytest.mark.project
 SHORT = ["--examples", "2000", "--epochs", "2"]
 
 
@@ -38,9 +40,19 @@ def test_mnist_checks_the_gradient_trains_and_leaves_its_results(tmp_path, capsy
     assert f"test accuracy {last} %" in capsys.readouterr().out
 
 
+@pytest.fixture
+def training_alone(monkeypatch):
+    """mnist without the gradient check and the pictures, which take most of the time: the first test has them."""
+    for module, name in ((mnist, "check_gradient"), (pictures, "learning_curves"), (pictures, "mistakes")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("training_alone")
 def test_of_several_seeds_mnist_reports_mean_and_best(tmp_path, capsys):
-    mnist.main([*SHORT, "--seed", "0", "1", "--hidden", "16", "--out", str(tmp_path)])
+    """With a loss and an optimizer that the other runs do not have."""
+    chosen = ["--hidden", "16", "--loss", "sigmoid", "--optimizer", "sgd"]
+    mnist.main([*SHORT, "--seed", "0", "1", *chosen, "--out", str(tmp_path)])
     assert "2 seeds, test accuracy: last epoch mean" in capsys.readouterr().out
     assert set(record(tmp_path)["figures"]) == {"seed 0", "seed 1"}
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == {"seed-0", "seed-1"}
@@ -74,12 +86,13 @@ def test_nielsens_rows_stand_beside_what_he_published(tmp_path):
     assert (tmp_path / "nielsen.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(
-    ("loss", "optimizer"), [pytest.param("sigmoid", "sgd", marks=pytest.mark.slow), ("squared", "adam")]
-)
-def test_every_loss_and_optimizer_can_be_chosen(loss, optimizer, tmp_path, capsys):
-    mnist.main([*SHORT, "--hidden", "16", "8", "--loss", loss, "--optimizer", optimizer, "--out", str(tmp_path)])
-    assert "Test accuracy" in capsys.readouterr().out
+@pytest.mark.usefixtures("training_alone")
+def test_another_loss_and_optimizer_can_be_chosen(tmp_path, capsys):
+    chosen = ["--hidden", "16", "8", "--loss", "squared", "--optimizer", "adam"]
+    mnist.main([*SHORT, *chosen, "--out", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "Training: adam" in said
+    assert "Test accuracy" in said
 
 
 def test_a_wrong_gradient_stops_before_training(tmp_path, monkeypatch):
@@ -152,7 +165,7 @@ def test_implicit_compares_the_rates_of_every_method_on_three_problems(tmp_path,
 @pytest.mark.slow
 @pytest.mark.long
 def test_graphs_are_trained_pruned_and_drawn(tmp_path, capsys):
-    short = ["--examples", "2000", "--epochs", "1", "--arrows", "3000", "--hidden", "20", "--kept", "0.05"]
+    short = ["--examples", "500", "--epochs", "1", "--arrows", "1500", "--hidden", "20", "--kept", "0.05"]
     graph.main([*short, "--out", str(tmp_path)])
     assert "Pruning the layers" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"figures.json", "graph.png"}

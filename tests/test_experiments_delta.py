@@ -11,6 +11,8 @@ from experiments.noise_scale_picture import fit_tradeoff, run_average
 from fnn.data import Dataset
 from records import left
 
+pytestmark = pytest.mark.project
+
 
 def images(count: int, seed: int = 0) -> Dataset:
     random = np.random.default_rng(seed)
@@ -112,7 +114,7 @@ def cost(params, x, y):
 @pytest.mark.slow
 def test_noise_scale_measures_a_sweep_and_what_the_theory_expects_of_it(tmp_path):
     short = ["--batches", "16", "64", "256", "--goals", "0.6", "0.4", "--measured", "64", "--seeds", "0",
-             "--loss-examples", "2000", "--noise-examples", "1000", "--chunk", "500"]  # fmt: skip
+             "--loss-examples", "1000", "--noise-examples", "500", "--chunk", "500"]  # fmt: skip
     noise_scale.main([*short, "--out", str(tmp_path)])
     run = left(tmp_path, "noise_scale")["figures"]["seed 0"]
     steps = run["steps"]["0.4"]

@@ -2,21 +2,20 @@
 
 import re
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fnn
 from fnn.explanation import Symbol
 from fnn.markup import matrix, plain
+from random_network import network
 
 X, Y = np.array([0.1, -0.2, 0.3]), np.array([1.0, 0.0])
 
 
 def lecture(output=fnn.Sigmoid(), activation=fnn.Sigmoid(), sizes=(3, 4, 2)):
     """The 3-4-2 network of Bhaip's lecture."""
-    return fnn.init(jax.random.key(0), sizes, activation=activation, output=output, dtype=jnp.float64)
+    return network(sizes, activation=activation, output=output, dtype="float64")
 
 
 def symbols(explanation):
@@ -130,9 +129,8 @@ def test_a_stack_is_explained_layer_by_layer(x64):
 def test_what_cannot_be_explained_is_refused_with_the_corrected_call(x64):
     with pytest.raises(ValueError, match=r"x: expected one example .* write x\[0\]"):
         fnn.explain(lecture(), X[None], Y[None])
-    normed = fnn.init(jax.random.key(0), (3, 4, 2), batch_norm="full", dtype=jnp.float64)
     with pytest.raises(ValueError, match=r"params\[0\]: a batch norm needs more .*fnn\.fold"):
-        fnn.explain(normed, X, Y)
+        fnn.explain(network((3, 4, 2), norm="full", dtype="float64"), X, Y)
     with pytest.raises(ValueError, match="y: "):
         fnn.explain(lecture(), X, Y[:1])
 

@@ -10,52 +10,55 @@ import fnn
 from errors import assert_refused, table
 from fnn.data import Dataset
 from fnn.train import fit, fit_many
+from networks import drawn
+from test_train import compilations
 
 LOSS = fnn.SoftmaxCrossEntropy()
 MEMBERS = 3
-KEYS = jax.random.split(jax.random.key(7), MEMBERS)
-KEY_OF = [jax.random.wrap_key_data(row) for row in np.asarray(jax.random.key_data(KEYS))]
-RATES = (0.03, 0.3, 0.1)
+BITS = np.arange(2 * MEMBERS, dtype=np.uint32).reshape(MEMBERS, 2)
+KEYS, KEY_OF = jax.random.wrap_key_data(BITS), list(map(jax.random.wrap_key_data, BITS))
+RATES = (0.03, 0.3, 0.03)
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 3, 43)
 DATA = Dataset(np.clip(RANDOM.normal(60 + 50 * LABELS[:, None], 20, (43, 5)), 0, 255).astype(np.uint8), LABELS)
+X = RANDOM.normal(size=(20, 5)).astype(np.float32)
+TARGETS = (X, X[:, :3])
 COMMON = {"loss": LOSS, "epochs": 2, "batch_size": 6, "progress": False}
 
 
-def fresh():
-    return jax.random.split(jax.random.key(1), MEMBERS)
+def together(params):
+    """The parameters of all members with a leading axis, stacked by NumPy, which compiles nothing."""
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *params)
 
 
-def networks(dtype=jnp.float32, sizes=(5, 8, 3), **options):
-    options = {"activation": fnn.Tanh()} | options
-    return jax.vmap(lambda key: fnn.init(key, sizes, dtype=dtype, **options))(fresh())
+def networks(**options):
+    return together(drawn(seed=i, **options) for i in range(MEMBERS))
 
 
 def graphs():
     arrows = [(s, t) for t in range(5, 9) for s in range(5)] + [(s, t) for t in range(9, 12) for s in range(9)]
-    graph = fnn.graph.Graph(
-        arrows, [fnn.Identity()] * 5 + [fnn.Tanh()] * 4 + [fnn.Identity()] * 3, range(5), (9, 10, 11)
-    )
-    return jax.vmap(graph.init)(fresh())
+    activations = [fnn.Identity()] * 5 + [fnn.Tanh()] * 4 + [fnn.Identity()] * 3
+    graph = fnn.graph.Graph(arrows, activations, range(5), (9, 10, 11))
+    return together(graph.init(key) for key in KEY_OF)
 
 
 def member(params, i):
-    return jax.tree.map(lambda leaf: leaf[i], params)
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[i]), params)
 
 
 def injected(rule=fnn.updates.sgd, **options):
     return optax.inject_hyperparams(rule)(learning_rate=1.0, **options)
 
 
-def assert_as_one_by_one(params, data, optimizer, one=None, tolerance=1e-5, **options):
-    """one: the learning rate → the optimizer of one member; None: the same for all."""
-    rates = RATES if one is not None else None
-    together, histories = fit_many(params, data, optimizer, keys=KEYS, learning_rates=rates, **COMMON | options)
+def assert_as_one_by_one(params, optimizer, one=None, tolerance=1e-5, rates=RATES, **options):
+    """one: the learning rate → the optimizer of one member; None: the same for all, without rates."""
+    options = COMMON | {"validation": DATA} | options
+    rules = {rate: optimizer if one is None else one(rate) for rate in rates}  # of equal rates one object
+    trained, histories = fit_many(params, DATA, optimizer, keys=KEYS, learning_rates=rates if one else None, **options)
     for i in range(MEMBERS):
-        rule = optimizer if one is None else one(RATES[i])
-        alone, history = fit(member(params, i), data, rule, key=KEY_OF[i], **COMMON | options)
-        assert jax.tree.structure(alone) == jax.tree.structure(member(together, i))
-        for ours, its in zip(jax.tree.leaves(member(together, i)), jax.tree.leaves(alone)):
+        alone, history = fit(member(params, i), DATA, rules[rates[i]], key=KEY_OF[i], **options)
+        assert jax.tree.structure(alone) == jax.tree.structure(member(trained, i))
+        for ours, its in zip(jax.tree.leaves(member(trained, i)), jax.tree.leaves(alone)):
             assert ours.dtype == its.dtype
             np.testing.assert_allclose(ours, its, rtol=tolerance, atol=tolerance)
         assert len(histories[i]) == len(history)
@@ -65,73 +68,60 @@ def assert_as_one_by_one(params, data, optimizer, one=None, tolerance=1e-5, **op
                 np.testing.assert_allclose(record[name], its[name], rtol=tolerance, err_msg=name)
 
 
-def test_every_member_ends_where_fit_takes_it_with_its_rate():
-    assert_as_one_by_one(networks(), DATA, injected(), fnn.updates.sgd, validation=DATA)
+def test_every_member_ends_where_fit_takes_it_with_its_rate_in_float64_to_the_last_digits(x64):
+    assert_as_one_by_one(networks(dtype="float64"), injected(), fnn.updates.sgd, tolerance=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("rule", "tolerance"), [(fnn.updates.momentum, 1e-5), (optax.adam, 1e-4)], ids=["ours", "optax"]
-)
-def test_every_rule_with_a_learning_rate_serves(rule, tolerance):
-    assert_as_one_by_one(networks(), DATA, injected(rule), rule, tolerance)  # adam divides by what rounding moves
+def test_every_rule_with_a_learning_rate_serves_those_of_optax_too():
+    """Adam divides by what rounding moves; all have one rate, other than the optimizer's, which is compiled once."""
+    assert_as_one_by_one(networks(), injected(optax.adam), optax.adam, tolerance=1e-4, rates=(0.03,) * MEMBERS)
 
 
-def test_in_float64_they_agree_in_the_last_digits(x64):
-    params = networks(jnp.float64)
-    assert_as_one_by_one(params, DATA, injected(), fnn.updates.sgd, tolerance=1e-12, validation=DATA)
+def test_without_rates_all_train_with_the_optimizer_as_it_is_and_with_masks_and_samples_of_their_own():
+    """The masks are dropout's, the samples those of a batch norm's statistics."""
+    assert_as_one_by_one(networks(norm=True), fnn.updates.sgd(0.05), tolerance=1e-4, dropout=fnn.Dropout(0.7))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"params": {"batch_norm": "full"}},
-        pytest.param(
-            {"params": {"sizes": (5, 6, 6, 6, 3), "stack": True}, "dropout": fnn.Dropout(0.7)}, marks=pytest.mark.slow
-        ),
-    ],
-    ids=["batch norm", "stack and dropout"],
-)
-def test_without_rates_all_train_with_the_optimizer_as_it_is(options):
-    options = dict(options)
-    params = networks(**options.pop("params", {}))
-    assert_as_one_by_one(params, DATA, fnn.updates.sgd(0.05), validation=DATA, tolerance=1e-4, **options)
+@pytest.mark.slow
+def test_stacks_are_members_too():
+    params = together(fnn.stack(drawn((5, 6, 6, 6, 3), seed=i)) for i in range(MEMBERS))
+    assert_as_one_by_one(params, fnn.updates.sgd(0.05), tolerance=1e-4, dropout=fnn.Dropout(0.7))
 
 
 @pytest.mark.slow
 def test_graphs_are_members_too():
-    assert_as_one_by_one(graphs(), DATA, injected(), fnn.updates.sgd, dropout=fnn.Dropout(0.8), validation=DATA)
+    assert_as_one_by_one(graphs(), fnn.updates.sgd(0.05), dropout=fnn.Dropout(0.8))
+
+
+RULE = injected()  # one object, and so one program for what follows
+
+
+def train(rates=RATES, **options):
+    """The parameters before and after, and the histories."""
+    settings = {"keys": KEYS, "validation": TARGETS, "learning_rates": rates} | COMMON | {"loss": fnn.SquaredError()}
+    params = networks()
+    return params, *fit_many(params, TARGETS, RULE, **settings | options)
 
 
 def test_targets_have_no_accuracy_and_a_diverged_member_leaves_the_others_alone():
-    x = RANDOM.normal(size=(20, 5)).astype(np.float32)
-    data = (x, x[:, :3])
-    rates = (0.01, 1e30, 0.02)
-    params, histories = fit_many(
-        networks(), data, injected(), keys=KEYS, learning_rates=rates, validation=data,
-        **COMMON | {"loss": fnn.SquaredError()},
-    )  # fmt: skip
+    _, params, histories = train((0.01, 1e30, 0.02))
     assert set(histories[0][0]) == {"epoch", "loss", "validation_loss", "seconds"}
-    finite = [all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(member(params, i))) for i in range(3)]
+    finite = [all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(member(params, i))) for i in range(MEMBERS)]
     assert finite == [True, False, True]
 
 
 def test_one_program_serves_all_epochs_and_a_second_call_with_other_rates():
-    from test_train import compilations
-
-    optimizer = injected()
-    arguments = {"keys": KEYS, "validation": DATA} | COMMON
-    fit_many(networks(), DATA, optimizer, learning_rates=RATES, **arguments)
-    params = networks()
+    train()
     with compilations() as programs:
-        fit_many(params, DATA, optimizer, learning_rates=RATES[::-1], **arguments | {"epochs": 4})
+        train(RATES[::-1], epochs=4)
     assert programs == []
 
 
 def test_the_parameters_that_were_given_stay_as_they_are():
-    params = networks()
-    before = [np.asarray(leaf).copy() for leaf in jax.tree.leaves(params)]
-    fit_many(params, DATA, fnn.updates.sgd(0.1), keys=KEYS, **COMMON)
-    assert all(map(np.array_equal, before, jax.tree.leaves(params)))
+    params, trained, _ = train()
+    for ours, drawn_anew, theirs in zip(*map(jax.tree.leaves, (params, networks(), trained))):
+        np.testing.assert_array_equal(ours, drawn_anew)
+        assert not np.array_equal(ours, theirs)
 
 
 @table(
@@ -147,7 +137,7 @@ def test_the_parameters_that_were_given_stay_as_they_are():
             r"^params\[0\].*W: expected a leading axis of 4 members",
         ),
         "vmapped twice": (
-            {"params": jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), networks())},
+            {"params": together([networks()] * MEMBERS)},
             ValueError,
             r"^params\[0\].W: expected shape \(n_out, n_in\), got \(3, 8, 5\); of the first member",
         ),

@@ -1,27 +1,19 @@
 """Population statistics, and batch norms folded into plain layers."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fnn
+from problems import and_slow
+from random_network import network
 from test_train import blobs, compilations, train
 
-KEY = jax.random.key(0)
-LOSS = fnn.SoftmaxCrossEntropy()
-
-
-def normed(sizes=(5, 8, 6, 3), gradient="full", seed=0):
-    """A network whose batch norms are not the identity."""
-    params, random = fnn.init(KEY, sizes, activation=fnn.Tanh(), batch_norm=gradient), np.random.default_rng(seed)
-    leaves, structure = jax.tree.flatten(params)
-    return jax.tree.unflatten(structure, [leaf + jnp.asarray(random.normal(size=leaf.shape) * 0.3, leaf.dtype)
-                                          for leaf in leaves])  # fmt: skip
+SIZES, LOSS = (5, 8, 6, 3), fnn.SoftmaxCrossEntropy()
 
 
 def batches(number=10, size=12, n=5, dtype="float32"):
-    return jnp.asarray(np.random.default_rng(2).normal(1, 2, (number, size, n)), dtype)
+    return np.random.default_rng(2).normal(1, 2, (number, size, n)).astype(dtype)
 
 
 def by_hand(params, all_batches, keep=1.0):
@@ -42,7 +34,7 @@ def by_hand(params, all_batches, keep=1.0):
 
 @pytest.mark.parametrize("keep", [1.0, 0.5])
 def test_statistics_are_the_mean_of_means_and_of_unbiased_variances_of_the_network_at_test_time(keep):
-    params = normed()
+    params = network(SIZES, norm="full")
     dropout = None if keep == 1 else fnn.Dropout(keep)
     ours = fnn.statistics(params, batches(), dropout)
     for moments, expected in zip(ours, by_hand(params, batches(), keep)):
@@ -54,50 +46,57 @@ def test_statistics_are_the_mean_of_means_and_of_unbiased_variances_of_the_netwo
 
 
 def test_the_folded_network_computes_what_the_formula_says_with_those_statistics(x64):
-    params = jax.tree.map(lambda leaf: leaf.astype("float64"), normed())
-    moments = fnn.statistics(params, batches(dtype="float64"))
-    folded = fnn.fold(params, moments)
-    assert all(layer.norm is None for layer in folded)
+    params = network(SIZES, norm="full", dtype="float64")
+    moments = jax.tree.map(np.asarray, fnn.statistics(params, batches(dtype="float64")))
     a = x = np.random.default_rng(3).normal(size=(4, 5))
+    folded, outputs = jax.jit(lambda: (folded := fnn.fold(params, moments), fnn.forward(folded, x)))()
+    assert all(layer.norm is None for layer in folded)
     for layer, m in zip(params, moments):
-        z = a @ np.asarray(layer.W).T + np.asarray(layer.b)
+        z = a @ layer.W.T + layer.b
         if m is not None:
             norm = layer.norm
             z = norm.gamma * (z - m.mean) / np.sqrt(m.variance + norm.eps) + norm.beta
-        a = layer.activation.value(jnp.asarray(z))
-    np.testing.assert_allclose(fnn.forward(folded, jnp.asarray(x)), a, rtol=1e-12)
+        a = np.tanh(z) if layer is not params[-1] else z
+    np.testing.assert_allclose(outputs, a, rtol=1e-12)
 
 
 def test_statistics_of_one_batch_fold_to_the_training_mode_but_for_the_unbiased_variance(x64):
-    params = jax.tree.map(lambda leaf: leaf.astype("float64"), normed((5, 8, 3)))
-    x = batches(1, 5000, dtype="float64")
-    folded = fnn.fold(params, fnn.statistics(params, x))
-    np.testing.assert_allclose(fnn.forward(folded, x[0]), fnn.forward(params, x[0]), atol=1e-3)
+    params, x = network((5, 8, 3), norm="full", dtype="float64"), batches(1, 5000, dtype="float64")
+
+    @jax.jit
+    def outputs(params):
+        return fnn.forward(fnn.fold(params, fnn.statistics(params, x)), x[0]), fnn.forward(params, x[0])
+
+    np.testing.assert_allclose(*outputs(params), atol=1e-3)
 
 
 def test_a_plain_network_folds_to_itself():
-    params = fnn.init(KEY, (5, 4, 3))
+    params = network((5, 4, 3))
     assert fnn.statistics(params, batches()) == (None, None)
     assert all(map(np.array_equal, jax.tree.leaves(fnn.fold(params)), jax.tree.leaves(params)))
 
 
 def test_what_cannot_be_folded_is_refused():
     with pytest.raises(ValueError, match=r"statistics: params\[0\] has a batch norm and needs its statistics"):
-        fnn.fold(normed())
+        fnn.fold(network(SIZES, norm="full"))
     with pytest.raises(ValueError, match="statistics: expected one entry per layer, 3, got 1"):
-        fnn.fold(normed(), (None,))
+        fnn.fold(network(SIZES, norm="full"), (None,))
     with pytest.raises(ValueError, match="batches: expected at least one mini-batch"):
-        fnn.statistics(normed(), [])
+        fnn.statistics(network(SIZES, norm="full"), [])
     with pytest.raises(ValueError, match="needs at least 2 examples, got 1"):
-        fnn.statistics(normed(), batches(2, 1))
+        fnn.statistics(network(SIZES, norm="full"), batches(2, 1))
     with pytest.raises(ValueError, match="write fnn.fold"):
-        fnn.train.evaluate(normed(), blobs(), loss=LOSS)
+        fnn.train.evaluate(network(SIZES, norm="full"), blobs(), loss=LOSS)
 
 
-@pytest.mark.parametrize("gradient", ["full", "fixed"])
-@pytest.mark.parametrize("dropout", [None, fnn.Dropout(0.9)])
-def test_fit_trains_batch_norms_and_evaluates_with_statistics_of_training_batches(gradient, dropout):
-    params, data = fnn.init(KEY, (5, 8, 3), activation=fnn.Sigmoid(), batch_norm=gradient), blobs(400)
+# With the dropout, the statistics are those of W p.
+TRAINED = [("full", fnn.Dropout(0.9)), ("fixed", None)]
+
+
+@pytest.mark.parametrize("case", and_slow(TRAINED, [("full", None), ("fixed", fnn.Dropout(0.9))]), ids=str)
+def test_fit_trains_batch_norms_and_evaluates_with_statistics_of_training_batches(case):
+    gradient, dropout = case
+    params, data = network((5, 8, 3), activation=fnn.Sigmoid(), norm=gradient), blobs(400)
     fitted, history = train(params, data, epochs=10, batch_size=20, dropout=dropout, validation=blobs(300, seed=1))
     assert history[-1]["validation_accuracy"] > 0.95
     moments = fnn.statistics(fitted, data.floats().reshape(20, 20, 5), dropout)
@@ -111,14 +110,14 @@ def test_fit_trains_batch_norms_and_evaluates_with_statistics_of_training_batche
 
 def test_the_bias_before_a_fixed_batch_norm_drifts_though_the_output_ignores_it():
     """Its gradient is zero under "full"; under "fixed" it is not, and descent moves it without any effect."""
-    data, drift = blobs(400), {}
+    data, fitted = blobs(400), {}
     for gradient in ("full", "fixed"):
-        params = fnn.init(KEY, (5, 8, 3), activation=fnn.Sigmoid(), batch_norm=gradient)
-        drift[gradient] = train(params, data, epochs=10, batch_size=20)[0]
-    assert np.abs(drift["full"][0].b).max() < 1e-5
-    moved = drift["fixed"][0]
-    assert np.abs(moved.b).max() > 0.01
-    without = (fnn.Dense(moved.W, 0 * moved.b, moved.activation, moved.norm), drift["fixed"][1])
+        params = network((5, 8, 3), activation=fnn.Sigmoid(), norm=gradient)
+        fitted[gradient] = train(params, data, epochs=10, batch_size=20)[0]
+        drift = np.abs(fitted[gradient][0].b - params[0].b).max()
+        assert drift < 1e-5 if gradient == "full" else drift > 0.01
+    moved, last = fitted["fixed"]
+    without = (fnn.Dense(moved.W, params[0].b, moved.activation, moved.norm), last)
     np.testing.assert_allclose(
-        fnn.forward(without, data.floats()), fnn.forward(drift["fixed"], data.floats()), atol=1e-4
+        fnn.forward(without, data.floats()), fnn.forward(fitted["fixed"], data.floats()), atol=1e-4
     )

@@ -89,10 +89,10 @@ def test_gzip_is_known_by_its_content_and_not_by_its_name(written):
     assert load_idx(written(SIX, "six.gz")).shape == (2, 3)
 
 
-@pytest.mark.parametrize("length", range(len(SIX)))
-def test_a_file_cut_anywhere_is_named(length, packing, written):
-    with pytest.raises(ValueError, match="six: (not an IDX file|truncated)"):
-        load_idx(written(packing(SIX[:length])))
+def test_a_file_cut_anywhere_is_named(packing, written):
+    for length in range(len(SIX)):
+        with pytest.raises(ValueError, match="six: (not an IDX file|truncated)"):
+            load_idx(written(packing(SIX[:length])))
 
 
 def test_a_cut_header_and_a_cut_body_are_told_apart(written):
@@ -146,10 +146,10 @@ def test_the_limit_is_4_gib_and_lengths_do_not_overflow(packing, written):
         load_idx(written(packing(idx(0x0E, (2**32 - 1,) * 4, b""))))
 
 
-@pytest.mark.parametrize("length", range(2, len(gzip.compress(SIX))))
-def test_a_gzip_cut_anywhere_is_named(length, written):
-    with pytest.raises(ValueError, match="six: (damaged or )?truncated"):
-        load_idx(written(gzip.compress(SIX)[:length]))
+def test_a_gzip_cut_anywhere_is_named(written):
+    for length in range(2, len(gzip.compress(SIX))):
+        with pytest.raises(ValueError, match="six: (damaged or )?truncated"):
+            load_idx(written(gzip.compress(SIX)[:length]))
 
 
 def test_one_flipped_bit_in_a_gzip_never_gives_another_array(written):

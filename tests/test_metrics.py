@@ -13,8 +13,9 @@ import fnn
 from errors import assert_refused
 from fnn.train import fit
 from fnn.train.metrics import Metrics
+from networks import drawn
 
-PARAMS = fnn.init(jax.random.key(0), (3, 2))
+PARAMS = drawn((3, 2))
 LABELS = np.array([0, 1, 1, 0, 1, 0])
 DATA = (np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), LABELS)
 RECORDS = [{"epoch": i, "loss": 1 / i, "seconds": 0.1 * i} for i in (1, 2, 3, 4)]
@@ -135,7 +136,7 @@ def test_what_is_not_finite_is_null(tmp_path):
     """A held-out loss may be, when training goes on."""
     x = np.array(DATA[0])
     x[2] = 3e38
-    wide = (fnn.Dense(jnp.full((2, 3), 5.0), jnp.zeros(2), fnn.Identity()),)
+    wide = (fnn.Dense(*map(jnp.float32, (np.full((2, 3), 5), np.zeros(2))), fnn.Identity()),)
     _, history = fit(
         wide, (DATA[0], LABELS), fnn.updates.sgd(0.1), loss=fnn.SoftmaxCrossEntropy(), epochs=1, batch_size=3,
         key=jax.random.key(0), validation=(x, LABELS), progress=False, metrics=tmp_path / "m",

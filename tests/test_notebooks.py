@@ -5,7 +5,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import nbformat
 import pytest
@@ -15,6 +14,7 @@ from experiments import find_the_mistake, inside
 from experiments.notebooks import __main__ as program
 from experiments.notebooks import pairs
 
+pytestmark = pytest.mark.project
 INDEX = (pairs.FOLDER / "README.md").read_text()
 
 
@@ -93,39 +93,20 @@ def test_an_unknown_name_is_refused_with_those_that_there_are():
         program.main(["7_x"])
 
 
+@pytest.mark.process
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", pairs.names())
 def test_every_cell_runs(name):
     """In a process of its own: what Jupyter's libraries warn of is not fnn's."""
     environment = os.environ | {"PYTHONPATH": str(pairs.ROOT), "JAX_PLATFORMS": "cpu"}
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # it is the user's
     command = [sys.executable, "-m", "experiments.notebooks", "--check", name]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=pairs.ROOT, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
 # -- what the notebooks call -----------------------------------------------------------------------------------
-
-
-def test_a_trace_has_a_summary_and_a_layer_of_it_html():
-    passed = fnn.trace(fnn.init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3)))
-    table = fnn.summary(passed)
-    assert table.header[:3] == ("entry", "array", "shape")
-    assert table.rows[0] == ("1", "a_in", "(5, 3)", "1", "0", "1", "1")
-    assert [row[1] for row in table.rows] == ["a_in", "psi", "z", "a"] * 2
-    assert table.footer == "2 entries, float32"
-    assert f">{passed[1].a[0, 0]:.4g}</td>" in passed[1]._repr_html_()  # small: its numbers
-
-
-def test_of_large_arrays_a_layer_shows_mean_deviation_and_range():
-    layer = fnn.trace(fnn.init(jax.random.key(0), (30, 4)), jnp.ones((2, 30)))[0]
-    assert "1 ± 0, 1 to 1" in layer._repr_html_()
-
-
-def test_a_trace_is_still_a_tuple_of_named_tuples():
-    passed = fnn.trace(fnn.init(jax.random.key(0), (3, 2)), jnp.ones(3))
-    assert type(passed) is tuple
-    a_in, psi, z, a = passed[0]
-    assert passed[0]._replace(a=z).a is z
 
 
 def test_the_share_of_flat_neurons_is_counted_against_the_slope_at_zero():

@@ -1,15 +1,16 @@
 """The hand-written gradients agree with an oracle that shares no code with fnn, nor with jax.grad."""
 
 from dataclasses import asdict
+from functools import partial
+from itertools import product
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fnn
 import oracle
-from problems import ACTIVATIONS, name, problem, some
+from problems import ACTIVATIONS, KINDS, and_slow, name, problem, with_masks, with_norms
 
 ANALYTIC = (
     fnn.Identity(),
@@ -35,9 +36,8 @@ KINKS = {"PiecewiseLinear": lambda z: np.minimum(np.abs(np.abs(z) - 1.5), np.abs
 
 
 @pytest.fixture(autouse=True)
-def double_precision_and_not_compiled():
-    with jax.enable_x64(True), jax.disable_jit():
-        yield
+def double_precision(x64):
+    return
 
 
 def in_numpy(p):
@@ -54,11 +54,17 @@ def in_numpy(p):
     return leaves, layers, np.atleast_2d(np.asarray(p.y)), (type(p.loss).__name__, asdict(p.loss))
 
 
+@partial(jax.jit, static_argnames="loss")
+def gradients(params, x, y, masks, *, loss):
+    arguments = {"loss": loss, "reduction": "sum", "masks": masks}
+    return fnn.input_gradient(params, x, y, **arguments), fnn.backprop(params, x, y, **arguments)
+
+
 def by_hand(p):
     """fnn's gradients of the sum over the examples, under the oracle's names."""
-    arguments = {"loss": p.loss, "reduction": "sum", "masks": p.masks}
-    leaves = {"x": np.atleast_2d(np.asarray(fnn.input_gradient(p.params, p.x, p.y, **arguments)))}
-    for i, layer in enumerate(fnn.backprop(p.params, p.x, p.y, **arguments), start=1):
+    by_x, by_params = gradients(p.params, p.x, p.y, p.masks, loss=p.loss)
+    leaves = {"x": np.atleast_2d(by_x)}
+    for i, layer in enumerate(by_params, start=1):
         leaves |= {f"W{i}": layer.W, f"b{i}": layer.b}
         if layer.norm is not None:
             leaves |= {f"gamma{i}": layer.norm.gamma, f"beta{i}": layer.norm.beta}
@@ -86,26 +92,32 @@ def small(activation, loss, depth=3, **options):
     return problem(activation, loss, depth, dtype="float64", **options)
 
 
-@pytest.mark.parametrize("loss", ANALYTIC_LOSSES, ids=name)
-@pytest.mark.parametrize("activation", some(ANALYTIC), ids=name)
-def test_the_gradient_equals_the_complex_step(activation, loss):
-    for batch in (None, 3):
-        assert_close(small(activation, loss, batch=batch), oracle.complex_step, 1e-12)
-        assert_close(small(activation, loss, batch=batch, output=fnn.Identity()), oracle.complex_step, 1e-12)
+ANALYTIC_CASES = [  # every loss once, with one example and several
+    (fnn.Tanh(), fnn.SquaredError(), None),  # σ' read from a
+    (fnn.GELU(approximate=True), fnn.SoftmaxCrossEntropy(), 3),  # σ' read from z
+    (fnn.Sigmoid(beta=2.5), fnn.SigmoidCrossEntropy(), 3),  # a parameter
+    (fnn.Softmax(), fnn.Poisson(), 3),  # not elementwise
+]
+ALL_ANALYTIC = [*product(ANALYTIC, ANALYTIC_LOSSES, [3]), *product(ANALYTIC, [fnn.SquaredError()], [None])]
 
 
-@pytest.mark.parametrize(
-    ("loss", "output"),
-    [
-        (fnn.CrossEntropy(), fnn.Sigmoid()),
-        (fnn.CrossEntropy(), fnn.Sigmoid(beta=2.5)),
-        (fnn.CrossEntropy(), fnn.Softmax()),
-        (fnn.CrossEntropy(categorical=True), fnn.Softmax()),
-        (fnn.CrossEntropy(categorical=True), fnn.Sigmoid()),
-    ],
-    ids=name,
-)
-def test_the_gradient_of_a_loss_on_probabilities_fused_or_not_equals_the_complex_step(loss, output):
+@pytest.mark.parametrize("case", and_slow(ANALYTIC_CASES, ALL_ANALYTIC), ids=name)
+def test_the_gradient_equals_the_complex_step(case):
+    activation, loss, batch = case
+    assert_close(small(activation, loss, batch=batch), oracle.complex_step, 1e-12)
+
+
+FUSED_OR_NOT = [
+    (fnn.CrossEntropy(), fnn.Sigmoid(beta=2.5)),  # fused
+    (fnn.CrossEntropy(categorical=True), fnn.Softmax()),  # fused
+    (fnn.CrossEntropy(), fnn.Softmax()),
+]
+ON_PROBABILITIES = [(fnn.CrossEntropy(), fnn.Sigmoid()), (fnn.CrossEntropy(categorical=True), fnn.Sigmoid())]
+
+
+@pytest.mark.parametrize("case", and_slow(FUSED_OR_NOT, ON_PROBABILITIES), ids=name)
+def test_the_gradient_of_a_loss_on_probabilities_fused_or_not_equals_the_complex_step(case):
+    loss, output = case
     assert_close(small(fnn.Tanh(), loss, batch=3, output=output), oracle.complex_step, 1e-12)
 
 
@@ -124,50 +136,49 @@ def away_from_kinks(activation, loss, **options):
     raise AssertionError("every problem comes near a kink")
 
 
-@pytest.mark.parametrize("loss", [*ANALYTIC_LOSSES, fnn.Huber(delta=0.7)], ids=name)
-@pytest.mark.parametrize("activation", some(NOT_ANALYTIC), ids=name)
-def test_the_gradient_of_what_has_kinks_equals_central_differences(activation, loss):
-    assert_close(away_from_kinks(activation, loss, output=fnn.Identity()), oracle.central_differences, 1e-7)
-    if not isinstance(activation, (fnn.Threshold, fnn.Sign)):
-        assert_close(away_from_kinks(activation, loss, depth=2), oracle.central_differences, 1e-7)
+OWN, PLAIN = None, fnn.Identity()  # the output layer's activation
+KINKED_CASES = [
+    (fnn.ReLU(), fnn.SquaredError(), OWN),
+    (fnn.PiecewiseLinear(m=0.4, b=0.1, x_min=-1, x_max=1), fnn.SigmoidCrossEntropy(), PLAIN),  # jumps
+    (fnn.GELU(), fnn.SquaredError(scale=1.0), OWN),  # smooth, but not analytic
+]
+LOSSES = [*ANALYTIC_LOSSES, fnn.Huber(delta=0.7)]
+WITH_SLOPE = [activation for activation in NOT_ANALYTIC if not isinstance(activation, (fnn.Threshold, fnn.Sign))]
+ALL_KINKED = [*product(NOT_ANALYTIC, [fnn.SquaredError()], [PLAIN]), *product(WITH_SLOPE, LOSSES, [OWN])]
 
 
-@pytest.mark.parametrize("delta", [0.1, 0.7, 5.0])
+@pytest.mark.parametrize("case", and_slow(KINKED_CASES, ALL_KINKED), ids=name)
+def test_the_gradient_of_what_has_kinks_equals_central_differences(case):
+    activation, loss, output = case
+    p = away_from_kinks(activation, loss, depth=2 if output is OWN else 3, output=output)
+    assert_close(p, oracle.central_differences, 1e-7)
+
+
+@pytest.mark.parametrize("delta", and_slow([0.7], [0.1, 5.0]))
 def test_the_gradient_of_huber_equals_central_differences(delta):
     assert_close(away_from_kinks(fnn.Tanh(), fnn.Huber(delta)), oracle.central_differences, 1e-7)
 
 
-def with_norms(p, gradient):
-    random = np.random.default_rng(0)
-    layers = []
-    for layer in p.params[:-1]:
-        gamma, beta = (jnp.asarray(random.normal(loc, 0.3, layer.b.shape)) for loc in (1, 0))
-        layers.append(fnn.Dense(layer.W, layer.b, layer.activation, fnn.BatchNorm(gamma, beta, gradient=gradient)))
-    return p._replace(params=(*layers, p.params[-1]))
+NORMED = [(fnn.SiLU(), "full"), (fnn.Softmax(), "fixed")]
+ALL_NORMED = product((fnn.SiLU(), fnn.Softmax(), fnn.Tanh()), ("full", "fixed"))
 
 
-def with_masks(p, units_rows):
-    random = np.random.default_rng(1)
-    masks = []
-    for layer in p.params:
-        units = random.binomial(1, 0.7, (units_rows, layer.W.shape[1])) / 0.7
-        masks.append(fnn.Mask(jnp.asarray(units), jnp.asarray(random.binomial(1, 0.8, layer.W.shape) / 0.8)))
-    return p._replace(masks=tuple(masks))
+@pytest.mark.parametrize("case", and_slow(NORMED, ALL_NORMED), ids=name)
+def test_the_gradient_of_batch_norm_equals_the_complex_step(case):
+    activation, gradient = case
+    p = small(activation, fnn.SoftmaxCrossEntropy(), batch=5, output=fnn.Identity())
+    assert_close(with_norms(p, gradient, gradient), oracle.complex_step, 1e-12)
 
 
-@pytest.mark.parametrize("activation", [fnn.Tanh(), fnn.SiLU(), fnn.Softmax()], ids=name)
-@pytest.mark.parametrize("gradient", ["full", "fixed"])
-def test_the_gradient_of_batch_norm_equals_the_complex_step(gradient, activation):
-    p = with_norms(small(activation, fnn.SoftmaxCrossEntropy(), batch=5, output=fnn.Identity()), gradient)
-    assert_close(p, oracle.complex_step, 1e-12)
+MASKED = [(4, ()), (1, ("full", "fixed"))]  # masks of each example's own; of all examples, with batch norms
+ALL_MASKED = product((4, 1), ((), ("full", "full"), ("fixed", "fixed")))
 
 
-@pytest.mark.parametrize("units_rows", [1, 4])
-@pytest.mark.parametrize("gradient", [None, "full", "fixed"])
-def test_the_gradient_of_a_masked_network_equals_the_complex_step(gradient, units_rows):
+@pytest.mark.parametrize("case", and_slow(MASKED, ALL_MASKED), ids=name)
+def test_the_gradient_of_a_masked_network_equals_the_complex_step(case):
+    rows, norms = case
     p = small(fnn.Sigmoid(beta=2.5), fnn.SquaredError(), batch=4, output=fnn.Identity())
-    p = with_masks(p if gradient is None else with_norms(p, gradient), units_rows)
-    assert_close(p, oracle.complex_step, 1e-12)
+    assert_close(with_masks(with_norms(p, *norms), rows), oracle.complex_step, 1e-12)
 
 
 def deltas_by_oracle(p):
@@ -178,32 +189,26 @@ def deltas_by_oracle(p):
     return oracle.complex_step(lambda own: oracle.cost(leaves | own, layers, y, loss), biases)
 
 
-@pytest.mark.parametrize("activation", [fnn.Tanh(), fnn.Gaussian(mu=0.3, sigma=0.8), fnn.Softmax()], ids=name)
+@pytest.mark.parametrize(
+    "activation", and_slow([fnn.Softmax()], [fnn.Tanh(), fnn.Gaussian(mu=0.3, sigma=0.8)]), ids=name
+)
 def test_a_delta_is_the_derivative_by_one_examples_bias(activation):
     p = small(activation, fnn.SquaredError(), batch=4)
     for hand, expected in zip(fnn.deltas(p.params, p.x, p.y, loss=p.loss), deltas_by_oracle(p).values()):
         assert np.linalg.norm(np.asarray(hand) - expected) <= 1e-12 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("gradient", [None, "full", "fixed"])
-def test_the_rows_of_delta_add_up_to_the_bias_gradient_of_the_sum(gradient):
-    p = small(fnn.SiLU(), fnn.SigmoidCrossEntropy(), batch=4, output=fnn.Identity())
-    if gradient is not None:
-        p = with_norms(p, gradient)
-    expected = by_oracle(p, oracle.complex_step)
-    largest = max(np.linalg.norm(leaf) for leaf in expected.values())
-    for i, delta in enumerate(fnn.deltas(p.params, p.x, p.y, loss=p.loss), start=1):
-        assert np.linalg.norm(np.asarray(delta.sum(axis=0)) - expected[f"b{i}"]) <= 1e-12 * largest
+def test_every_activation_is_its_formula():
+    z = np.random.default_rng(2).normal(size=(9, 4)) * 3
+    values = jax.jit(lambda z: [activation.value(z) for activation in ACTIVATIONS])(z)
+    for activation, value in zip(ACTIVATIONS, values):
+        formula = oracle.ACTIVATIONS[type(activation).__name__]
+        np.testing.assert_allclose(
+            value, formula(z, **asdict(activation)), rtol=1e-12, atol=1e-13, err_msg=name(activation)
+        )
 
 
-def test_the_input_gradient_of_the_mean_is_the_oracles_divided_by_the_batch():
-    p = small(fnn.Tanh(), fnn.SquaredError(), batch=4)
-    expected = by_oracle(p, oracle.complex_step)["x"]
-    hand = fnn.input_gradient(p.params, p.x, p.y, loss=p.loss)
-    assert np.linalg.norm(np.asarray(hand) - expected / 4) <= 1e-12 * np.linalg.norm(expected / 4)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=name)
+@pytest.mark.parametrize("activation", and_slow(KINDS, ACTIVATIONS), ids=name)
 def test_the_forward_pass_equals_the_oracles(activation):
     p = small(activation, fnn.SquaredError(), batch=4)
     leaves, layers, _, _ = in_numpy(p)

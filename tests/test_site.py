@@ -15,6 +15,7 @@ import pytest
 import fnn
 from experiments.site import docstrings
 
+pytestmark = pytest.mark.project
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "experiments" / "site"
 PAGES = {page.stem: page.read_text() for page in (SITE / "api").glob("*.md")}
@@ -142,7 +143,9 @@ def broken(pages: dict[Path, Page]) -> list[str]:
     return found
 
 
+@pytest.mark.process
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_site_is_built_without_a_warning_and_asks_the_network_for_nothing(tmp_path):
     pytest.importorskip("sphinx", reason="the extra docs is not installed")
     code = (

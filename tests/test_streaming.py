@@ -1,12 +1,9 @@
 """Data that are not in memory train as those that are: memory-mapped files, and mini-batches from a function."""
 
-import gc
 import os
 import subprocess
 import sys
 import textwrap
-import threading
-import traceback
 from pathlib import Path
 
 import jax
@@ -14,28 +11,26 @@ import numpy as np
 import pytest
 
 import fnn
-from errors import assert_refused, table
 from fnn import streams
 from fnn.data import Batches, Dataset
-from fnn.train import evaluate, feed, fit, predict
-from fnn.train.loop import shuffle
-
-LOSS = fnn.SoftmaxCrossEntropy()
-KEY = 5
-EXAMPLES, BATCH = 103, 6  # 17 steps, one example left out
-RANDOM = np.random.default_rng(0)
-LABELS = RANDOM.integers(0, 3, EXAMPLES)
-BYTES = np.clip(RANDOM.normal(60 + 50 * LABELS[:, None], 20, (EXAMPLES, 5)), 0, 255).astype(np.uint8)
-FLOATS = (BYTES / 255).astype(np.float32)
-TARGETS = np.eye(3, dtype=np.float32)[LABELS]
-PARAMS = fnn.init(jax.random.key(0), (5, 8, 3), activation=fnn.Tanh())
-NORMED = fnn.init(jax.random.key(0), (5, 8, 3), activation=fnn.Tanh(), batch_norm="full")
-SGD = fnn.updates.momentum(0.1)
-
-
-def train(data, params=PARAMS, **options):
-    options = {"loss": LOSS, "epochs": 2, "batch_size": BATCH, "key": jax.random.key(KEY), "progress": False} | options
-    return fit(params, data, SGD, **options)
+from fnn.train import evaluate, feed, predict
+from networks import drawn
+from problems import and_slow
+from streaming_cases import (
+    AT_ONCE,
+    BATCH,
+    BYTES,
+    EVERY_5_STEPS,
+    EXAMPLES,
+    FLOATS,
+    LABELS,
+    LOSS,
+    NORMED,
+    PARAMS,
+    TARGETS,
+    shuffled,
+    train,
+)
 
 
 def without_clock(history):
@@ -53,37 +48,26 @@ def mapped(folder, array, name="x"):
     return np.load(folder / f"{name}.npy", mmap_mode="r")
 
 
-def shuffled(epoch, x=BYTES, y=LABELS, batch=BATCH):
-    """The mini-batches that ``fit`` takes of arrays, in one array that is used again and again."""
-    place = np.empty((batch, *x.shape[1:]), x.dtype)
-    for rows in shuffle(jax.random.key(KEY), epoch, len(x), batch):
-        place[:] = x[rows]
-        yield place, y[rows]
-
-
-def threads():
-    return {thread for thread in threading.enumerate() if thread.name.startswith("fnn-feed")}
-
-
 # -- the same results ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "params", "options"),
-    [
-        (BYTES, LABELS, PARAMS, {}),
-        (FLOATS, TARGETS, PARAMS, {}),
-        (BYTES, LABELS, NORMED, {"dropout": fnn.Dropout(0.7)}),
-    ],
-    ids=["bytes and labels", "floats and targets", "batch norm and dropout"],
-)
-@pytest.mark.parametrize("steps", [1, 5, 7, 100])
-def test_a_file_trains_as_an_array_does_to_the_last_bit(x, y, params, options, steps, tmp_path):
-    options = {"params": params, "validation": (x, y)} | options
-    expected = train((x, y), **options)
+KINDS = {
+    "bytes": (BYTES, LABELS, {}),
+    "floats": (FLOATS, TARGETS, {}),
+    "dropout": (BYTES, LABELS, {"dropout": fnn.Dropout(0.7)}),  # its masks go by the number of the step in the epoch
+    "batch norm": (BYTES, LABELS, {"params": NORMED, "validation": (BYTES, LABELS)}),
+}
+CASES = [("bytes", 1), ("dropout", 5), ("batch norm", 5), ("floats", 100)]  # steps of a chunk; of 5, the last has 2
+MORE = [("bytes", 7), ("bytes", 100), ("dropout", 1), ("batch norm", 100), ("floats", 7)]  # 7: as 6, 6 and 5
+
+
+@pytest.mark.parametrize("case", and_slow(CASES, MORE), ids=str)
+def test_a_file_trains_as_an_array_does_to_the_last_bit(case, tmp_path):
+    kind, steps = case
+    x, y, options = KINDS[kind]
     chunk_bytes = steps * BATCH * (x[0].nbytes + y[:1].astype("i4" if y.ndim == 1 else "f4").nbytes) + 1
     data = Dataset(mapped(tmp_path, x), mapped(tmp_path, y, "y"), chunk_bytes=chunk_bytes)
-    assert_same(train(data, **options), expected)
+    assert_same(train(data, **options), train((x, y), **options))
 
 
 def test_arrays_in_memory_are_streamed_if_asked_for_and_pairs_of_mapped_ones_are_taken_too(tmp_path):
@@ -93,14 +77,14 @@ def test_arrays_in_memory_are_streamed_if_asked_for_and_pairs_of_mapped_ones_are
 
 
 def test_float64_is_streamed_with_x64(tmp_path, x64):
-    x, params = FLOATS.astype(np.float64), jax.tree.map(lambda leaf: leaf.astype("float64"), PARAMS)
+    x, params = FLOATS.astype(np.float64), drawn(dtype="float64")
     expected = train((x, LABELS), params)
-    assert_same(train(Dataset(mapped(tmp_path, x), LABELS, chunk_bytes=999), params), expected)
-    batches = Batches(lambda epoch: shuffled(epoch, x), chunk_bytes=999)
+    assert_same(train(Dataset(mapped(tmp_path, x), LABELS, chunk_bytes=AT_ONCE), params), expected)
+    batches = Batches(lambda epoch: shuffled(epoch, x), chunk_bytes=AT_ONCE)
     assert_same(train(batches, params), expected)
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 500, 1 << 24])
+@pytest.mark.parametrize("chunk_bytes", [1, EVERY_5_STEPS, AT_ONCE])
 def test_mini_batches_from_a_function_train_as_those_that_fit_makes(chunk_bytes):
     asked = []
 
@@ -114,7 +98,7 @@ def test_mini_batches_from_a_function_train_as_those_that_fit_makes(chunk_bytes)
 
 def test_a_batch_norms_statistics_are_of_the_first_epochs_mini_batches():
     validation = (BYTES, LABELS)
-    result, history = train(Batches(shuffled, chunk_bytes=300), NORMED, validation=validation)
+    result, history = train(Batches(shuffled, chunk_bytes=EVERY_5_STEPS), NORMED, validation=validation)
     x = np.stack([x.copy() for x, _ in shuffled(1)])
     plain = fnn.fold(result, fnn.statistics(result, x.astype(np.float32) * np.float32(1 / 255)))
     expected = evaluate(plain, validation, loss=LOSS)
@@ -130,16 +114,17 @@ def test_a_shorter_last_mini_batch_is_left_out():
     assert_same(train(Batches(make)), train((BYTES, LABELS)))
 
 
-def test_files_are_evaluated_in_blocks(tmp_path):
+@pytest.mark.parametrize("kind", ["bytes", pytest.param("floats", marks=pytest.mark.slow)])
+def test_files_are_evaluated_in_blocks(kind, tmp_path):
     rows = np.arange(5000) % EXAMPLES
-    for x, y in ((BYTES[rows], LABELS[rows]), (FLOATS[rows], TARGETS[rows])):
-        data = Dataset(mapped(tmp_path, x), mapped(tmp_path, y, "y"), chunk_bytes=1)
-        expected, ours = (evaluate(PARAMS, each, loss=LOSS) for each in (Dataset(x, y), data))
-        assert ours["accuracy"] == expected["accuracy"]
-        np.testing.assert_allclose(ours["loss"], expected["loss"], rtol=1e-6)
-        np.testing.assert_allclose(predict(PARAMS, data), predict(PARAMS, Dataset(x, y)), rtol=1e-5, atol=1e-6)
-    _, history = train((BYTES, LABELS), epochs=1, validation=data)
-    assert history[0]["validation_accuracy"] > 0.5
+    x, y = (array[rows] for array in KINDS[kind][:2])
+    data = Dataset(mapped(tmp_path, x), mapped(tmp_path, y, "y"), chunk_bytes=1)
+    expected, ours = (evaluate(PARAMS, each, loss=LOSS) for each in (Dataset(x, y), data))
+    assert ours["accuracy"] == expected["accuracy"]
+    np.testing.assert_allclose(ours["loss"], expected["loss"], rtol=1e-6)
+    np.testing.assert_allclose(predict(PARAMS, data), predict(PARAMS, Dataset(x, y)), rtol=1e-5, atol=1e-6)
+    params, history = train((BYTES, LABELS), validation=data)
+    np.testing.assert_allclose(history[-1]["validation_loss"], evaluate(params, data, loss=LOSS)["loss"], rtol=1e-6)
 
 
 # -- what is streamed, and how -------------------------------------------------------------------------------
@@ -166,7 +151,7 @@ def test_the_values_of_a_file_are_checked_in_blocks_and_the_row_is_named(tmp_pat
         Dataset(mapped(tmp_path, x), LABELS)
 
 
-def test_a_file_of_float64_is_refused_for_it_would_have_to_be_copied(tmp_path):
+def test_a_file_of_float64_is_refused_because_it_would_have_to_be_copied(tmp_path):
     with pytest.raises(TypeError, match=r"^x: expected float32, for x64 is off, got a memory map of float64"):
         Dataset(mapped(tmp_path, FLOATS.astype(np.float64)), LABELS)
 
@@ -190,138 +175,7 @@ def test_a_file_is_read_by_chunks_and_at_most_two_ahead(tmp_path, monkeypatch):
     assert taken[0] == (3, BATCH)
 
 
-# -- what goes wrong -------------------------------------------------------------------------------------------
-
-
-def spoiled(x=BYTES, y=LABELS, at=4, epoch=2):
-    """Batches of which one, in one epoch, is passed through a function before."""
-
-    def make(change):
-        def batches(now):
-            for number, (xs, ys) in enumerate(shuffled(now, x, y)):
-                yield change(xs.copy(), ys.copy()) if (number, now) == (at, epoch) else (xs, ys)
-
-        return Batches(batches, chunk_bytes=400)
-
-    return make
-
-
-def with_(array, row, value):
-    array[row] = value
-    return array
-
-
-@table(
-    {
-        "a NaN": (spoiled(FLOATS)(lambda x, y: (with_(x, 3, np.nan), y)), ValueError, "x: expected finite .* in row 3"),
-        "a negative label": (
-            spoiled()(lambda x, y: (x, with_(y, 2, -1))),
-            ValueError,
-            "y: expected labels >= 0.*row 2",
-        ),
-        "a label too large": (spoiled()(lambda x, y: (x, with_(y, 1, 3))), ValueError, "labels below 3.* in row 1"),
-        "other inputs": (spoiled()(lambda x, y: (x[:, :4], y)), ValueError, r"expected shapes .*\(6, 5\).* as before"),
-        "another dtype": (
-            spoiled()(lambda x, y: (x / np.float32(255), y)),
-            TypeError,
-            "uint8, int64 as before, got float32",
-        ),
-        "too few": (spoiled()(lambda x, y: (x[1:], y[1:])), ValueError, "expected 6 examples, .* got 5; only the last"),
-        "too many": (
-            spoiled()(lambda x, y: (np.repeat(x, 2, 0), np.repeat(y, 2))),
-            ValueError,
-            "expected 6 examples, the batch_size, got 12; write batch_size=12",
-        ),
-        "unequal lengths": (spoiled()(lambda x, y: (x, y[1:])), ValueError, "as many examples in both, got 6 and 5"),
-        "x alone": (spoiled()(lambda x, y: x), TypeError, r"expected a pair \(x, y\), got uint8", "write Batches"),
-        "lists": (spoiled()(lambda x, y: (x.tolist(), y)), TypeError, "x: expected an array, got list"),
-    }
-)
-def test_a_wrong_mini_batch_is_refused_with_its_epoch_its_number_and_the_row(given, error, fragments):
-    assert_refused(lambda: train(given), error, ["^data: batch 4 of epoch 2: ", *fragments])
-    assert not threads()
-
-
-@table(
-    {
-        "float64 without x64": (
-            {"data": Batches(lambda epoch: shuffled(epoch, FLOATS.astype(np.float64)))},
-            TypeError,
-            r"^data: batch 0 of epoch 1: x: expected float32, .* got float64; yield x.astype\('float32'\)",
-        ),
-        "images not in rows": (
-            {"data": Batches(lambda epoch: shuffled(epoch, BYTES[:, None]))},
-            ValueError,
-            r"^data: batch 0 of epoch 1: x: expected shape \(N, n\), got \(6, 1, 5\)",
-        ),
-        "too many inputs": (
-            {"data": Batches(lambda epoch: shuffled(epoch, np.tile(BYTES, 2)))},
-            ValueError,
-            "^data: batch 0 of epoch 1: the network takes 5 inputs",
-        ),
-        "labels with a squared error": (
-            {"data": Batches(shuffled), "loss": fnn.SquaredError()},
-            TypeError,
-            "^data: batch 0 of epoch 1: y: SquaredError",
-        ),
-        "one iterator for all epochs": (
-            {"data": Batches(lambda epoch, batches=shuffled(1): batches)},
-            ValueError,
-            "^data: expected at least one mini-batch of 6 examples in epoch 2, got none; make.epoch. must begin anew",
-        ),
-        "no iterable": ({"data": Batches(lambda epoch: 5)}, TypeError, r"^data: expected make\(1\) to be an iterable"),
-        "no batch_size": (
-            {"data": Batches(shuffled), "batch_size": None},
-            TypeError,
-            "^batch_size: expected an integer",
-        ),
-        "as validation": (
-            {"data": (BYTES, LABELS), "validation": Batches(shuffled)},
-            TypeError,
-            "^validation: expected a fnn.data.Dataset or a pair",
-        ),
-    }
-)
-def test_fit_refuses_what_it_cannot_stream(given, error, fragments):
-    assert_refused(lambda: train(**given), error, fragments)
-    assert not threads()
-
-
-@table(
-    {
-        "a list": ({"make": [(BYTES, LABELS)]}, TypeError, "^make: expected a function", "write Batches.lambda epoch"),
-        "a scale of 0": ({"make": shuffled, "scale": 0}, ValueError, "^scale: expected a finite number > 0"),
-        "no bytes": ({"make": shuffled, "chunk_bytes": 0}, ValueError, "^chunk_bytes: expected at least 1, got 0"),
-    }
-)
-def test_batches_refuse(given, error, fragments):
-    assert_refused(lambda: Batches(**given), error, fragments)
-
-
-def test_an_error_of_the_function_comes_with_the_line_that_raised_it():
-    def make(epoch):
-        yield from shuffled(epoch)
-        raise OSError("the disk is gone")
-
-    with pytest.raises(OSError, match="the disk is gone") as caught:
-        train(Batches(make, chunk_bytes=1))
-    assert 'raise OSError("the disk is gone")' in "".join(traceback.format_exception(caught.value))
-    assert not threads()
-
-
-def test_the_thread_ends_with_fit_when_the_callback_stops_or_raises():
-    def fails(state):
-        assert threads()
-        raise KeyboardInterrupt
-
-    data = Dataset(BYTES, LABELS, chunk_bytes=1)
-    with pytest.raises(KeyboardInterrupt):
-        train(data, callback=fails)
-    assert not threads()
-    train(data, callback=lambda state: True)
-    train(Batches(lambda epoch: shuffled(epoch), chunk_bytes=1))
-    gc.collect()
-    assert not threads()
+# -- how much memory it takes -------------------------------------------------------------------------------------
 
 
 PROGRAM = """
@@ -349,23 +203,34 @@ PROGRAM = """
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to limit private memory")
+def ran(file, dtype, how):
+    rows = file.stat().st_size // 64 // np.dtype(dtype).itemsize
+    program = textwrap.dedent(PROGRAM).format(dtype=dtype, rows=rows)
+    return subprocess.run(
+        [sys.executable, "-c", program, str(file), how], capture_output=True, text=True, timeout=300,
+        cwd=Path(__file__).parent.parent, env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def gigabyte(tmp_path):
+    with open(tmp_path / "x", "wb") as empty:
+        empty.truncate(1 << 30)  # sparse: it takes no place on the disk
+    return tmp_path / "x"
+
+
+needs_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to limit private memory")
+
+
+@pytest.mark.process
+@needs_linux
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_a_file_of_a_gigabyte_trains_within_300_megabytes(dtype, tmp_path):
-    size = 1 << 30
-    file = tmp_path / "x"
-    with open(file, "wb") as empty:
-        empty.truncate(size)  # sparse: it takes no place on the disk
-    program = textwrap.dedent(PROGRAM).format(dtype=dtype, rows=size // 64 // np.dtype(dtype).itemsize)
+def test_a_file_of_a_gigabyte_trains_within_300_megabytes(dtype, gigabyte):
+    mapped = ran(gigabyte, dtype, "mapped")
+    assert mapped.stdout == "trained True\n", mapped.stderr
 
-    def run(how):
-        return subprocess.run(
-            [sys.executable, "-c", program, str(file), how], capture_output=True, text=True, timeout=300,
-            cwd=Path(__file__).parent.parent, env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        )  # fmt: skip
 
-    ran = run("mapped")
-    assert ran.stdout == "trained True\n", ran.stderr
-    copied = run("copied")  # so the limit is one
-    assert "MemoryError" in copied.stderr
+@pytest.mark.process
+@needs_linux
+def test_an_array_of_a_gigabyte_does_not_fit_into_300_megabytes(gigabyte):
+    assert "MemoryError" in ran(gigabyte, "uint8", "copied").stderr

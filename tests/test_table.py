@@ -7,6 +7,7 @@ import pytest
 
 from experiments import results, table
 
+pytestmark = pytest.mark.project
 PROGRAMS = {
     path.stem for path in Path(table.HERE).glob("*.py") if "\ndef main(" in path.read_text()
 } - {"table", "find_the_mistake"}  # fmt: skip

@@ -13,6 +13,8 @@ import fnn
 from fnn import updates
 from fnn.data import Dataset
 from fnn.train import State, evaluate, fit, make_step, predict
+from networks import drawn
+from problems import and_slow
 
 LOSS = fnn.SoftmaxCrossEntropy()
 
@@ -76,9 +78,11 @@ def test_fit_is_the_loop_that_one_would_write_over_the_same_shuffle():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("examples", "batch_size"), [(100, 10), (103, 10), (40, 40), (37, 36), (11, 1)])
-def test_one_program_serves_all_epochs_and_a_second_fit_compiles_nothing(examples, batch_size):
-    data, optimizer = blobs(examples), optax.adam(1e-2)
+# examples and batch_size: some examples left out; all in one mini-batch; one by one
+@pytest.mark.parametrize("shape", and_slow([(103, 10)], [(40, 40), (11, 1)]), ids=str)
+def test_one_program_serves_all_epochs_and_a_second_fit_compiles_nothing(shape):
+    (examples, batch_size), optimizer = shape, optax.adam(1e-2)
+    data = blobs(examples)
     held_out = blobs(23)
     with compilations() as first:
         train(network(), data, optimizer, epochs=4, batch_size=batch_size, validation=held_out)
@@ -89,9 +93,9 @@ def test_one_program_serves_all_epochs_and_a_second_fit_compiles_nothing(example
 
 
 def test_equal_rules_of_ours_share_the_compiled_program():
-    train(network(), blobs(), updates.momentum(0.1, 0.5))
+    train(network(), blobs(), updates.momentum(0.2, 0.9))
     with compilations() as programs:
-        train(network(), blobs(), updates.momentum(0.1, 0.5))
+        train(network(), blobs(), updates.momentum(0.2, 0.9))
     assert programs == []
 
 
@@ -117,10 +121,9 @@ def test_nothing_that_the_caller_can_hold_is_donated():
 
 
 def test_leaves_may_share_a_buffer_and_optimizers_may_keep_the_parameters():
-    W, b = jnp.ones((5, 5)), jnp.zeros(5)
-    shared = (fnn.Dense(W, b, fnn.Tanh()), fnn.Dense(W, b, fnn.Tanh()), network()[0], network()[1])
-    train(shared, blobs(), optax.chain(optax.sgd(0.1), optax.ema(0.9)))
-    train(shared, blobs(), optax.contrib.schedule_free_sgd(0.1))
+    twice, (last,) = drawn((5, 5, 3))[:1] * 2, drawn((5, 3))
+    train((*twice, last), blobs(), optax.chain(optax.sgd(0.1), optax.ema(0.9)))
+    train((*twice, last), blobs(), optax.contrib.schedule_free_sgd(0.1))
 
 
 def test_a_callback_sees_the_state_and_returning_true_stops():
@@ -148,22 +151,21 @@ def test_float_data_one_hot_targets_and_bytes_with_labels_train_alike():
 def test_regression_has_a_loss_and_no_accuracy():
     x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     y = (x[:, :1] * x[:, 1:]).astype(np.float32)
-    params = fnn.init(jax.random.key(0), (2, 16, 1), activation=fnn.Tanh())
-    _, history = train(params, (x, y), updates.sgd(0.1), loss=fnn.SquaredError(), validation=(x, y))
+    _, history = train(drawn((2, 16, 1)), (x, y), updates.sgd(0.1), loss=fnn.SquaredError(), validation=(x, y))
     assert set(history[0]) == {"epoch", "loss", "validation_loss", "seconds"}
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", and_slow(["bfloat16"], ["float64"]))
 def test_bytes_train_a_network_of_any_floating_dtype(dtype):
     with jax.enable_x64(dtype == "float64"):
-        params, history = train(network(dtype=dtype), blobs(), epochs=8, validation=blobs())
+        params, history = train(drawn(dtype=dtype), blobs(), epochs=8, validation=blobs())
     assert params[0].W.dtype == dtype
     assert history[-1]["loss"] < history[0]["loss"]
 
 
 def test_the_sum_over_a_batch_is_the_mean_with_a_rate_as_many_times_larger():
-    mean, _ = train(network(), blobs(), updates.sgd(0.5), batch_size=8)
-    total, _ = train(network(), blobs(), updates.sgd(0.5 / 8), batch_size=8, reduction="sum")
+    mean, _ = train(network(), blobs(), updates.sgd(0.5))
+    total, _ = train(network(), blobs(), updates.sgd(0.5 / 10), reduction="sum")
     for ours, theirs in zip(jax.tree.leaves(mean), jax.tree.leaves(total)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 

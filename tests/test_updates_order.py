@@ -1,9 +1,10 @@
 """Equation H11: when a layer may be updated during the backward pass, and by how much the printed order is wrong."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import fnn
 from fnn import RULES
@@ -19,7 +20,7 @@ def draw(seed):
         fnn.Dense(random.normal(size=(n_out, n_in)), random.normal(size=n_out), fnn.Sigmoid())
         for n_in, n_out in ((3, 4), (4, 2))
     )
-    return jax.tree.map(jnp.asarray, (params, random.normal(size=(1, 3)), random.uniform(size=(1, 2))))
+    return params, random.normal(size=(1, 3)), random.uniform(size=(1, 2))
 
 
 def backwards_in_place(params, x, y, updated_first):
@@ -45,27 +46,29 @@ def backprop_then_sgd(params, x, y):
     return jax.tree.map(jnp.add, params, steps)
 
 
-def error_of_the_first_layer(seed):
-    """‖wrong − right‖/‖right‖ of ∂C/∂W¹, both read off the step that was taken."""
-    params, x, y = draw(seed)
-    wrong, right = (
-        params[0].W - new[0].W for new in (backwards_in_place(params, x, y, True), backprop_then_sgd(params, x, y))
-    )
-    return float(jnp.linalg.norm(wrong - right) / jnp.linalg.norm(right))
+@cache
+def compared():
+    """Of 20 draws, along the first axis of every leaf: the parameters, and those after a step in place, with δ by the W
+    from before and by the updated W, and after backprop with sgd."""
+
+    def updated(params, x, y):
+        in_place = (backwards_in_place(params, x, y, updated_first) for updated_first in (False, True))
+        return params, *in_place, backprop_then_sgd(params, x, y)
+
+    draws = jax.tree.map(lambda *leaves: np.stack(leaves), *map(draw, range(20)))
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(updated))(*draws))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_updating_in_place_is_right_if_delta_is_computed_with_w_from_before(seed, x64):
-    params, x, y = draw(seed)
-    ours, whole = backwards_in_place(params, x, y, False), backprop_then_sgd(params, x, y)
+def test_updating_in_place_is_right_if_delta_is_computed_with_w_from_before(x64):
+    _, ours, _, whole = compared()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14, atol=1e-15), ours, whole)
 
 
 def test_the_printed_order_gets_the_last_layer_right_and_the_first_wrong(x64):
     """H11 read literally is an erratum: of 60 draws the median is off by 5 %, nine tenths by 1 to 12 %, one by 38 %."""
-    params, x, y = draw(0)
-    literal, whole = backwards_in_place(params, x, y, True), backprop_then_sgd(params, x, y)
+    params, _, literal, whole = compared()
     np.testing.assert_allclose(literal[1].W, whole[1].W, rtol=1e-14)
-    errors = [error_of_the_first_layer(seed) for seed in range(20)]
-    assert min(errors) > 0.005
-    assert np.mean([0.01 < error < 0.2 for error in errors]) >= 0.9
+    wrong, right = (params[0].W - after[0].W for after in (literal, whole))  # of ∂C/∂W¹, read off the step
+    errors = np.linalg.norm(wrong - right, axis=(1, 2)) / np.linalg.norm(right, axis=(1, 2))
+    assert errors.min() > 0.005
+    assert np.mean((errors > 0.01) & (errors < 0.2)) >= 0.9

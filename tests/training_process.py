@@ -4,9 +4,7 @@ python tests/training_process.py FILE EPOCHS CHECKPOINT [ADDRESS PROCESSES ID]: 
 epoch, and process 0 leaves parameters and losses in FILE (.npz); CHECKPOINT: a directory, or "" for none.
 """
 
-import signal
 import sys
-import time
 
 import numpy as np
 
@@ -16,12 +14,11 @@ def main(file, epochs, checkpoint, address=None, processes="1", process="0"):
 
     import fnn
 
-    signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))  # alive, and stuck
     if address is not None:
         fnn.parallel.initialize(address, int(processes), int(process))
     random = np.random.default_rng(0)
     x = random.normal(size=(80, 5)).astype(np.float32)
-    params = fnn.init(jax.random.key(0), (5, 12, 12, 3), activation=fnn.Tanh(), batch_norm="full")
+    params = fnn.init(jax.random.key(0), (5, 12, 3), activation=fnn.Tanh(), batch_norm="full")
     first = jax.process_index() == 0
 
     def report(state):

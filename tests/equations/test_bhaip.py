@@ -1,9 +1,12 @@
 """Bhaip: each row as printed against autodiff or the fact it states."""
 
 import numpy as np
+import pytest
 from rows import erratum, true
 
 from experiments.equations import bhaip, lecture
+
+pytestmark = pytest.mark.project
 
 
 def test_B1_the_cubic_has_its_gradient_and_a_minimum_with_a_basin():

@@ -6,6 +6,8 @@ import pytest
 from experiments.equations import forms
 from experiments.equations.common import oracle
 
+pytestmark = pytest.mark.project
+
 
 def test_the_three_forms_are_equal_term_by_term():
     found = forms.three_forms()

@@ -8,6 +8,8 @@ from rows import erratum, true
 from experiments.equations import hedges
 from experiments.equations.multiplications import exponents, multiplications
 
+pytestmark = pytest.mark.project
+
 
 def test_H1_the_second_case_has_the_wrong_sign_and_the_decrease_needs_a_short_step():
     second, decrease = hedges.H1()

@@ -3,10 +3,13 @@
 import math
 
 import numpy as np
+import pytest
 from rows import erratum, true
 
 from experiments.equations import lopez_davila
 from experiments.equations.lopez_davila import ULPS, ulps
+
+pytestmark = pytest.mark.project
 
 
 def test_L1_a_row_of_weights_and_a_bias_belong_to_a_neuron():

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rows import erratum, true
 
 from experiments.equations import notes
 
+pytestmark = pytest.mark.project
 ROOT, DEVICES = Path(__file__).parents[2], 4
 PROGRAM = """
 import jax
@@ -53,6 +55,7 @@ def test_N6_gradients_of_data_points_in_parallel_over_examples_and_devices():
     assert len([true(finding) for finding in notes.N6()]) == 3
 
 
+@pytest.mark.process
 def test_N6_over_four_devices():
     chosen = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(DEVICES)}
     run = subprocess.run(

@@ -14,6 +14,7 @@ from experiments.equations import render
 from experiments.equations.pointers import POINTERS
 from experiments.equations.register import ROWS, row, true
 
+pytestmark = pytest.mark.project
 IDENTIFIER = re.compile(r"\b[HLSBNE]\d{1,2}\b")
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
@@ -27,7 +28,6 @@ def named(path: str):
         return getattr(named(parent), name)
 
 
-@pytest.mark.slow
 def test_the_page_is_what_the_rows_give_today():
     fresh, kept = render.document(), render.PATH.read_text()
     assert NUMBER.sub("#", fresh) == NUMBER.sub("#", kept), "write python -m experiments.equations --save"

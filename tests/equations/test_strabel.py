@@ -7,6 +7,8 @@ from rows import erratum, true
 
 from experiments.equations import strabel, strabel_batchnorm, strabel_descent
 
+pytestmark = pytest.mark.project
+
 
 def figures(note: str) -> list[float]:
     """The measured figures of a note."""

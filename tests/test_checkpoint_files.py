@@ -1,0 +1,164 @@
+"""A file that was damaged, or that another program wrote, is refused by name."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+import fnn
+from checkpoint_cases import assert_same, network, normed
+from fnn import checkpoint
+from problems import and_slow
+
+
+def header_length(content: bytes) -> int:
+    return 8 + struct.unpack("<Q", content[:8])[0]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "network.safetensors"
+
+
+@pytest.fixture
+def exported(path):
+    checkpoint.export(path, network())
+    return path
+
+
+# -- damage ----------------------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_anywhere_in_the_arrays_is_detected(path):
+    checkpoint.export(path, normed())
+    content = path.read_bytes()
+    start = header_length(content)
+    assert len(content) - start == 4 * fnn.display.count(normed())
+    for position in range(start, len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"network.safetensors: [01]\.[a-zW.]+ is damaged"):
+            checkpoint.load(path)
+
+
+@pytest.mark.parametrize("bit", and_slow([0], range(8)))  # 0: a digit or a letter becomes its neighbour
+def test_a_flipped_bit_in_the_header_never_gives_another_network(bit, path):
+    checkpoint.export(path, normed())
+    content = path.read_bytes()
+    for position in range(header_length(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << bit
+        path.write_bytes(damaged)
+        try:
+            loaded = checkpoint.load(path)
+        except ValueError as error:
+            assert path.name in str(error)  # noqa: PT017
+        else:
+            assert_same(loaded, normed())
+
+
+def test_a_file_cut_anywhere_is_no_whole_file(exported):
+    content = exported.read_bytes()
+    for length in (*range(16), *range(16, len(content), 7), len(content) - 1):
+        exported.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="network.safetensors: not a whole safetensors file"):
+            checkpoint.load(exported)
+
+
+def test_a_file_that_goes_on_is_no_whole_file(exported):
+    exported.write_bytes(exported.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match="network.safetensors: not a whole safetensors file"):
+        checkpoint.load(exported)
+
+
+@pytest.mark.parametrize("content", [b"", b"W = 1, 2, 3\n" * 9, b"\x80\x04\x95pickle..", bytes(64)], ids=range(4))
+def test_another_kind_of_file_is_named(content, path):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="network.safetensors: not a whole safetensors file"):
+        checkpoint.load(path)
+
+
+def test_a_missing_file_is_named(path):
+    with pytest.raises(FileNotFoundError, match="network.safetensors"):
+        checkpoint.load(path)
+
+
+# -- files of other programs -----------------------------------------------------------------------------------
+
+
+def rewritten(path, change=None, **metadata):
+    """The file with other metadata, each a string or None for none, and other tensors."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        kept = file.metadata() | metadata
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if change is not None:
+        change(tensors)
+    safetensors.numpy.save_file(tensors, path, {key: text for key, text in kept.items() if text is not None})
+    return path
+
+
+def architecture(activation, layers=2, **more):
+    return json.dumps([{"activation": activation, "norm": None, **more}] * layers)
+
+
+def test_a_file_without_metadata_was_not_written_by_export(exported):
+    safetensors.numpy.save_file(safetensors.numpy.load_file(exported), exported)
+    with pytest.raises(
+        ValueError, match="network.safetensors: expected format 'fnn 1', got None; write it with export"
+    ):
+        checkpoint.load(exported)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"format": "pt"},
+        {"format": "fnn 2"},
+        {"sha256": None},
+        {"sha256": "{"},
+        {"sha256": "[]"},
+        {"sha256": "{}"},
+        {"architecture": None},
+        {"architecture": "{"},
+        {"architecture": "3"},
+        {"architecture": "[3, 3]"},
+        {"architecture": "[{}, {}]"},
+        {"architecture": architecture("Sigmoid")},
+        {"architecture": architecture({})},
+        {"architecture": architecture({"name": "Sigmoid", "slope": 2.5})},
+        {"architecture": architecture({"name": "Sigmoid", "beta": -1})},
+        {"architecture": architecture({"name": "Sigmoid", "beta": "wide"})},
+        {"architecture": architecture({"name": "Sigmoid"}, norm={"eps": 1e-5, "gradient": "full"})},
+        {"architecture": architecture({"name": "Sigmoid"}, norm={"width": 2})},
+        {"architecture": architecture({"name": "Sigmoid"}, layers=3)},
+        {"architecture": architecture({"name": "Sigmoid"}, layers=1)},
+        {"architecture": "[]"},
+    ],
+    ids=str,
+)
+def test_metadata_that_do_not_describe_the_arrays_are_a_value_error_that_names_the_file(metadata, exported):
+    rewritten(exported, **metadata)
+    with pytest.raises(ValueError, match="network.safetensors: "):
+        checkpoint.load(exported)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("1.b"),
+        lambda tensors: tensors.update({"2.W": tensors["1.W"]}),
+        lambda tensors: tensors.update({"0.W": tensors["0.W"].T.copy()}),
+        lambda tensors: tensors.update({"0.W": tensors["0.W"].reshape(2, 10)}),
+        lambda tensors: tensors.update({"0.b": tensors["0.b"].view(np.int32)}),
+        lambda tensors: tensors.update({"0.W": tensors["0.W"] + 1}),
+    ],
+    ids=["missing", "one more", "transposed", "another shape", "another dtype", "other numbers"],
+)
+def test_arrays_that_are_not_those_that_were_written_are_refused(change, exported):
+    rewritten(exported, change)
+    with pytest.raises(ValueError, match="network.safetensors: "):
+        checkpoint.load(exported)
