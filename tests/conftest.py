@@ -6,7 +6,7 @@ import jax
 import jaxlib
 import pytest
 
-# Almost all of the tests' time is the compilation of programs that run once. XLA_FLAGS= (empty) tests what users compile.
+# Almost all of the tests' time is the compilation of programs that run once. XLA_FLAGS= (empty) compiles as users do.
 FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if jaxlib.__version__.startswith("0.10."):  # later versions do not know it, and end the process at an unknown flag
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
@@ -46,7 +46,8 @@ def pytest_unconfigure(config):
     """The last line of a default run: what it left out, and how to run it."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None and config.option.markexpr == DEFAULT and not hasattr(config, "workerinput"):
-        terminal.write_line('not run: pytest -m slow, -m process, -m project; all of them: pytest -m "" (tests/README.md)')
+        terminal.write_line(LEFT_OUT)
 
 
+LEFT_OUT = 'not run: pytest -m slow, -m process, -m project; all of them: pytest -m "" (tests/README.md)'
 DEFAULT = "not slow and not process and not project"

@@ -52,16 +52,11 @@ class Problem(NamedTuple):
     masks: tuple | None = None
 
 
-# What differs in kind: an activation whose derivative reads a, z or neither, one with a kink, one that is not elementwise;
+# What differs in kind: an activation whose derivative reads a, or z, one with a kink, one that is not elementwise;
 # a loss of its own scale, one fused with its output activation that takes labels, one on probabilities.
 SMOOTH, FROM_Z, KINKED, COUPLED = fnn.Tanh(), fnn.GELU(), fnn.ReLU(), fnn.Softmax()
 KINDS = (SMOOTH, FROM_Z, KINKED, COUPLED)
 LOSS_KINDS = (fnn.SquaredError(), fnn.SoftmaxCrossEntropy(), fnn.CrossEntropy())
-
-
-def some(cases, every: int = 2) -> list:
-    """Parameters for pytest: one case of ``every`` by default, the others in the slow run."""
-    return [pytest.param(case, marks=[pytest.mark.slow] if i % every else []) for i, case in enumerate(cases)]
 
 
 def and_slow(default, others) -> list:
