@@ -13,7 +13,7 @@ from problems import distance
 B = 7
 KEY = jax.random.key(0)
 SOFTMAX, SQUARED, TANH = fnn.SoftmaxCrossEntropy(), fnn.SquaredError(), {"activation": fnn.Tanh()}
-CASES = {  # sizes, options of init, dropout, loss
+CASES = {  # sizes, options of init, which masks there are, loss
     "stack with all": (
         (5, 4, 4, 4, 3), {"stack": True, "batch_norm": "fixed"} | TANH, fnn.Dropout(0.6), SOFTMAX,
     ),

@@ -115,7 +115,7 @@ def passes(params, x, y, masks=None) -> Passes:
 
 @jax.jit
 def autodiff(params, x, y, masks=None):
-    """By autodiff, of the sum over the examples, and still each example's own: by the parameters and by x, (B, ...)."""
+    """Autodiff's gradients of every example, by the parameters and by x, with the examples in front."""
 
     def of_one(params, x, y, units):
         mask = None if masks is None else fnn.Mask(units=units, arrows=masks.arrows)

@@ -76,8 +76,8 @@ def gauss_newton(case: str) -> GaussNewton:
 # -- products and diagonals ------------------------------------------------------------------------------------
 
 
-# with statistics that are differentiated too
-@pytest.mark.parametrize("case", and_slow([*ESSENTIAL, "full batch norm"], CASES | FULL))
+# with an activation that is not elementwise, and statistics that are differentiated
+@pytest.mark.parametrize("case", and_slow([*ESSENTIAL, "softmax activation", "full batch norm"], CASES | FULL))
 def test_hvp_is_the_derivative_of_the_gradient_along_v(case, x64):
     assert_close(*hessian_products(case))
 

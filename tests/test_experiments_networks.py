@@ -62,7 +62,7 @@ def test_every_neuron_of_the_first_layer_starts_with_its_hyperplane_through_the_
 @pytest.mark.slow
 @pytest.mark.long
 def test_approximation_errs_less_with_wider_networks_and_fits_the_exponent(tmp_path):
-    approximation.main(["--widths", "2", "16", "--seeds", "2", "--steps", "600", "--out", str(tmp_path)])
+    approximation.main(["--widths", "2", "32", "--seeds", "2", "--steps", "600", "--out", str(tmp_path)])
     record = left(tmp_path, "approximation")
     for by_depth in record["figures"].values():
         for found in by_depth.values():
