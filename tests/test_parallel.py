@@ -287,5 +287,5 @@ def test_initialize_after_jax_has_computed_and_without_anything_to_find_says_so(
     )
     said = printed(["-c", script], devices=1)
     assert "ValueError coordinator_address, num_processes, process_id: neither given nor found" in said
-    assert "RuntimeError initialize: JAX has computed or been asked for its devices already" in said
+    assert "RuntimeError initialize: JAX has already computed something or listed its devices" in said
     assert said.endswith("False\n")

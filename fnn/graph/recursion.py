@@ -1,9 +1,9 @@
 """The recursion over the generations of a graph: with the arrows for ψ and o, against them for λ.
 
-    S1       ψ_k = Σ_{l: l→k} w_kl o_l + β_k,    o_k = σ_k(ψ_k)
-    S2 (4)   λ_k = ∂L/∂ψ_k = (Σ_{l: k→l} λ_l w_lk) σ'_k(ψ_k),   + ∂L/∂o_k σ'_k(ψ_k) where k is an output
-    S2 (2)   ∂L/∂w_kj = λ_k o_j
-    S2 (3)   ∂L/∂β_k = λ_k
+    forward    ψ_k = Σ_{l: l→k} w_kl o_l + β_k,    o_k = σ_k(ψ_k)
+    (4)        λ_k = ∂L/∂ψ_k = (Σ_{l: k→l} λ_l w_lk) σ'_k(ψ_k),   + ∂L/∂o_k σ'_k(ψ_k) where k is an output
+    (2)        ∂L/∂w_kj = λ_k o_j
+    (3)        ∂L/∂β_k = λ_k
 
 Both sums are :func:`sweep`. λ is the layers' δ; the rules are those of ``fnn.backward``, and batch norm and masks
 are those of layers. Arrays are (rows, examples), rows as in ``plan``; the rules get (examples, rows).
@@ -52,7 +52,7 @@ class Lambdas(NamedTuple):
 def forward_pass(
     layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None, rules: Rules = RULES
 ) -> States:
-    """S1. x: (n_0, B) in the order of the graph's inputs; units: None, or the neurons' mask, (N, B) or (N, 1)."""
+    """ψ, z and o of every neuron. x: (n_0, B) in the order of the graph's inputs; units: None, or the neurons' mask, (N, B) or (N, 1)."""
     biases = by_rows(layout, index, leaves.biases.reshape(layout.neurons, -1))
     norm, units = norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
     x = x if layout.sorted_inputs else _take(x, index.input_order)  # the rows of generation 0
@@ -81,7 +81,7 @@ def backward_pass(
     given: Array | None = None,
     by_example: bool = False,
 ) -> Lambdas:
-    """S2 (4), down to generation 1. direct: (n_L, B), ∂L/∂o σ' of the outputs.
+    """(4), down to generation 1. direct: (n_L, B), ∂L/∂o σ' of the outputs.
 
     given: λ's (rows, B) that the sums read in place of those just computed: so each is judged alone. by_example: the
     rule norm_pullback returns ∂/∂γ and ∂/∂β of every example and not their sums, and so they are (rows, B).
@@ -120,7 +120,7 @@ def lambdas_of_inputs(
 
 
 def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array) -> Array:
-    """Σ_{l: l→k} w_kl v_l of every neuron k from values (rows, B) that are all given: S1's sum without its recursion.
+    """Σ_{l: l→k} w_kl v_l of every neuron k from values (rows, B) that are all given: the forward sum without its recursion.
 
     weights: (M,). The result is (rows, B), and 0 for the inputs.
     """
@@ -128,7 +128,7 @@ def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array
 
 
 def sums_against_arrows(layout: Layout, index: Index, weights: Array, values: Array) -> Array:
-    """Σ_{l: k→l} w_lk v_l of every neuron k, the inputs too: S2's sum without its recursion; see sums_over_arrows."""
+    """Σ_{l: k→l} w_lk v_l of every neuron k, the inputs too: the sum in (4) without its recursion; see sums_over_arrows."""
     runs, tables = layout.backward + layout.to_inputs, index.backward + index.to_inputs
     return _sums_of_given(runs, tables, weights, values)
 
@@ -141,7 +141,7 @@ def _sums_of_given(runs, tables, weights: Array, values: Array) -> Array:
 
 
 def weight_gradients(layout: Layout, index: Index, lam: Array, o: Array, rules: Rules) -> Array:
-    """S2 (2): Σ over the examples of λ_k o_j for every arrow j → k, (M,)."""
+    """(2): Σ over the examples of λ_k o_j for every arrow j → k, (M,)."""
     pieces = []
     for run, tables in zip(layout.forward, index.forward):
         for j, block in enumerate(run.blocks):
@@ -176,7 +176,7 @@ def sweep(runs, tables, weights, values, state, finish, rules: Rules | None = No
     """The generations one after the other: ``finish`` makes the rows of ``state`` from their sums over arrows.
 
     The sums read ``values(state)``; where weights, (M,) each, and values are tuples, so are the sums. Where a
-    generation is a matrix, rules.input_gradient multiplies by it (S2, 2a); without rules the sums are those of S1.
+    generation is a matrix, rules.input_gradient multiplies by it (2a); without rules the sums are the forward ones.
     """
     if any(run.groups or any(block.offset is None for block in run.blocks) for run in runs):
         weights = jax.tree.map(lambda w: jnp.append(w, jnp.zeros((), w.dtype)), weights)  # the last is the padding's
