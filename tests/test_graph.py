@@ -53,9 +53,9 @@ def generations(sizes, seed=0) -> Graph:
 
 
 def a_few_of_every_case() -> Graph:
-    """An input that is an output, a neuron without incoming arrows, an output without any."""
-    with pytest.warns(UserWarning, match="no input: 'b', 'alone'"):
-        return Graph([("x", "y"), ("b", "y")], TANH, ["x"], ["y", "x", "alone"])
+    """Inputs in another order than their numbers, one an output; 3 without incoming arrows; 4 an output without any."""
+    with pytest.warns(UserWarning, match="no input: 3, 4"):
+        return Graph([(1, 2), (0, 2), (3, 2)], TANH, inputs=[1, 0], outputs=[2, 1, 4])
 
 
 # -- against a loop --------------------------------------------------------------------------------------------

@@ -52,7 +52,10 @@ class Lambdas(NamedTuple):
 def forward_pass(
     layout: Layout, index: Index, leaves: Leaves, x: Array, units: Array | None, rules: Rules = RULES
 ) -> States:
-    """ψ, z and o of every neuron. x: (n_0, B) in the order of the graph's inputs; units: None, or the neurons' mask, (N, B) or (N, 1)."""
+    """ψ, z and o of every neuron.
+
+    x: (n_0, B) in the order of the graph's inputs; units: None, or the neurons' mask, (N, B) or (N, 1).
+    """
     biases = by_rows(layout, index, leaves.biases.reshape(layout.neurons, -1))
     norm, units = norm_by_rows(layout, index, leaves.norm), None if units is None else by_rows(layout, index, units)
     x = x if layout.sorted_inputs else _take(x, index.input_order)  # the rows of generation 0
@@ -120,7 +123,7 @@ def lambdas_of_inputs(
 
 
 def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array) -> Array:
-    """Σ_{l: l→k} w_kl v_l of every neuron k from values (rows, B) that are all given: the forward sum without its recursion.
+    """Σ_{l: l→k} w_kl v_l of every neuron k from values (rows, B) that are all given: no recursion.
 
     weights: (M,). The result is (rows, B), and 0 for the inputs.
     """
@@ -128,7 +131,7 @@ def sums_over_arrows(layout: Layout, index: Index, weights: Array, values: Array
 
 
 def sums_against_arrows(layout: Layout, index: Index, weights: Array, values: Array) -> Array:
-    """Σ_{l: k→l} w_lk v_l of every neuron k, the inputs too: the sum in (4) without its recursion; see sums_over_arrows."""
+    """Σ_{l: k→l} w_lk v_l of every neuron k, the inputs too; as sums_over_arrows."""
     runs, tables = layout.backward + layout.to_inputs, index.backward + index.to_inputs
     return _sums_of_given(runs, tables, weights, values)
 
