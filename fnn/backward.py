@@ -69,10 +69,8 @@ class Rules(NamedTuple):
     bias_gradient: Callable = bias_gradient  # (delta) -> (n_out,)
 
     def __repr__(self) -> str:
-        changed = (
-            f"{name}={rule.__name__}" for name, rule in zip(self._fields, self) if rule is not getattr(RULES, name)
-        )
-        listed = ", ".join(changed)
+        changed = [name for name, rule, ours in zip(self._fields, self, RULES) if rule is not ours]
+        listed = ", ".join(f"{name}={getattr(getattr(self, name), '__name__', '...')}" for name in changed)
         return f"RULES._replace({listed})" if listed else "RULES"
 
 

@@ -128,6 +128,7 @@ def pullback(
     >>> by_x.shape
     (5, 3)
     """
+    arrays.array("g", g)
     return _pullback(*given(params, x, masks, rules), g, rules=rules)
 
 

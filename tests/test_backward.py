@@ -214,3 +214,21 @@ def test_equal_calls_compile_once_whether_defaults_are_given_or_not():
     fnn.backprop(*PLAIN[:3], loss=fnn.SquaredError(0.5), reduction="mean", masks=None, rules=fnn.RULES)
     fnn.backprop(list(PLAIN.params), PLAIN.x, PLAIN.y, masks=(fnn.Mask(),) * 3)
     assert _backward._cache_size() == before
+
+
+def test_the_pullback_from_any_seed_is_autodiffs_and_takes_that_of_the_loss(x64):
+    p = problem(fnn.SiLU(), fnn.SquaredError(), 3, dtype="float64")
+    out, pull_back = jax.vjp(fnn.forward, p.params, p.x)
+    g = p.loss.gradient(out, p.y)
+    for ours, theirs in zip(*map(jax.tree.leaves, (fnn.pullback(p.params, p.x, g), pull_back(g)))):
+        assert distance(ours, theirs) <= 1e-12 * np.linalg.norm(theirs)
+    gradients = fnn.backprop(p.params, p.x, p.y, reduction="sum")
+    for ours, theirs in zip(*map(jax.tree.leaves, (fnn.pullback(p.params, p.x, g)[0], gradients))):
+        assert distance(ours, theirs) <= 1e-12 * np.linalg.norm(theirs)
+    with pytest.raises(ValueError, match=r"g: expected float64 of shape \(7, 3\), got float64 of shape \(7, 2\)"):
+        fnn.pullback(p.params, p.x, np.ones((7, 2)))
+
+
+def test_rules_print_what_is_replaced():
+    assert repr(fnn.RULES) == "RULES"
+    assert repr(fnn.RULES._replace(hidden_delta=max)) == "RULES._replace(hidden_delta=max)"

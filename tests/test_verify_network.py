@@ -244,3 +244,18 @@ def test_probes_hold_the_cases_that_betray_mistakes():
     assert {0.0, 0.3, 1.0, -1.0} <= {round(float(z), 6) for z in kinks[0].z[0]}
     assert np.abs(huge[-1].a).max() > 500
     assert {float(v) for v in np.unique(cases["masks"].masks[1].units)} == {0.0, 2.0}
+
+
+def test_a_wrong_forward_rule_is_named_and_right_ones_pass():
+    params = fnn.init(jax.random.key(0), (3, 4, 2), activation=fnn.Tanh(), batch_norm="full")
+    params = jax.tree.map(lambda leaf: leaf + 0.5, params)  # biases are drawn as 0
+    x, y = (np.random.default_rng(0).normal(size=(5, n)).astype("float32") for n in (3, 2))
+
+    def check(**forward):
+        return verify.network(params, x, y, loss=fnn.SquaredError(), rules=fnn.RULES._replace(**forward))
+
+    without_bias = check(affine=lambda a_in, W, b: a_in @ W.T)
+    assert {(finding.kind, finding.layer) for finding in without_bias.wrong} == {("affine", 1), ("affine", 2)}
+    doubled = check(normalise=lambda norm, psi: 2 * fnn.RULES.normalise(norm, psi))
+    assert {(finding.kind, finding.layer) for finding in doubled.wrong} == {("normalise", 1)}
+    assert check(affine=lambda a_in, W, b: (W @ a_in.T).T + b).ok
