@@ -215,8 +215,9 @@ def test_one_example_is_a_row_of_a_batch(x64):
     assert_close(of_one(params, np.asarray(x)[2], np.asarray(y)[2]), right)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("loss", "labels"), [(fnn.CrossEntropy(), False), (SOFTMAX, True)], ids=["rows", "labels"])
+@pytest.mark.parametrize(
+    ("loss", "labels"), [(fnn.CrossEntropy(), False), pytest.param(SOFTMAX, True, marks=pytest.mark.slow)]
+)
 def test_a_loss_sees_outputs_of_several_kinds(loss, labels, x64):
     kinds = [fnn.Sigmoid(), fnn.Sigmoid(2.0), fnn.Gaussian(sigma=2.0)]
     graph = Graph(Graph.layered((4, 5, 3)).arrows, [TANH] * 9 + kinds, range(4), [11, 9, 10])
