@@ -6,6 +6,7 @@ Compilations are counted in ``test_backward`` and ``test_train``, a program's si
 from functools import cache, partial
 
 import jax
+import jaxlib
 import pytest
 
 from experiments.benchmarks import memory as peers
@@ -16,6 +17,8 @@ NO_DERIVATIVE = ("Threshold", "Sign")  # jax.grad sees that it is 0 while it tra
 OPERATIONS = {"GELU": 1.1}  # of jax.grad's: erfc is computed anew on the way back; the others: 1.02
 HALF = ("ReLU", "LeakyReLU", "ELU", "GELU")
 MOST = dict.fromkeys(HALF, 0.6) | {"SiLU": 0.7, "GELU, approximate": 0.7}  # of jax.grad's temporary memory; others: 1
+if not jaxlib.__version__.startswith("0.10."):  # 0.68 with 0.12: there jax.grad's keeps less
+    MOST["GELU"] = 0.7
 KINDS = ("Tanh", "GELU", "ReLU", "Softmax")  # smooth, read from z, with a kink, not elementwise
 
 every_activation = pytest.mark.parametrize(
