@@ -38,8 +38,13 @@ def _product(left: Array, right: Array, summed: tuple[int, int]) -> Array:
             "rules: fnn.BFLOAT16 rounds the factors of products to 8 bits and keeps all else in float32; expected "
             f"float32 parameters, got {left.dtype}; write rules=fnn.RULES, or fnn.init(..., dtype='float32')"
         )
-    factors = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
+    factors = (_rounded(factor).astype(jnp.bfloat16) for factor in (left, right))
     return lax.dot_general(*factors, (((summed[0],), (summed[1],)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _rounded(factor: Array) -> Array:
+    """Rounded to bfloat16; XLA on a CPU may leave out a conversion there and back, but not this."""
+    return lax.reduce_precision(factor, exponent_bits=8, mantissa_bits=7)
 
 
 BFLOAT16 = RULES._replace(affine=affine, input_gradient=input_gradient, weight_gradient=weight_gradient)

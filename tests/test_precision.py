@@ -108,7 +108,8 @@ def test_each_product_is_that_of_rounded_factors_and_the_gradient_is_near_to_flo
         delta, terms = np.asarray(delta), np.linalg.norm(np.abs(delta).T @ np.abs(a_in)) / len(x)
         assert_product(np.asarray(t.psi), a_in, (W * arrows).T, np.float64(layer.b))
         assert_product(np.asarray(gradient.W), delta.T, a_in, scale=arrows / len(x))
-        np.testing.assert_allclose(gradient.b, delta.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-7)
+        of_b = np.abs(delta).mean(axis=0, dtype=np.float64)  # what is added up: behind a batch norm it cancels
+        assert (np.abs(gradient.b - delta.mean(axis=0, dtype=np.float64)) <= 1e-6 * of_b).all()
         if above is not None:
             expected = through(layer, np.float32(above), t)
             assert distance(delta, expected) < 1e-5 * np.linalg.norm(expected)
