@@ -18,8 +18,6 @@ from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, Backward, Kind, kind
 from fnn.losses import Loss, SquaredError
 
-WANTED = ("loss", *Backward._fields)  # valid names in ``results``'s ``want``
-
 
 def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES) -> Array:
     """The network's output a^L: (B, n_L), or (n_L,) for a single example.
@@ -163,7 +161,7 @@ def given(params, x, masks, rules) -> tuple:
 
 
 def results(want: tuple[str, ...], params, x, y, loss, reduction, masks, rules) -> tuple:
-    """The members of ``WANTED`` named in ``want``."""
+    """Those that ``want`` names: "loss", and fields of ``kinds.Backward``."""
     params, x, masks = given(params, x, masks, rules)
     require_target(params, y, loss)
     arrays.one_of("reduction", reduction, network.REDUCTIONS)

@@ -17,7 +17,7 @@ from problems import (
     LOSSES,
     SMOOTH,
     and_slow,
-    assert_compiled_agrees,
+    assert_agrees,
     distance,
     hand_and_autodiff,
     name,
@@ -41,19 +41,19 @@ def output(loss):
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=name)
 def test_the_gradient_equals_autodiff_for_every_activation(activation, x64):
     """In the hidden layer; ``test_losses`` has it in the output layer, with every loss."""
-    assert_compiled_agrees(problem(activation, fnn.SquaredError(), 2, output=fnn.Identity(), dtype="float64"))
+    assert_agrees(problem(activation, fnn.SquaredError(), 2, output=fnn.Identity(), dtype="float64"))
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=name)
 def test_the_gradient_equals_autodiff_for_every_loss(loss, x64):
-    assert_compiled_agrees(problem(SMOOTH, loss, 2, output=output(loss), dtype="float64"))
+    assert_agrees(problem(SMOOTH, loss, 2, output=output(loss), dtype="float64"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES, ids=name)
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=name)
 def test_the_gradient_equals_autodiff_for_every_activation_with_every_loss(activation, loss, x64):
-    assert_compiled_agrees(problem(activation, loss, 3, dtype="float64"))
+    assert_agrees(problem(activation, loss, 3, dtype="float64"))
 
 
 SHAPES = [
@@ -69,12 +69,12 @@ ALL_SHAPES = product(ACTIVATIONS, (1, 2, 4), (7, None), ("float64", "float32"))
 def test_the_gradient_equals_autodiff_at_every_depth_of_a_single_example_and_a_batch(case):
     activation, depth, batch, dtype = case
     with jax.enable_x64(dtype == "float64"):
-        assert_compiled_agrees(problem(activation, fnn.SquaredError(), depth, batch=batch, dtype=dtype))
+        assert_agrees(problem(activation, fnn.SquaredError(), depth, batch=batch, dtype=dtype))
 
 
 @pytest.mark.parametrize("loss", and_slow([fnn.SoftmaxCrossEntropy()], LOSSES), ids=name)
 def test_the_gradient_of_the_sum_equals_autodiff(loss, x64):
-    assert_compiled_agrees(problem(SMOOTH, loss, 2, output=output(loss), dtype="float64"), reduction="sum")
+    assert_agrees(problem(SMOOTH, loss, 2, output=output(loss), dtype="float64"), reduction="sum")
 
 
 TAKE_LABELS = [(loss, batch) for loss in LOSSES if loss.takes_labels for batch in (7, None)]
@@ -85,7 +85,7 @@ LABELS = [(fnn.SoftmaxCrossEntropy(), 7), (fnn.SoftmaxCrossEntropy(), None)]
 def test_integer_labels_are_one_hot_targets(case, x64):
     loss, batch = case
     p = problem(SMOOTH, loss, 2, output=output(loss), batch=batch, dtype="float64", labels=True)
-    assert_compiled_agrees(p)
+    assert_agrees(p)
     one_hot = np.eye(p.params[-1].W.shape[0])[np.asarray(p.y)]
     for ours, theirs in zip(*(jax.tree.leaves(fnn.backprop(p.params, p.x, y, loss=loss)) for y in (p.y, one_hot))):
         np.testing.assert_allclose(ours, theirs, rtol=1e-14, atol=1e-16)
@@ -142,7 +142,7 @@ def test_masks_of_units_and_of_arrows_are_part_of_the_derivation(case, x64):
     p = with_masks(problem(SMOOTH, fnn.SquaredError(), 3, dtype="float64"), rows)
     if kind == SOME:
         p = p._replace(masks=(fnn.Mask(), p.masks[1], fnn.Mask(arrows=p.masks[2].arrows)))
-    assert_compiled_agrees(p)
+    assert_agrees(p)
     gradients = fnn.backprop(p.params, p.x, p.y, masks=p.masks)
     assert not np.any(np.asarray(gradients[1].W)[np.asarray(p.masks[1].arrows) == 0])
 

@@ -18,7 +18,7 @@ from problems import (
     SMOOTH,
     TOLERANCE,
     and_slow,
-    assert_compiled_agrees,
+    assert_agrees,
     name,
     problem,
 )
@@ -262,7 +262,7 @@ class LogCosh(fnn.Loss):
 
 
 def test_a_loss_of_ones_own_trains_a_network(x64):
-    assert_compiled_agrees(problem(SMOOTH, LogCosh(), 2, dtype="float64"))
+    assert_agrees(problem(SMOOTH, LogCosh(), 2, dtype="float64"))
 
 
 def test_a_loss_without_its_methods_says_what_to_define():
