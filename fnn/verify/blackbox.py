@@ -1,88 +1,188 @@
-"""Comparing black-box functions: choosing the dtype, and telling rounding from mistakes."""
+"""Comparing functions that cannot be looked into: choosing the dtype, and telling rounding from mistakes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import jax
 import numpy as np
 
 from fnn.checks import arrays
 from fnn.checks.numbers import number
-from fnn.verify.diagnose import generic
-from fnn.verify.oracle import TOLERANCE, neighbours, one_ulp_away, to_numpy
+from fnn.verify.interpret import evaluate, precision_inside, trace
+from fnn.verify.neighbours import accept, moved, sides
+from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, in_dtype, is_floating, is_inexact
+from fnn.verify.patterns import statements
 from fnn.verify.report import Finding, Report, compare, norm
+from fnn.verify.smallest import beside, shown, shrunk
 
-DRAWS = 3  # neighbouring inputs to draw: a kink flips in some of them, bad conditioning shows in all
-EXCUSED = 1e-3  # at most, relative to the largest leaf: larger jumps of the oracle, at kinks, are not rounding
+DRAWS = 3  # of inputs one unit in the last place away
+EXCUSED = 1e-3  # at most, relative to the largest leaf: larger changes of the oracle are not rounding
 
 
-def in_best_dtype(dtype: str | None, tolerance: float | None, judge: Callable[[str], Report]) -> Report:
+def in_best_dtype(dtype, tolerance: float | None, judge: Callable[[str], Report]) -> Report:
     """The report in ``dtype``; for None in float64, or, if the code cannot run in it, in float32 with the reason."""
     if tolerance is not None:
         number("verify", "tolerance", tolerance, above=0)
     if dtype is not None:
-        arrays.one_of("dtype", dtype, tuple(TOLERANCE))
+        dtype = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        arrays.one_of("dtype", dtype, ("float64", "float32"))
         return judge(dtype)
     try:
         return judge("float64")
     except Exception as error:  # user code may raise anything when given float64
+        try:
+            report = judge("float32")
+        except Exception:  # it is not float64 that it cannot take
+            raise error from None
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        report = judge("float32")
         return replace(report, notes=(f"judged in float32, because in float64 the code raises {reason}", *report.notes))
 
 
 @dataclass(frozen=True)
 class BlackBox:
-    """Two functions of the same inputs that should return the same leaves.
+    """Two functions of the same inputs that should return the same list of arrays.
 
-    hand, oracle: inputs -> list of arrays; inputs: the pytree at which they are compared.
+    hand, oracle: inputs → arrays; inputs: the pytree at which they are compared; names: of the arrays; given: the names
+    of the inputs' leaves; fixed: how many of the last inputs are not shown, as cotangents.
     """
 
     hand: Callable
     oracle: Callable
-    inputs: object
+    inputs: Any
+    names: Sequence[str]
+    dtype: str
 
-    def findings(self, names, ours, theirs, tolerance: float, known=()) -> list[Finding]:
-        """One finding per leaf; ``ours`` and ``theirs``: the leaves at the inputs; ``known``: further fields for each.
+    def values(self, function: Callable, inputs=None) -> list[np.ndarray]:
+        return [np.asarray(leaf) for leaf in evaluate(function, self.inputs if inputs is None else inputs)]
 
-        The terms that a black box sums are unknown. So an error may also be up to a hundred times the change of either
-        function when every input moves by one unit in the last place. Where the oracle jumps between slightly smaller
-        and slightly larger inputs, an entry between its two values passes.
-        """
-        known = known or [{} for _ in names]
-        findings = [compare(n, h, o, tolerance, **more) for n, h, o, more in zip(names, ours, theirs, known)]
-        if all(finding.ok for finding in findings):
-            return findings
-        whole = max(finding.size for finding in findings)
-        theirs = self._between_at_jumps(ours, theirs)
-        changes = [max(pair) for pair in zip(self._change(self.oracle, theirs), self._change(self.hand, ours))]
-        for i, change in enumerate(changes):
-            if findings[i].ok or findings[i].index is None:
+    def precision(self) -> str:
+        """The coarsest dtype in which either function computes, or that of the comparison."""
+        found = [self.dtype]
+        for function in (self.hand, self.oracle):
+            try:
+                found.append(precision_inside(trace(function, self.inputs)[0].jaxpr.jaxpr))
+            except Exception:  # written for NumPy; its value shows nothing of how it was computed
                 continue
-            size = max(findings[i].size, min(100 * change, EXCUSED * whole) / tolerance)
-            findings[i] = compare(names[i], ours[i], theirs[i], tolerance, size, **known[i])
-            if not findings[i].ok:
-                guesses = generic(np.asarray(ours[i]), np.asarray(theirs[i]), tolerance)
-                findings[i] = replace(findings[i], note=guesses[0] if guesses else "")
-        return findings
+        return max(found, key=lambda name: TOLERANCE.get(name, 0.0))
 
-    def _change(self, function, leaves) -> list[float]:
-        """How much each leaf changes when the inputs move by one ulp: the minimum over a few draws."""
+    def findings(self, ours, theirs, tolerance: float, known=()) -> list[Finding]:
+        """One finding per array; ``ours`` and ``theirs``: the arrays at the inputs; ``known``: further fields for each.
+
+        The terms that a black box sums are unknown. So an error may also be up to a hundred times the **oracle's**
+        change when every input moves by one unit in the last place, and an entry may lie between the two sides of a
+        jump of the oracle. What is not finite in the oracle is not compared.
+        """
+        known = known or [{} for _ in self.names]
+        theirs = [_where_known(hand, oracle) for hand, oracle in zip(ours, theirs)]
+        found = [compare(n, h, o, tolerance, **more) for n, h, o, more in zip(self.names, ours, theirs, known)]
+        if all(finding.ok for finding in found):
+            return found
+        theirs = self._beside_jumps(ours, theirs, tolerance)
+        whole = max(finding.size for finding in found)
+        for i, change in enumerate(self._changes(theirs)):
+            if found[i].ok or found[i].index is None:
+                continue
+            size = max(found[i].size, min(100 * change, EXCUSED * whole) / tolerance)
+            found[i] = compare(self.names[i], ours[i], theirs[i], tolerance, size, **known[i])
+            if not found[i].ok:
+                notes = self.notes(ours[i], theirs[i], tolerance)
+                found[i] = replace(found[i], note=notes[0] if notes else "", example=self.smallest(i, tolerance))
+        return found
+
+    def notes(self, hand: np.ndarray, oracle: np.ndarray, tolerance: float) -> list[str]:
+        if np.iscomplexobj(hand) or np.iscomplexobj(oracle):
+            return ["the complex conjugate"] if np.allclose(np.conj(oracle), hand, rtol=1e-6) else []
+        return statements(np.asarray(hand, np.float64), np.asarray(oracle, np.float64), tolerance)
+
+    def _changes(self, leaves) -> list[float]:
+        """How much each of the oracle's arrays changes when the inputs move by one ulp: the least of a few draws."""
         draws = []
-        with np.errstate(invalid="ignore"):
-            for seed in range(DRAWS):
-                moved = to_numpy(function(one_ulp_away(self.inputs, seed)))
-                draws.append([norm(np.float64(m) - np.float64(o)) for m, o in zip(moved, leaves)])
+        for seed in range(DRAWS):
+            random = np.random.default_rng(seed)
+            near = moved(self.inputs, 1, lambda shape: random.choice([-0.25, 0.25], shape))
+            with np.errstate(invalid="ignore"):
+                draws.append([norm(m - o) for m, o in zip(self.values(self.oracle, near), leaves)])
         return [min(c if np.isfinite(c) else 0.0 for c in changes) for changes in zip(*draws)]
 
-    def _between_at_jumps(self, ours, theirs) -> list[np.ndarray]:
-        """The oracle's leaves, with our entries wherever the oracle jumps and ours lie between its two sides."""
-        below, above = (to_numpy(self.oracle(inputs)) for inputs in neighbours(self.inputs))
+    def _beside_jumps(self, ours, theirs, tolerance: float) -> list[np.ndarray]:
+        """The oracle's arrays, with our entries wherever the oracle jumps and ours lie between its two sides."""
+        if any(map(np.iscomplexobj, theirs)):
+            return theirs
+        found = sides(lambda inputs: self.values(self.oracle, inputs), self.inputs)
         kept = []
-        with np.errstate(invalid="ignore"):
-            for hand, oracle, low, high in zip(map(np.asarray, ours), map(np.asarray, theirs), below, above):
-                if hand.shape == oracle.shape:
-                    jumps = np.abs(high - low) > EXCUSED * (np.abs(high) + np.abs(low))
-                    between = (hand >= np.minimum(low, high)) & (hand <= np.maximum(low, high))
-                    oracle = np.where(jumps & between, hand, oracle)
-                kept.append(oracle)
+        for hand, oracle, at in zip(ours, theirs, found):
+            slack = 100 * tolerance * np.maximum(np.abs(at.low), np.abs(at.high))
+            kept.append(accept(hand, oracle, at, slack)[0])
         return kept
+
+    def smallest(self, i: int, tolerance: float) -> str:
+        """The inputs cut and rounded while the i-th array is wrong, with both of its values."""
+        leaves, structure = jax.tree.flatten(self.inputs)
+
+        def values(leaves) -> tuple[np.ndarray, np.ndarray] | None:
+            inputs = jax.tree.unflatten(structure, leaves)
+            hand, oracle = (self.values(function, inputs)[i] for function in (self.hand, self.oracle))
+            if hand.shape != oracle.shape or not hand.size or not np.isfinite(oracle).all():
+                return None
+            error = compare("", hand, oracle, tolerance).error
+            return (hand, oracle) if error > 1e-3 or not np.isfinite(error) else None
+
+        try:
+            found = shrunk([np.asarray(leaf) if is_inexact(leaf) else leaf for leaf in leaves],
+                           lambda leaves: values(leaves) is not None)  # fmt: skip
+            both = values(found) if found is not None else None
+        except Exception:  # the functions may raise anything at inputs that were cut
+            return ""
+        if found is None or both is None:
+            return ""
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self.inputs)]
+        given = (f"{_name(path)} = {shown(leaf)}" for path, leaf in zip(paths, found) if is_inexact(leaf))
+        return f"{', '.join(given)}: {beside(*both)}"
+
+    def in_own_dtype(self, inputs, right, tolerance: float) -> list[Finding]:
+        """Findings where the hand-written function, called in float32, is not finite or loses what autodiff keeps.
+
+        inputs: as the caller gave them, float32; right: the arrays in float64.
+        """
+        with exactly("float32"):
+            try:
+                hand = [np.asarray(leaf) for leaf in evaluate(self.hand, inputs)]
+                auto = [np.asarray(leaf) for leaf in evaluate(self.oracle, inputs)]
+            except Exception:  # in float64 it runs, and that is what was judged
+                return []
+        found = []
+        for name, ours, theirs, value in zip(self.names, hand, auto, right):
+            if ours.shape != value.shape or np.iscomplexobj(value):
+                continue
+            known = np.isfinite(value) & (np.abs(value) < LARGEST["float32"])
+            size = norm(np.where(known, value, 0)) or 1.0
+            note = ""
+            if not np.isfinite(ours[known]).all():
+                place = tuple(int(i) for i in np.argwhere(known & ~np.isfinite(ours))[0])
+                note = f"in float32 it is {ours[place]} at {list(place)}"
+            else:
+                lost, unavoidable = (norm(np.where(known, v - value, 0)) / size for v in (ours, theirs))
+                if np.isfinite(unavoidable) and lost > max(1e-4, 100 * unavoidable):
+                    note = f"in float32 it loses {7 + np.log10(lost):.0f} of its 7 digits"
+            if note:
+                finding = compare(name, ours, value, TOLERANCE["float32"], size, case="float32")
+                found.append(replace(finding, note=note, error=max(finding.error, 1.0)))
+        return found
+
+
+def _where_known(hand: np.ndarray, oracle: np.ndarray) -> np.ndarray:
+    """The oracle, with the hand-written entries where it is not finite."""
+    known = np.isfinite(oracle)
+    return oracle if known.all() or hand.shape != oracle.shape else np.where(known, oracle, hand)
+
+
+def _name(path) -> str:
+    head = path[0]
+    return f"{getattr(head, 'name', getattr(head, 'key', getattr(head, 'idx', head)))}" + jax.tree_util.keystr(path[1:])
+
+
+def differing_calls(function: Callable, inputs) -> bool:
+    """Whether two calls of a function with the same inputs return different numbers."""
+    first, second = (jax.tree.leaves(evaluate(function, inputs)) for _ in range(2))
+    return any(not np.array_equal(a, b, equal_nan=is_floating(a)) for a, b in zip(first, second))

@@ -14,7 +14,7 @@ from fnn.losses import Loss
 from fnn.verify import changes, graph_changes
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.changes import Line
-from fnn.verify.diagnose import explains, generic
+from fnn.verify.patterns import same, statements
 from fnn.verify.network import data_or_probes
 from fnn.verify.oracle import NORM_TOLERANCE, TOLERANCE, exactly
 from fnn.verify.report import Finding, Report, compare, norm
@@ -97,6 +97,6 @@ def _guesses(hand: np.ndarray, oracle: np.ndarray, terms: dict[str, Any], tolera
     for name, term in terms.items():
         if len(terms) > 1 and np.any(term):
             for what, times in (("is missing", 1), ("has the wrong sign", 2), ("stands twice", -1)):
-                if explains(hand, oracle - times * np.asarray(term), tolerance):
+                if same(hand, oracle - times * np.asarray(term), tolerance):
                     yield f"the term {name} {what}"
-    yield from generic(hand, oracle, tolerance)
+    yield from statements(hand, oracle, tolerance)

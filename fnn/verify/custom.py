@@ -1,17 +1,19 @@
 """Functions with custom derivatives (``jax.custom_vjp``, ``jax.custom_jvp``) against an oracle."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from fnn.checks.arrays import describe
-from fnn.verify.blackbox import BlackBox, in_best_dtype
-from fnn.verify.differences import by_differences
-from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_floating, to_numpy
-from fnn.verify.report import Report, compare
-from fnn.verify.stages import random_like
+from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype
+from fnn.verify.differences import by_differences, contracted
+from fnn.verify.interpret import custom_inside, evaluate, inlined
+from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
+from fnn.verify.report import Finding, Report, compare
+from fnn.verify.stages import like, random_like, without_float0
 
 SEED = 0
 COTANGENTS = 2  # random ones; two, in case one happens to be orthogonal to a mistake
@@ -22,17 +24,18 @@ def custom_vjp(
 ) -> Report:
     """Compare the custom derivative of ``f`` with autodiff of the undecorated function.
 
-    f: decorated with ``jax.custom_vjp`` or ``jax.custom_jvp``, optionally under ``jax.jit``. args: its arguments,
-    pytrees; the derivative is taken with respect to their floating arrays. oracle: a function of the same arguments
-    that autodiff can differentiate, for an ``f`` that it cannot (a kernel, a callback). dtype, tolerance: as in
-    :func:`gradient`.
+    f: decorated with ``jax.custom_vjp`` or ``jax.custom_jvp``, also under ``jax.jit`` or ``functools.partial``, or with
+    Equinox's or Flax's versions of them. args: its arguments, pytrees; the derivative is taken with respect to their
+    floating and complex arrays. oracle: a function of the same arguments that autodiff can differentiate, for an ``f``
+    that it cannot (a kernel, a callback). dtype, tolerance: as in :func:`gradient`.
 
-    Without ``oracle``, the undecorated function is differentiated; custom derivatives inside it are trusted. If
-    autodiff fails or is not finite, central differences are taken along **every** entry of the arguments, so that a
-    single wrong entry shows; a few random directions would dilute it. Their tolerance is 1e-7 in float64 and 2e-2 in
-    float32, which reveals only gross mistakes: give ``oracle`` there. At most 10,000 entries are accepted in this case.
-    The value that ``f`` returns under differentiation is compared too. Raises TypeError or ValueError if there is
-    nothing to compare with.
+    Without ``oracle``, the undecorated function is differentiated. Custom derivatives inside it, but for JAX's own, are
+    judged too; a wrong one is named, and is not used to judge the outer one. If autodiff fails or is not finite,
+    differences are taken along **every** entry of the arguments, so that a single wrong entry shows; a few random
+    directions would dilute it. They are extrapolated, and as exact as their estimated error, about 1e-9 in float64 and
+    1e-4 in float32: where that is the weaker comparison, the verdict says so; give ``oracle``. At most 10,000 entries
+    are accepted in this case. The value that ``f`` returns under differentiation is compared too. Raises TypeError or
+    ValueError if there is nothing to compare with.
 
     >>> import jax.numpy as jnp
     >>> @jax.custom_vjp
@@ -56,9 +59,17 @@ def custom_vjp(
 
 
 def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
-    """The function under ``jax.custom_vjp`` or ``jax.custom_jvp``, and its ``nondiff_argnums``."""
+    """The function under its custom derivative, and which of its arguments have no derivative."""
     inner: Any = f
     while not isinstance(inner, (jax.custom_vjp, jax.custom_jvp)):
+        if isinstance(inner, functools.partial):
+            plain, fixed = undecorated(inner.func)
+            bound = functools.partial(plain, *inner.args, **inner.keywords)
+            return bound, tuple(i - len(inner.args) for i in fixed if i >= len(inner.args))
+        if type(inner).__name__ in ("filter_custom_vjp", "filter_custom_jvp"):  # Equinox; its first argument alone
+            return inner.fn, tuple(range(1, 100)) if type(inner).__name__ == "filter_custom_vjp" else ()
+        if type(inner).__name__ == "CustomVjp":  # Flax
+            return inner.fun, tuple(inner.nondiff_argnums)
         if not hasattr(inner, "__wrapped__"):
             raise TypeError(f"f: expected a function with a custom derivative, got {f!r}; or give oracle=")
         inner = inner.__wrapped__
@@ -66,14 +77,14 @@ def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
 
 
 class _Arguments:
-    """The floating leaves of the arguments, and functions of only these."""
+    """The floating and complex leaves of the arguments, and functions of only these."""
 
     def __init__(self, args, fixed: Sequence[int], dtype: str):
         self.fixed = {i: args[i] for i in fixed if i < len(args)}
         given = tuple(None if i in self.fixed else in_dtype(arg, dtype) for i, arg in enumerate(args))
         paths = jax.tree_util.tree_leaves_with_path(given)
         self.leaves, self.structure = jax.tree.flatten(given)
-        self.places = [i for i, leaf in enumerate(self.leaves) if is_floating(leaf)]
+        self.places = [i for i, leaf in enumerate(self.leaves) if is_inexact(leaf)]
         self.names = [f"args[{paths[i][0][0].idx}]{jax.tree_util.keystr(paths[i][0][1:])}" for i in self.places]
         self.inputs = tuple(self.leaves[i] for i in self.places)
         if not self.inputs:
@@ -95,76 +106,180 @@ class _Arguments:
 
 
 def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
-    random = np.random.default_rng(SEED)
     with exactly(dtype):
         arguments = _Arguments(args, fixed, dtype)
-        ours, theirs, inputs = arguments.of(f), arguments.of(plain), arguments.inputs
-        value = ours(*inputs)
-        limit = tolerance or TOLERANCE[dtype]
-        same = _same(value, theirs(*inputs), limit)
-        carried = jax.vjp(ours, *inputs)[0]  # what the forward rule returns may differ from the function's value
-        findings = [
-            compare(
-                f"value under differentiation{jax.tree_util.keystr(path)}",
-                *_where_finite(ruled, plainly),
-                limit,
-                kind="value",
-            )
-            for (path, ruled), plainly in zip(jax.tree_util.tree_leaves_with_path(carried), jax.tree.leaves(value))
-        ]
-        notes: tuple[str, ...] = ()
-        for draw in range(COTANGENTS):
-            y_bar = random_like(value, random)
-
-            def hand(given, y_bar=y_bar):
-                return jax.vjp(ours, *given)[1](y_bar)
-
-            def oracle(given, y_bar=y_bar):
-                return jax.vjp(theirs, *given)[1](y_bar)
-
-            names = [f"{name}, cotangent {draw + 1}" for name in arguments.names]
-            mine = to_numpy(hand(inputs))
-            right, doubt = _automatic(oracle, inputs, mine, same, given)
-            if not doubt:
-                findings += BlackBox(hand, oracle, inputs).findings(names, mine, right, limit)
-            else:
-                judged, note = by_differences(ours, inputs, y_bar, dtype, names, mine, tolerance, right)
-                findings, notes = findings + judged, (f"{doubt}: {note}",)
-    return Report(tuple(findings), dtype, notes, "cotangent", SEED)
+        at = _Judge(arguments, f, plain, given, dtype, tolerance)
+        return at.report()
 
 
-def _automatic(oracle, inputs, mine, same: bool, given: bool) -> tuple[list | None, str]:
-    """Autodiff's cotangents, or None, and why they cannot be trusted, or "" if they can."""
+class _Judge:
+    """One function with a custom derivative, at its arguments."""
+
+    def __init__(self, arguments: _Arguments, f, plain, given: bool, dtype: str, tolerance: float | None):
+        self.ours, self.theirs, self.inputs = arguments.of(f), arguments.of(plain), arguments.inputs
+        self.names, self.given, self.dtype, self.tolerance = arguments.names, given, dtype, tolerance
+        self.random = np.random.default_rng(SEED)
+        self.value = evaluate(self.ours, *self.inputs)
+        self.notes: list[str] = []
+        self.weak = ""
+
+    def report(self) -> Report:
+        if differing_calls(lambda inputs: self.ours(*inputs), self.inputs):
+            note = "f is not deterministic: two calls with the same arguments return different numbers"
+            return Report((Finding("f", float("inf"), 0.0, note=note),), self.dtype, what="cotangent")
+        same = self._same_value()
+        findings = self._carried()
+        nested = [] if self.given else list(self._nested())
+        findings += [finding for finding in nested if not finding.ok]
+        judged: dict[str, list[Finding]] = {}
+        for _ in range(COTANGENTS):
+            y_bar = random_like(self.value, self.random)
+            for finding in self._cotangents(y_bar, same):
+                judged.setdefault(finding.name, []).append(finding)
+        findings += [_together(of) for of in judged.values()]
+        return Report(tuple(findings), self.dtype, tuple(dict.fromkeys(self.notes)), "cotangent", SEED, self.weak)
+
+    def _same_value(self) -> bool:
+        """Whether the plain function has the same value; otherwise their derivatives are not comparable."""
+        limit = 1e3 * (self.tolerance or TOLERANCE[self._box(None).precision()])
+        plain = evaluate(self.theirs, *self.inputs)
+        same = jax.tree.structure(self.value) == jax.tree.structure(plain)
+        for a, b in zip(jax.tree.leaves(self.value), jax.tree.leaves(plain)):
+            same = same and np.shape(a) == np.shape(b)
+            if same and is_inexact(a):
+                same = compare("", *_where_finite(a, b), limit).error <= limit
+        if not same and self.given:
+            raise ValueError("oracle: its value differs from that of f; write oracle=, a function of the same value")
+        return same
+
+    def _carried(self) -> list[Finding]:
+        """What the forward rule returns may differ from the function's value."""
+        limit = self.tolerance or TOLERANCE[self._box(None).precision()]
+        try:
+            carried = evaluate(lambda *given: jax.vjp(self.ours, *given)[0], *self.inputs)
+        except Exception as error:  # a rule is the user's: whatever it raises is a finding
+            return [Finding("value under differentiation", float("inf"), limit, note=_raised(error), kind="value")]
+        found = []
+        for (path, ruled), plainly in zip(jax.tree_util.tree_leaves_with_path(carried), jax.tree.leaves(self.value)):
+            name = f"value under differentiation{jax.tree_util.keystr(path)}"
+            found.append(compare(name, *_where_finite(ruled, plainly), limit, kind="value"))
+        return found
+
+    def _hand(self, y_bar) -> Callable:
+        return lambda inputs: list(without_float0(jax.vjp(self.ours, *inputs)[1](like(self.value, y_bar))))
+
+    def _oracle(self, y_bar) -> Callable:
+        return lambda inputs: list(without_float0(jax.vjp(self.theirs, *inputs)[1](like(self.value, y_bar))))
+
+    def _box(self, y_bar) -> BlackBox:
+        if y_bar is None:
+            call, plain = (lambda inputs: self.ours(*inputs)), (lambda inputs: self.theirs(*inputs))
+            return BlackBox(call, plain, self.inputs, self.names, self.dtype)
+        return BlackBox(self._hand(y_bar), self._oracle(y_bar), self.inputs, self.names, self.dtype)
+
+    def _cotangents(self, y_bar, same: bool) -> list[Finding]:
+        box = self._box(y_bar)
+        try:
+            mine = box.values(box.hand)
+        except Exception as error:  # a rule is the user's
+            return [Finding("the custom derivative", float("inf"), 0.0, note=_raised(error))]
+        right, doubt = self._automatic(box, mine, same)
+        precision = box.precision()
+        limit = self.tolerance or TOLERANCE[precision]
+        if precision != self.dtype:
+            self.notes.append(f"judged at the tolerance of {precision}, in which the code computes")
+        if doubt:
+            function = contracted(lambda *values: evaluate(self.ours, *values), y_bar)
+            inputs = [np.asarray(leaf) for leaf in self.inputs]
+            found, note, weak = by_differences(function, inputs, self.names, mine, self.tolerance, right)
+            self.notes.append(f"{doubt}: {note}")
+            self.weak = note if weak else self.weak
+            return found
+        found = box.findings(mine, right, limit)
+        if all(finding.ok for finding in found):
+            return found
+        return [self._forgotten(finding, y_bar, mine[i], right[i], limit) for i, finding in enumerate(found)]
+
+    def _forgotten(self, finding: Finding, y_bar, hand, right, limit: float) -> Finding:
+        """The finding, with the note that the cotangent of one of several outputs is not used, if that explains it."""
+        leaves, structure = jax.tree.flatten(y_bar)
+        if finding.ok or len(leaves) < 2 or hand.shape != right.shape:
+            return finding
+        i = self.names.index(finding.name)
+        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(y_bar)]
+        for k, path in enumerate(paths):
+            without = jax.tree.unflatten(structure, [0 * leaf if j == k else leaf for j, leaf in enumerate(leaves)])
+            box = self._box(without)
+            if compare("", hand, box.values(box.oracle)[i], limit).ok:
+                return _noted(finding, f"the cotangent of the output {path} is not used")
+        return finding
+
+    def _automatic(self, box: BlackBox, mine, same: bool) -> tuple[list | None, str]:
+        """Autodiff's cotangents, or None, and why they cannot be trusted, or "" if they can."""
+        try:
+            right = box.values(box.oracle)
+        except Exception as error:  # autodiff may raise anything on a kernel, a callback or a loop
+            if self.given:
+                raise TypeError(f"oracle: autodiff cannot differentiate it: {error}") from error
+            return None, f"autodiff cannot differentiate the undecorated function ({type(error).__name__})"
+        if not same:
+            return None, "f is not the function that it decorates"
+        if any(np.isfinite(m).all() and not np.isfinite(r).all() for m, r in zip(mine, right)):
+            return right, "autodiff of the undecorated function is not finite"
+        return right, ""
+
+    def _nested(self) -> Iterator[Finding]:
+        """Findings on the custom derivatives inside the plain function; wrong ones are undone in it."""
+        wrong = []
+        for inner in custom_inside(self.theirs, *self.inputs):
+            finding = _inner(inner, self.random, self.dtype, self.tolerance)
+            if finding is not None and not finding.ok:
+                wrong.append(inner.name)
+                yield finding
+        if wrong:
+            self.theirs = inlined(self.theirs, wrong)
+
+
+def _inner(inner, random, dtype: str, tolerance: float | None) -> Finding | None:
+    """The finding on a custom derivative inside another function, at the values that it gets there."""
     try:
-        right = to_numpy(oracle(inputs))
-    except Exception as error:  # autodiff may raise anything on a kernel, a callback or a loop
-        if given:
-            raise TypeError(f"oracle: autodiff cannot differentiate it: {error}") from error
-        return None, f"autodiff cannot differentiate the undecorated function ({type(error).__name__})"
-    if not same and given:
-        raise ValueError("oracle: its value differs from that of f; write oracle=, a function of the same value")
-    if not same:
-        return None, "f is not the function that it decorates"
-    if any(np.isfinite(m).all() and not np.isfinite(r).all() for m, r in zip(mine, right)):
-        return right, "autodiff of the undecorated function is not finite"
-    return right, ""
+        value = evaluate(lambda inputs: inner.plain(*inputs), inner.inputs)
+        y_bar = random_like(value, random)
+
+        def pulled(function):
+            return lambda inputs: list(without_float0(jax.vjp(function, *inputs)[1](like(value, y_bar))))
+
+        names = [f"{inner.name}, a custom derivative inside: argument {i}" for i in range(len(inner.inputs))]
+        box = BlackBox(pulled(inner.ruled), pulled(inner.plain), inner.inputs, names, dtype)
+        hand, right = box.values(box.hand), box.values(box.oracle)
+        if not all(np.isfinite(leaf).all() for leaf in right):
+            return None
+        found = box.findings(hand, right, tolerance or TOLERANCE[box.precision()])
+    except Exception:  # what autodiff cannot differentiate cannot judge
+        return None
+    return max(found, key=lambda finding: (not finding.ok, finding.error), default=None)
 
 
-def _same(value, plain_value, tolerance: float) -> bool:
-    """Whether both functions have the same value; otherwise their derivatives are not comparable."""
-    if str(jax.tree.structure(value)) != str(jax.tree.structure(plain_value)):
-        return False
-    for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(plain_value)):
-        if np.shape(a) != np.shape(b):
-            return False
-        if is_floating(a) and not compare("", *_where_finite(a, b), tolerance).error <= 1e3 * tolerance:
-            return False
-    return True
+def _together(findings: list[Finding]) -> Finding:
+    """One finding for an argument: the worst of the cotangents, with a note only if it holds for each that fails."""
+    failing = [finding for finding in findings if not finding.ok]
+    if not failing:
+        return max(findings, key=lambda finding: finding.error)
+    worst = failing[0]
+    return worst if len({finding.note for finding in failing}) == 1 else _noted(worst, "")
+
+
+def _noted(finding: Finding, note: str) -> Finding:
+    return Finding(**{**finding.__dict__, "note": note})
+
+
+def _raised(error: Exception) -> str:
+    return f"it raises {type(error).__name__}: {error}"[:200]
 
 
 def _where_finite(a, b) -> tuple[np.ndarray, np.ndarray]:
     """Both values, with 0 where neither is finite."""
-    a, b = (np.asarray(value, np.float64) for value in (a, b))
+    a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape:
         return a, b
     infinite = ~np.isfinite(a) & ~np.isfinite(b)

@@ -1,215 +1,323 @@
-"""Diagnosing a wrong equation: common mistakes as hypotheses, kept if they explain it up to rounding."""
+"""Diagnosing a wrong equation: common mistakes as hypotheses, kept if they give the hand-written value.
 
-from collections.abc import Iterator, Sequence
+Everything is computed from autodiff's values and never from the user's own derivatives, which may be what is wrong.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
+from fnn.backward import RULES
 from fnn.batchnorm import norm_pullback, standardise
 from fnn.dropout import masked
-from fnn.verify.equations import Context, Equation, Failure, is_elementwise
-from fnn.verify.report import norm, norm_error
+from fnn.losses import as_targets
+from fnn.verify.equations import DELTAS, Failure, Judged, is_elementwise
+from fnn.verify.interpret import evaluate
+from fnn.verify.oracle import AUTODIFF, loss_gradient, slope
+from fnn.verify.patterns import same, statements
 
 Guess = tuple[str, object]
 
 
-def explanations(equation: Equation, tolerance: float) -> list[str]:
-    """The mistakes that turn autodiff's value into the hand-written one, most specific first."""
-    if isinstance(equation.hand, Failure):
-        error = equation.hand.error
+def explanations(judged: Judged, tolerance: float) -> list[str]:
+    """What turns the right value into the hand-written one, the most specific first."""
+    if isinstance(judged.hand, Failure):
+        error = judged.hand.error
         return [f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
-    hand, oracle = np.asarray(equation.hand), np.asarray(equation.oracle)
-    found = [name for name, value in _specific(equation) if explains(hand, value, tolerance)]
-    return found + generic(hand, oracle, tolerance, _named_factors(equation.at))
-
-
-def generic(hand: np.ndarray, oracle: np.ndarray, tolerance: float, factors: Sequence = ()) -> list[str]:
-    """Mistakes recognisable without knowing the equation: sign, factor, transpose, zero, one entry, one example."""
+    hand, oracle = np.asarray(judged.hand), judged.oracle
     found = []
-    if hand.shape != oracle.shape:
-        if hand.shape == oracle.T.shape and explains(hand, oracle.T, tolerance):
-            return ["the transpose"]
-        return [f"shape {hand.shape}, expected {oracle.shape}"]
-    if not np.isfinite(hand).all():
-        return ["it is not finite"]
-    if not hand.any():
-        return ["it is zero"]
-    if oracle.ndim == 2 and oracle.shape[0] == oracle.shape[1] and explains(hand, oracle.T, tolerance):
-        found.append("the transpose")
-    differs = np.abs(hand - oracle) > 1e3 * tolerance * max(np.abs(oracle).max(), np.abs(hand).max())
-    square = float(np.sum(oracle * oracle))
-    c = float(np.sum(hand * oracle)) / square if square else 0.0
-    if c and explains(hand, c * oracle, tolerance):
-        found += _factors(c, list(factors))
-    if differs.sum() == 1 and hand.size > 1:
-        found.append("a single entry is wrong")
-    if oracle.ndim == 2 and len(oracle) > 1 and differs[1:].any() and not differs[0].any() and not hand[1:].any():
-        found.append("only the first example is used")
-    return found
+    if hand.shape != oracle.shape or hand.size > 1:
+        with np.errstate(all="ignore"):
+            found = [name for name, make in _guesses(judged) if _explains(make, hand, judged.known, tolerance)]
+    return found + statements(
+        hand, oracle, tolerance, judged.line.equation.axes, _beside(judged), _named_factors(judged)
+    )
 
 
-def explains(hand, value, tolerance: float) -> bool:
-    value = np.asarray(value)
-    if value.shape != hand.shape or not np.isfinite(value).all():
+def _explains(make: Callable, hand: np.ndarray, known: np.ndarray, tolerance: float) -> bool:
+    try:
+        value = np.asarray(evaluate(make))
+    except Exception:  # the guess has no meaning here, as where shapes differ
         return False
-    return norm_error(hand, value, norm(value)) <= 100 * tolerance
+    if value.shape != hand.shape:
+        return False
+    if known.shape == hand.shape:
+        hand, value = np.where(known, hand, 0), np.where(known, value, 0)
+    return bool(hand.any()) and same(hand, value, tolerance)
 
 
-def _factors(c: float, names: list[tuple[str, float]]) -> list[str]:
-    """What a constant factor c may mean; ``names``: factors with a specific meaning."""
-    known = [*names, ("a factor 2 too large", 2.0), ("a factor 1/2 too small", 0.5)]
-    found = [name for name, value in known if abs(c - value) <= 1e-4 * abs(value)]
-    if abs(c + 1) <= 1e-4:
-        found.append("the sign")
-    found += [f"the sign, and {name}" for name, value in known if abs(c + value) <= 1e-4 * abs(value)]
-    return found or [f"a constant factor {c:.7g}"]
+def _beside(judged: Judged) -> dict[str, np.ndarray]:
+    """What stands beside a δ: the entries of z, and of g or y."""
+    if judged.rule not in DELTAS:
+        return {}
+    args = judged.line.arguments
+    if judged.rule == "hidden_delta":
+        return {"z": args[2], "g": args[0]}
+    return {"z": args[2], "y": _rows(args[4], args[3])}
 
 
-def _named_factors(at: Context) -> list[tuple[str, float]]:
-    """Factors with a specific meaning at this layer."""
-    names = []
-    for mask in (np.asarray(mask) for mask in at.mask if mask is not None):
+def _named_factors(judged: Judged) -> list[tuple[str, float]]:
+    """Factors with a specific meaning at this line."""
+    names, args = [], judged.line.arguments
+    masks = (args[2],) if judged.rule in ("weight_gradient", "input_gradient") else ()
+    if judged.case is not None and judged.rule in ("weight_gradient", "input_gradient"):
+        masks = judged.case.masks[judged.layer - 1]
+    for mask in (np.asarray(mask) for mask in masks if mask is not None):
         kept = np.unique(mask[mask != 0])
         if len(kept) == 1:
             scale = float(kept[0])
             names += [("the mask's scale applied twice", scale), ("the mask's scale is missing", 1 / scale)]
-    batch = len(at.case.x)
+    by_examples = {"output_delta": 2, "hidden_delta": 2, "norm_pullback": 1, "normalise": 1}
+    batch = len(args[by_examples.get(judged.rule, 0)])
     names += [
         ("multiplied by the number of examples", float(batch)),
         ("a mean over the examples, not a sum", 1 / batch),
     ]
+    if judged.rule in ("output_delta", "bias_gradient") and judged.oracle.ndim:
+        units = judged.oracle.shape[-1]
+        names += [("multiplied by the number of units", float(units)), ("divided by the number of units", 1 / units)]
     return [(name, value) for name, value in names if value != 1]
 
 
-def _specific(equation: Equation) -> Iterator[Guess]:
-    at = equation.at
-    if equation.rule in ("output_delta", "hidden_delta"):
-        yield from _delta(at, equation.rule == "output_delta")
-    elif equation.rule == "input_gradient":
-        yield from _input_gradient(at, np.asarray(equation.hand))
-    elif equation.rule == "weight_gradient":
-        yield from _weight_gradient(at)
-    elif equation.rule == "bias_gradient":
-        yield from _bias_gradient(at)
-    elif equation.rule == "norm_pullback":
-        for name, values in _norm_pullback(at):
-            yield name, values[equation.part]
+def _rows(y, a) -> np.ndarray:
+    return evaluate(as_targets, np.asarray(y), np.asarray(a))
 
 
-def _neighbours(at: Context) -> Iterator[tuple[int, int]]:
-    """The other layers, nearest first: index, and number from 1."""
-    for j in sorted(range(len(at.traces)), key=lambda j: abs(j - at.i)):
-        if j != at.i:
-            yield j, j + 1
-
-
-def _delta(at: Context, top: bool) -> Iterator[Guess]:
-    n, g, (_, _, z, a), activation = at.i + 1, at.auto.a[at.i], at.t, at.layer.activation
-    yield f"sigma'(z[{n}]) is missing", g
-    yield f"a[{n}] in place of sigma'(z[{n}])", g * a
-    if is_elementwise(activation, z):
-        slope = activation.derivative(z, a)
-        yield f"sigma'(a[{n}]) in place of sigma'(z[{n}])", g * activation.derivative(a, activation.value(a))
-        yield f"sigma'(z[{n}]) applied twice", g * slope * slope
-        yield f"divided by sigma'(z[{n}])", g / jnp.where(slope == 0, 1, slope)
-        yield f"sigma'(z[{n}]) alone: its factor is missing", slope
-    else:
-        yield f"only the diagonal of the Jacobian of {activation}", g * a * (1 - a)
-    for j, m in _neighbours(at):
-        other = at.traces[j]
-        if other.z.shape == z.shape:
-            yield f"sigma'(z[{m}]), of layer {m}, in place of sigma'(z[{n}])", activation.pullback(g, other.z, other.a)
-        neighbour = at.case.params[j].activation
-        if neighbour != activation:
+def _guesses(judged: Judged) -> Iterator[tuple[str, Callable]]:
+    """Mistakes, each with a function that computes what it would give."""
+    args, n = judged.line.arguments, judged.layer
+    if judged.rule == "output_delta":
+        loss, activation, z, a, y = args
+        rows = _rows(y, a)
+        yield from _delta(n, evaluate(lambda a: loss_gradient(loss, a, y), a), activation, z, a, judged)
+        if not np.array_equal(z, a):
             yield (
-                f"sigma' of layer {m}'s activation, {neighbour}, at z[{n}]",
-                neighbour.pullback(g, z, neighbour.value(z)),
+                f"the loss takes z[{n}] for a[{n}]",
+                lambda: AUTODIFF.hidden_delta(loss_gradient(loss, z, y), activation, z, a),
             )
-    if top and not np.array_equal(z, a):
-        yield f"the loss takes z[{n}] for a[{n}]", activation.pullback(at.loss.gradient(z, at.y), z, a)
+        yield "the target is missing", lambda: AUTODIFF.hidden_delta(np.asarray(a), activation, z, a)
+        yield "a - y, without a factor", lambda: np.asarray(a) - rows
+    elif judged.rule == "hidden_delta":
+        g, activation, z, a = args
+        yield from _delta(n, g, activation, z, a, judged)
+    elif judged.rule == "input_gradient":
+        yield from _input_gradient(judged, *args)
+    elif judged.rule == "weight_gradient":
+        yield from _weight_gradient(judged, *args)
+    elif judged.rule == "bias_gradient":
+        yield from _bias_gradient(judged, *args)
+    elif judged.rule == "norm_pullback":
+        for name, make in _norm_pullback(judged, *args):
+            yield name, lambda make=make: make()[judged.part]
+    elif judged.rule == "affine":
+        a_in, W, b = map(np.asarray, args)
+        yield "the bias is missing", lambda: a_in @ W.T
+        yield "the bias is subtracted", lambda: a_in @ W.T - b
+        yield "W is transposed", lambda: a_in @ W + b
+    elif judged.rule == "normalise":
+        norm, psi = jax.tree.map(np.asarray, args)
+        x_hat, _ = evaluate(lambda psi: standardise(norm, psi), psi)
+        yield "gamma is missing", lambda: x_hat + norm.beta
+        yield "beta is missing", lambda: norm.gamma * x_hat
+        yield "the batch norm is left out", lambda: psi
 
 
-def _input_gradient(at: Context, hand) -> Iterator[Guess]:
-    n, delta, W, units = at.i + 1, at.auto.psi[at.i], at.layer.W, at.mask.units
-    if at.mask.arrows is not None:
-        yield "the mask of the arrows is missing", masked(delta @ W, units)
-        yield "the mask's scale is missing", masked(delta @ jnp.where(at.mask.arrows != 0, W, 0), units)
+def _at_layers(judged: Judged) -> dict[int, dict]:
+    """What the lines of every other layer read, by the layers' distance: z, a, σ, δ, ∂/∂z and a_in."""
+    found: dict[int, dict] = {}
+    for line in judged.lines:
+        here = found.setdefault(line.layer, {})
+        if line.equation.rule in DELTAS:
+            here |= {"activation": line.arguments[1], "z": line.arguments[2], "a": line.arguments[3]}
+            here |= {"delta_z": line.value}
+        elif line.equation.rule == "weight_gradient":
+            here |= {"delta": line.arguments[0], "a_in": line.arguments[1]}
+    here = sorted(found, key=lambda n: abs(n - judged.layer))
+    return {n: found[n] for n in here if found[n]}
+
+
+def _delta(n: int, g, activation, z, a, judged: Judged) -> Iterator[tuple[str, Callable]]:
+    g, z, a = map(np.asarray, (g, z, a))
+    if is_elementwise(activation, np.asarray(z)):
+        own = evaluate(lambda z: slope(activation, z), z)
+        yield f"sigma'(z[{n}]) is missing", lambda: g
+        yield f"a[{n}] in place of sigma'(z[{n}])", lambda: g * a
+        yield f"z[{n}] in place of sigma'(z[{n}])", lambda: g * z
+        yield f"sigma'(a[{n}]) in place of sigma'(z[{n}])", lambda: g * slope(activation, a)
+        yield f"sigma'(z[{n}]) applied twice", lambda: g * own * own
+        yield f"divided by sigma'(z[{n}])", lambda: g / np.where(own == 0, 1, own)
+        yield f"sigma'(z[{n}]) alone: its factor is missing", lambda: own
+        yield f"1 - sigma'(z[{n}]) in place of sigma'(z[{n}])", lambda: g * (1 - own)
+    else:
+        yield f"sigma'(z[{n}]) is missing", lambda: g
+        yield f"only the diagonal of the Jacobian of {activation}", lambda: g * _diagonal(activation, z)
+    for m, other in _at_layers(judged).items():
+        if m == n or "z" not in other:
+            continue
+        if np.shape(other["z"]) == z.shape:
+            yield (
+                f"sigma'(z[{m}]), of layer {m}, in place of sigma'(z[{n}])",
+                lambda other=other: AUTODIFF.hidden_delta(g, activation, np.asarray(other["z"]), None),
+            )
+        if other["activation"] != activation:
+            yield (
+                f"sigma' of layer {m}'s activation, {other['activation']}, at z[{n}]",
+                lambda other=other: AUTODIFF.hidden_delta(g, other["activation"], z, None),
+            )
+
+
+def _diagonal(activation, z):
+    """∂a_j/∂z_j of every unit of an activation that couples them."""
+    ones = np.eye(z.shape[1], dtype=z.dtype)
+    columns = [evaluate(AUTODIFF.hidden_delta, np.broadcast_to(one, z.shape), activation, z, None) @ one for one in ones]
+    return np.stack(columns, axis=1)
+
+
+def _input_gradient(judged: Judged, delta, W, units) -> Iterator[tuple[str, Callable]]:
+    n, (delta, W) = judged.layer, map(np.asarray, (delta, W))
+    if judged.case is not None:
+        layer, mask = judged.case.params[n - 1], judged.case.masks[n - 1]
+        plain = np.asarray(layer.W)
+        if mask.arrows is not None:
+            yield "the mask of the arrows is missing", lambda: masked(delta @ plain, units)
+            kept = np.where(np.asarray(mask.arrows) != 0, plain, 0)
+            yield "the mask's scale is missing", lambda: masked(delta @ kept, units)
+        eta = _step_to(judged, delta, W)
+        if eta is not None:
+            yield f"the updated W[{n}] in place of the old one", eta
     if units is not None:
-        yield "the mask of the units is missing", delta @ at.weights()
-        yield "the mask's scale is missing", masked(delta @ at.weights(), (units != 0).astype(W.dtype))
+        yield "the mask of the units is missing", lambda: delta @ W
+        yield "the mask's scale is missing", lambda: masked(delta @ W, (np.asarray(units) != 0).astype(W.dtype))
     if W.shape[0] == W.shape[1]:
-        yield f"W[{n}] is transposed", masked(delta @ at.weights().T, units)
-    for j, m in _neighbours(at):
-        if at.case.params[j].W.shape == W.shape:
-            yield f"W[{m}] in place of W[{n}]", masked(delta @ at.case.params[j].W, units)
-    oracle = masked(delta @ at.weights(), units)
-    step = np.asarray(masked(delta @ at.auto.params[at.i].W, units))  # W' = W − η ∂C/∂W
-    if hand.shape == step.shape and step.any():
-        eta = float(np.sum((np.asarray(oracle) - hand) * step) / np.sum(step * step))
-        if eta and np.linalg.norm(hand - np.asarray(oracle)) > 0:
-            yield f"the updated W[{n}] in place of the old one", oracle - np.asarray(eta, step.dtype) * step
-    if at.layer.norm is not None:
-        yield "the batch norm is left out: d/dz in place of delta", masked(at.auto.z[at.i] @ at.weights(), units)
+        yield f"W[{n}] is transposed", lambda: masked(delta @ W.T, units)
+    for m, other in _at_layers(judged).items():
+        other_W = None if judged.case is None or m == n else judged.case.params[m - 1].W
+        if other_W is not None and other_W.shape == W.shape:
+            yield f"W[{m}] in place of W[{n}]", lambda W=other_W: masked(delta @ W, units)
+        if m != n and np.shape(other.get("delta")) == delta.shape:
+            yield f"delta[{m}] in place of delta[{n}]", lambda other=other: masked(other["delta"] @ W, units)
+        if m == n and judged.case is not None and judged.case.params[n - 1].norm is not None:
+            yield (
+                "the batch norm is left out: d/dz in place of delta",
+                lambda other=other: masked(other["delta_z"] @ W, units),
+            )
 
 
-def _weight_gradient(at: Context) -> Iterator[Guess]:
-    n, delta, a_in, arrows = at.i + 1, at.auto.psi[at.i], at.t.a_in, at.mask.arrows
+def _step_to(judged: Judged, delta, W):
+    """The value with W − η ∂C/∂W, where some η > 0 gives the hand-written one."""
+    n, hand = judged.layer, np.asarray(judged.hand)
+    gradient = next((line.value for line in judged.lines if (line.layer, line.equation.rule) == (n, "weight_gradient")),
+                    None)  # fmt: skip
+    if gradient is None or hand.shape != judged.oracle.shape:
+        return None
+    units = judged.line.arguments[2]
+    step = np.asarray(masked(delta @ np.asarray(gradient), units))
+    eta = float(np.sum((judged.oracle - hand) * step)) / (float(np.sum(step * step)) or 1.0)
+    return (lambda: masked(delta @ (W - eta * np.asarray(gradient)), units)) if eta > 0 else None
+
+
+def _weight_gradient(judged: Judged, delta, a_in, arrows) -> Iterator[tuple[str, Callable]]:
+    n, (delta, a_in) = judged.layer, map(np.asarray, (delta, a_in))
     if arrows is not None:
-        yield "the mask of the arrows is missing", delta.T @ a_in
-        yield "the mask's scale is missing", jnp.where(arrows != 0, delta.T @ a_in, 0)
-    yield "only the first example is used", masked(delta[:1].T @ a_in[:1], arrows)
-    yield "only the last example is used", masked(delta[-1:].T @ a_in[-1:], arrows)
-    before = at.case.x if at.i == 0 else at.traces[at.i - 1].a
-    if at.mask.units is not None:
-        yield "the mask of the units is missing", masked(delta.T @ before, arrows)
-    if at.i:
-        yield f"z[{n - 1}] in place of a[{n - 1}]", masked(delta.T @ at.traces[at.i - 1].z, arrows)
-    for j, m in _neighbours(at):
-        if at.traces[j].a_in.shape == a_in.shape:
-            yield f"a[{m - 1}] in place of a[{n - 1}]", masked(delta.T @ at.traces[j].a_in, arrows)
-        if at.auto.psi[j].shape == delta.shape:
-            yield f"delta[{m}] in place of delta[{n}]", masked(at.auto.psi[j].T @ a_in, arrows)
-    if at.t.a.shape == a_in.shape:
-        yield f"a[{n}] in place of a[{n - 1}]", masked(delta.T @ at.t.a, arrows)
-    if at.layer.norm is not None:
-        yield "the batch norm is left out: d/dz in place of delta", masked(at.auto.z[at.i].T @ a_in, arrows)
+        yield "the mask of the arrows is missing", lambda: delta.T @ a_in
+        yield "the mask's scale is missing", lambda: np.where(np.asarray(arrows) != 0, delta.T @ a_in, 0)
+        yield "the mask of the arrows is transposed", lambda: masked(delta.T @ a_in, np.asarray(arrows).T)
+    if len(delta) > 1:
+        yield "only the first example is used", lambda: masked(delta[:1].T @ a_in[:1], arrows)
+        yield "only the last example is used", lambda: masked(delta[-1:].T @ a_in[-1:], arrows)
+        yield "the first example is left out", lambda: masked(delta[1:].T @ a_in[1:], arrows)
+        yield "the last example is left out", lambda: masked(delta[:-1].T @ a_in[:-1], arrows)
+    yield "the absolute value of delta", lambda: masked(np.abs(delta).T @ a_in, arrows)
+    layers = _at_layers(judged)
+    below = layers.get(n - 1, {})
+    if judged.case is not None and judged.case.masks[n - 1].units is not None:
+        before = below.get("a", judged.case.x)
+        yield "the mask of the units is missing", lambda: masked(delta.T @ before, arrows)
+    if "z" in below:
+        yield f"z[{n - 1}] in place of a[{n - 1}]", lambda: masked(delta.T @ below["z"], arrows)
+    for m, other in layers.items():
+        if m == n:
+            continue
+        if np.shape(other.get("a_in")) == a_in.shape:
+            yield f"a[{m - 1}] in place of a[{n - 1}]", lambda other=other: masked(delta.T @ other["a_in"], arrows)
+        if np.shape(other.get("delta")) == delta.shape:
+            yield f"delta[{m}] in place of delta[{n}]", lambda other=other: masked(other["delta"].T @ a_in, arrows)
+    own = layers.get(n, {})
+    if np.shape(own.get("a")) == a_in.shape:
+        yield f"a[{n}] in place of a[{n - 1}]", lambda: masked(delta.T @ own["a"], arrows)
+    if judged.case is not None and judged.case.params[n - 1].norm is not None:
+        yield (
+            "the batch norm is left out: d/dz in place of delta",
+            lambda: masked(np.asarray(own["delta_z"]).T @ a_in, arrows),
+        )
 
 
-def _bias_gradient(at: Context) -> Iterator[Guess]:
-    delta = at.auto.psi[at.i]
-    yield "summed over the wrong axis: over the units, not the examples", jnp.sum(delta, axis=1)
-    yield "summed over both axes", jnp.broadcast_to(jnp.sum(delta), delta.shape[1:])
-    yield "summed over both axes", jnp.sum(delta)
-    yield "not summed over the examples", delta
-    yield "only the first example is used", delta[0]
-    yield "only the last example is used", delta[-1]
-    if at.layer.norm is not None:
-        yield "the batch norm is left out: d/dz in place of delta", jnp.sum(at.auto.z[at.i], axis=0)
+def _bias_gradient(judged: Judged, delta) -> Iterator[tuple[str, Callable]]:
+    delta = np.asarray(delta)
+    yield "summed over the wrong axis: over the units, not the examples", lambda: np.sum(delta, axis=1)
+    yield "summed over both axes", lambda: np.broadcast_to(np.sum(delta), delta.shape[1:])
+    yield "summed over both axes", lambda: np.sum(delta)
+    yield "not summed over the examples", lambda: delta
+    if len(delta) > 1:
+        yield "only the first example is used", lambda: delta[0]
+        yield "only the last example is used", lambda: delta[-1]
+        yield "the first example is left out", lambda: delta[1:].sum(axis=0)
+        yield "the last example is left out", lambda: delta[:-1].sum(axis=0)
+    yield "the largest of the examples, not their sum", lambda: delta.max(axis=0)
+    yield "the absolute value of delta", lambda: np.abs(delta).sum(axis=0)
+    if judged.case is not None and judged.case.params[judged.layer - 1].norm is not None:
+        own = _at_layers(judged)[judged.layer]
+        yield (
+            "the batch norm is left out: d/dz in place of delta",
+            lambda: np.sum(np.asarray(own["delta_z"]), axis=0),
+        )
 
 
-def _norm_pullback(at: Context) -> Iterator[tuple[str, tuple]]:
-    norm, psi, delta_z = at.layer.norm, at.t.psi, at.auto.z[at.i]
-    assert norm is not None
-    x_hat, s = standardise(norm, psi)
+def _norm_pullback(judged: Judged, norm, psi, delta_z) -> Iterator[tuple[str, Callable]]:
+    norm, psi, delta_z = jax.tree.map(np.asarray, (norm, psi, delta_z))
+    x_hat, s = evaluate(lambda psi: standardise(norm, psi), psi)
     h, batch = norm.gamma * delta_z, len(psi)
-    right = norm_pullback(norm, psi, delta_z)
+    right = evaluate(RULES.norm_pullback, norm, psi, delta_z)
     other = "fixed" if norm.gradient == "full" else "full"
     kind = "taken as fixed" if other == "fixed" else "not taken as fixed"
-    yield f"the statistics are {kind}", norm_pullback(replace(norm, gradient=other), psi, delta_z)
-    yield "epsilon is forgotten", norm_pullback(replace(norm, eps=0.0), psi, delta_z)
-    yield "gamma is missing", norm_pullback(replace(norm, gamma=jnp.ones_like(norm.gamma)), psi, delta_z)
-    yield "the division by the deviation is missing", (right[0] * s, right[1], right[2])
-    yield "divided by the variance, not the deviation", (right[0] / s, right[1], right[2])
+    yield f"the statistics are {kind}", lambda: norm_pullback(replace(norm, gradient=other), psi, delta_z)
+    yield "epsilon is forgotten", lambda: norm_pullback(replace(norm, eps=0.0), psi, delta_z)
+    plain = replace(norm, gamma=np.ones_like(np.asarray(norm.gamma)))
+    yield "gamma is missing", lambda: norm_pullback(plain, psi, delta_z)
+    yield "the division by the deviation is missing", lambda: (right[0] * s, right[1], right[2])
+    yield "divided by the variance, not the deviation", lambda: (right[0] / s, right[1], right[2])
     unbiased = s * np.sqrt(batch / max(batch - 1, 1)).astype(s.dtype)
-    x_unbiased = (psi - jnp.mean(psi, axis=0)) / unbiased
-    yield "the variance is the unbiased one", (right[0] * s / unbiased, jnp.sum(delta_z * x_unbiased, axis=0), right[2])
+    x_unbiased = (psi - np.mean(psi, axis=0)) / unbiased
+    yield (
+        "the variance is the unbiased one",
+        lambda: (right[0] * s / unbiased, np.sum(delta_z * x_unbiased, axis=0), right[2]),
+    )
     if norm.gradient == "full":
-        through_nu = x_hat * jnp.mean(h * x_hat, axis=0)
-        yield "the term through the mean is missing", ((h - through_nu) / s, right[1], right[2])
-        yield "the term through the variance is missing", ((h - jnp.mean(h, axis=0)) / s, right[1], right[2])
-    centred = psi - jnp.mean(psi, axis=0)
-    yield "psi - mu in place of x_hat", (right[0], jnp.sum(delta_z * centred, axis=0), right[2])
-    yield "psi in place of x_hat", (right[0], jnp.sum(delta_z * psi, axis=0), right[2])
-    yield "psi_hat in place of x_hat", (right[0], jnp.sum(delta_z * at.t.z, axis=0), right[2])
-    yield "only the first example is used", (right[0], (delta_z * x_hat)[0], delta_z[0])
+        through_nu = x_hat * np.mean(h * x_hat, axis=0)
+        yield "the term through the mean is missing", lambda: ((h - through_nu) / s, right[1], right[2])
+        yield "the term through the variance is missing", lambda: ((h - np.mean(h, axis=0)) / s, right[1], right[2])
+        yield (
+            "the term through the mean has the wrong sign",
+            lambda: ((h + np.mean(h, axis=0) - through_nu) / s, right[1], right[2]),
+        )
+        yield (
+            "the term through the variance has the wrong sign",
+            lambda: ((h - np.mean(h, axis=0) + through_nu) / s, right[1], right[2]),
+        )
+        yield (
+            "the sum over the examples in place of their mean",
+            lambda: ((h - batch * np.mean(h, axis=0) - batch * through_nu) / s, right[1], right[2]),
+        )
+    centred = psi - np.mean(psi, axis=0)
+    yield "psi - mu in place of x_hat", lambda: (right[0], np.sum(delta_z * centred, axis=0), right[2])
+    yield "psi in place of x_hat", lambda: (right[0], np.sum(delta_z * psi, axis=0), right[2])
+    yield (
+        "psi_hat in place of x_hat",
+        lambda: (right[0], np.sum(delta_z * (norm.gamma * x_hat + norm.beta), axis=0), right[2]),
+    )
+    yield "only the first example is used", lambda: (right[0], (delta_z * x_hat)[0], delta_z[0])
+    yield "gamma stands in it", lambda: (right[0] * norm.gamma, right[1] * norm.gamma, right[2] * norm.gamma)
+    yield "x_hat is missing", lambda: (right[0], np.sum(delta_z, axis=0), right[2])
+    yield "x_hat stands in it", lambda: (right[0], right[1], np.sum(delta_z * x_hat, axis=0))

@@ -1,20 +1,29 @@
-"""Every equation of a network on one case of data: the hand-written value, autodiff's, and the size of its terms."""
+"""Every line of a network on one case of data: the hand-written value, autodiff's, and the size of its terms."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import standardise
+from fnn.checks.arrays import describe
 from fnn.dropout import Mask, masked
-from fnn.equations import Line, lines, same
-from fnn.layers import LayerTrace, Params
+from fnn.equations import Line, lines
+from fnn.layers import Params
 from fnn.losses import Loss, as_targets
-from fnn.verify.oracle import Quantities, one_sided, quantities
+from fnn.verify.differences import by_rows
+from fnn.verify.interpret import Traced, Value, called, evaluate, is_array, trace
+from fnn.verify.neighbours import Sides, accept, sides
+from fnn.verify.oracle import AUTODIFF, loss_gradient
 from fnn.verify.report import norm
+
+DELTAS, FORWARD = ("output_delta", "hidden_delta"), ("affine", "normalise")
+NAMES = Rules(*Rules._fields)  # in place of the rules, so that ``lines`` tells which one it wants
 
 
 class Case(NamedTuple):
@@ -34,44 +43,27 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Context:
-    """What is known at layer ``i`` (from 0) of a case: for equations and for guesses at what is wrong with them."""
+class Judged:
+    """One line: its arguments, which are autodiff's values, what the rule makes of them, and what is right.
 
-    case: Case
-    loss: Loss
-    traces: tuple[LayerTrace, ...]
-    auto: Quantities
-    i: int
+    hand: the rule's value, or a Failure; oracle: autodiff's, with the hand-written entries where those are right
+    too; known: where there is anything to compare with; chained: by hand from hand-written arguments, or None;
+    name: of the case; case, lines: the case
+    itself and all of its lines, for guesses that look at other layers.
+    """
 
-    @property
-    def layer(self):
-        return self.case.params[self.i]
-
-    @property
-    def t(self) -> LayerTrace:
-        return self.traces[self.i]
-
-    @property
-    def mask(self) -> Mask:
-        return self.case.masks[self.i]
-
-    @property
-    def y(self):
-        return as_targets(jnp.asarray(self.case.y), self.traces[-1].a)
-
-    def weights(self):
-        return masked(self.layer.W, self.mask.arrows)
-
-
-class Equation(NamedTuple):
-    """One line at one layer: its value by hand from autodiff's upstream values, and autodiff's own."""
-
-    line: Line  # fed with autodiff's values; its value may be a Failure
-    chained: Any  # by hand from hand-written upstream values, or a Failure
-    oracle: Any
+    line: Line
+    name: str
+    hand: Any
+    oracle: np.ndarray
+    known: np.ndarray
     size: float
-    at: Context
-    kinks: int = 0
+    kinks: int
+    differences: int
+    precision: str
+    chained: Any = None
+    case: Case | None = None
+    lines: tuple[Line, ...] = ()
 
     @property
     def rule(self) -> str:
@@ -79,124 +71,203 @@ class Equation(NamedTuple):
 
     @property
     def part(self) -> int:
-        """Which result of the rule: only norm_pullback has several."""
         return self.line.equation.part
 
     @property
-    def hand(self) -> Any:
-        return self.line.value
+    def layer(self) -> int:
+        return self.line.layer
 
 
-def equations(case: Case, loss: Loss, rules: Rules, tolerance: float) -> Iterator[Equation]:
-    """All equations of the case, from the output down, each fed autodiff's upstream value and so judged alone.
-
-    The forward lines come first, where their rules are not ours, from which autodiff's values come.
-    """
-    auto, traces = quantities(case.params, case.x, case.y, case.masks, loss)
-    before = (case.x, *(t.a for t in traces))
-    upstream: dict[str, Callable[[int], Any]] = {
-        "a": before.__getitem__, "psi": lambda n: traces[n - 1].psi, "z": lambda n: traces[n - 1].z,
-        "g": lambda n: auto.a[n - 1], "delta_z": lambda n: auto.z[n - 1], "delta": lambda n: auto.psi[n - 1],
-    }  # fmt: skip
-
-    def read(quantity: str, n: int, value):
-        return upstream[quantity](n)
-
-    given: dict[str, Any] = {"loss": loss, "masks": case.masks, "rules": rules, "apply": _attempt}
-    fed, own = (lines(case.params, case.x, case.y, read=reads, **given) for reads in (read, same))
-    for line, through in zip(fed, own):
-        rule = line.equation.rule
-        if not rule or (rule in ("affine", "normalise") and getattr(rules, rule) is getattr(RULES, rule)):
-            continue
-        at = Context(case, loss, traces, auto, line.layer - 1)
-        oracle, kinks = _oracle(line, at, tolerance)
-        yield Equation(line, through.value, oracle, _size(line, at, tolerance), at, kinks)
-
-
-def _oracle(line: Line, at: Context, tolerance: float) -> tuple[Any, int]:
-    """Autodiff's value of a line, and the number of units at a kink where it was compared with both sides."""
-    auto, i, own = at.auto, at.i, cast(Any, at.auto.params[at.i])
-    rule, part = line.equation.rule, line.equation.part
-    if rule in ("output_delta", "hidden_delta"):
-        return _one_sided_at_kinks(at, line.value, tolerance)
-    values: dict[str, Callable[[], Any]] = {
-        "affine": lambda: at.t.psi,
-        "normalise": lambda: at.t.z,
-        "norm_pullback": lambda: (auto.psi[i], own.norm.gamma, own.norm.beta)[part],
-        "weight_gradient": lambda: own.W,
-        "bias_gradient": lambda: own.b,
-        "input_gradient": lambda: auto.a[i - 1] if i else auto.x,
-    }
-    return values[rule](), 0
-
-
-def _size(line: Line, at: Context, tolerance: float) -> float:
-    """The size of the terms that a line sums."""
-    rule, part, t, mask = line.equation.rule, line.equation.part, at.t, at.mask
-    if rule in ("output_delta", "hidden_delta"):
-        factors = norm(at.auto.a[at.i]) + (norm(t.a) + norm(at.y) if rule == "output_delta" else 0)
-        rounding = 16 * float(jnp.finfo(t.z.dtype).eps) / tolerance  # of factors much larger than their product
-        return norm(at.auto.z[at.i]) + rounding * factors
-    terms = _absolute(at.auto.psi[at.i])
-    sizes: dict[str, Callable[[], float]] = {
-        "affine": lambda: norm(_absolute(t.a_in) @ _absolute(at.weights()).T + _absolute(at.layer.b)),
-        "normalise": lambda: norm(t.z) + norm(at.layer.norm.beta) + norm(at.layer.norm.gamma),
-        "norm_pullback": lambda: _norm_sizes(at)[part],
-        "weight_gradient": lambda: norm(masked(terms.T @ _absolute(t.a_in), mask.arrows)),
-        "bias_gradient": lambda: norm(terms.sum(axis=0)),
-        "input_gradient": lambda: norm(masked(terms @ _absolute(at.weights()), mask.units)),
-    }
-    return sizes[rule]()
-
-
-def _absolute(array) -> np.ndarray:
-    return np.abs(np.asarray(array, np.float64))
-
-
-def _attempt(rule: Callable, *args):
-    """The rule's value; a Failure if it raises, and the same Failure again where one is among its arguments."""
-    for arg in args:
-        if isinstance(arg, Failure):
-            return arg
+def attempt(rule: Callable, *args) -> Value | Failure:
+    """What a rule returns, or what it raises."""
     try:
-        return rule(*args)
+        return called(rule, *args)
     except Exception as error:  # a rule is the user's: whatever it raises is a finding
         return Failure(error)
 
 
-def _norm_sizes(at: Context) -> tuple[float, float, float]:
+def judged(
+    case: Case, loss: Loss, rules: Rules, tolerance: float, rounded: Callable = lambda value: value
+) -> Iterator[Judged]:
+    """All lines of the case in the order of the computation, each fed autodiff's values and so judged alone.
+
+    rounded: what autodiff's values are rounded to before they are fed, so that a rule can be judged on them in a coarser
+    dtype too; not a = σ(z), which rules use beside z. A value that is not finite is replaced by a random one before it is fed. Forward lines are judged where
+    their rules are not ours.
+    """
+    random, found, chained = np.random.default_rng(0), [], []
+
+    def fed(value) -> np.ndarray:
+        value = np.asarray(value)
+        known = np.isfinite(value)
+        return value if known.all() else np.where(known, value, random.normal(size=value.shape)).astype(value.dtype)
+
+    def by_autodiff(rule, *args):
+        if isinstance(rule, str):
+            found.append(Right(rule, args))
+            return jax.tree.map(lambda value: fed(rounded(value)), found[-1].value)
+        return jax.tree.map(fed, evaluate(rule, *args))
+
+    def by_hand(rule, *args):
+        if not isinstance(rule, str):
+            return _unless_failed(rule, *args)
+        chained.append(_unless_failed(getattr(rules, rule), *args))
+        return chained[-1] if isinstance(chained[-1], Failure) else jax.tree.map(rounded, chained[-1])
+
+    def walk(apply: Callable) -> Iterator[Line]:
+        return lines(case.params, case.x, case.y, loss=loss, masks=case.masks, rules=NAMES, apply=apply)
+
+    walked = tuple(walk(by_autodiff))
+    for _ in walk(by_hand):
+        pass
+    pairs = zip(found, chained)
+    for line in walked:
+        rule, part = line.equation.rule, line.equation.part
+        if rule and part == 0:
+            right, own = next(pairs)
+            hand = attempt(getattr(rules, rule), *line.arguments) if is_judged(rule, rules) else None
+        if rule and hand is not None:
+            yield judge(line, case.name, right, hand, tolerance, (part_of(rule, part, own), case, walked))
+
+
+def is_judged(rule: str, rules: Rules) -> bool:
+    """Whether there is anything to judge: autodiff's values come from our forward rules."""
+    return rule not in FORWARD or getattr(rules, rule) is not getattr(RULES, rule)
+
+
+def single(line: Line, name: str, rules: Rules, tolerance: float) -> Judged:
+    """One line on arguments of its own."""
+    right = Right(line.equation.rule, line.arguments)
+    return judge(line, name, right, attempt(getattr(rules, right.rule), *line.arguments), tolerance)
+
+
+def _unless_failed(rule, *args):
+    """One line of the hand-written chain: its value, or the Failure that it or an earlier line is."""
+    failed = next((arg for arg in args if isinstance(arg, Failure)), None)
+    found = failed or attempt(rule, *args)
+    return found.value if isinstance(found, Value) else found
+
+
+class Right:
+    """What is right for a rule at its arguments: autodiff's value, and differences where that is not finite."""
+
+    def __init__(self, rule: str, args: tuple):
+        self.rule, self.args = rule, args
+        traced, leaves = trace(getattr(AUTODIFF, rule), *args)
+        self.value = traced(*leaves)
+        self.sides: Sides | None = None
+        self.doubt, self.differences = np.zeros(()), 0
+        if rule in DELTAS:
+            self.sides = _sides(traced, leaves, args)
+            if not np.isfinite(self.value).all():
+                self._by_differences()
+
+    def _by_differences(self) -> None:
+        unknown = ~np.isfinite(self.value)
+        slopes, doubt = by_rows(partial(_rows, self.rule, self.args), self.args[2])
+        with np.errstate(invalid="ignore"):
+            unknown &= doubt <= 1e-6 * np.maximum(np.abs(slopes), 1)
+        self.value, self.doubt = np.where(unknown, slopes, self.value), np.where(unknown, doubt, 0)
+        self.differences = int(unknown.sum())
+
+
+def _sides(traced: Traced, leaves: list, args: tuple) -> Sides:
+    """The sides of ∂/∂z, from moves of z alone."""
+    place = next(i for i, leaf in enumerate(leaves) if leaf is args[2])
+
+    def at(z):
+        return [traced(*leaves[:place], z, *leaves[place + 1 :])]
+
+    (found,) = sides(at, np.asarray(args[2]))
+    return found
+
+
+def _rows(rule: str, args: tuple, z) -> np.ndarray:
+    """What a δ is the derivative of by z: a number for each example, (B,)."""
+    if rule == "output_delta":
+        loss, activation, y = args[0], args[1], args[4]
+        return evaluate(lambda z: loss.value(activation.value(z), y), z)
+    g, activation = args[0], args[1]
+    return (g * evaluate(activation.value, z)).sum(axis=1)
+
+
+def judge(line, name: str, right: Right, hand, tolerance: float, around: tuple = ()) -> Judged:
+    """One line, by hand and by autodiff."""
+    rule, part, args = line.equation.rule, line.equation.part, line.arguments
+    oracle = np.asarray(right.value[part] if rule == "norm_pullback" else right.value)
+    precision, ours = "float64", hand
+    if isinstance(hand, Value):
+        precision, ours = hand.precision, part_of(rule, part, hand.value)
+    known, kinks = np.isfinite(oracle), 0
+    if not isinstance(ours, Failure):
+        ours = np.asarray(ours)
+        if right.sides is not None:
+            oracle, kinks = accept(ours, oracle, right.sides, tolerance * np.abs(_upstream(rule, args)))
+        if ours.shape == oracle.shape:
+            with np.errstate(invalid="ignore"):
+                near = (np.abs(ours - oracle) <= 10 * right.doubt) & (right.doubt > 0)
+            oracle = np.where(known & ~near, oracle, ours)
+    size = _size(rule, part, args, np.where(np.isfinite(oracle), oracle, 0), tolerance)
+    return Judged(line, name, ours, oracle, known, size, kinks, right.differences, precision, *around)
+
+
+def part_of(rule: str, part: int, value):
+    """One of the results of a rule."""
+    if rule != "norm_pullback" or isinstance(value, Failure):
+        return value
+    if not isinstance(value, tuple) or len(value) != 3:
+        return Failure(ValueError(f"expected (d/dpsi, d/dgamma, d/dbeta), got {describe(value)}"))
+    return value[part]
+
+
+def _upstream(rule: str, args: tuple) -> np.ndarray:
+    """g = ∂/∂a, of which a δ is the product with σ'."""
+    if rule == "hidden_delta":
+        return np.asarray(args[0])
+    loss, _, _, a, y = args
+    g = evaluate(lambda a: loss_gradient(loss, a, y), a)
+    return np.where(np.isfinite(g), g, 0)
+
+
+def _size(rule: str, part: int, args: tuple, oracle: np.ndarray, tolerance: float) -> float:
+    """The size of the terms that a line sums, and a share of factors that may be much larger than their product."""
+    rounding = 16 * float(jnp.finfo(oracle.dtype).eps) / tolerance
+    absolute = [np.abs(np.asarray(arg, np.float64)) if is_array(arg) else arg for arg in args]
+    if rule in DELTAS:
+        factors = norm(_upstream(rule, args)) + norm(args[3])
+        if rule == "output_delta":
+            factors += norm(evaluate(as_targets, np.asarray(args[4]), args[3]))
+        return norm(oracle) + rounding * factors
+    if rule == "norm_pullback":
+        return _norm_sizes(*args, rounding)[part]
+    if rule == "normalise":
+        return norm(oracle) + norm(args[0].beta) + norm(args[0].gamma) + rounding * norm(args[1])
+    if rule == "affine":
+        a_in, W, b = absolute
+        return norm(a_in @ W.T + b)
+    if rule == "weight_gradient":
+        delta, a_in, mask = absolute
+        return norm(masked(delta.T @ a_in, mask))
+    if rule == "input_gradient":
+        delta, W, mask = absolute
+        return norm(masked(delta @ W, mask))
+    return norm(absolute[0].sum(axis=0))
+
+
+def _norm_sizes(batch_norm, psi, delta_z, rounding: float) -> tuple[float, float, float]:
     """The sizes of the terms that a batch norm's pull-back sums."""
-    x_hat, s = map(_absolute, standardise(at.layer.norm, at.t.psi))
-    delta_z = _absolute(at.auto.z[at.i])
-    h = _absolute(at.layer.norm.gamma) * delta_z
+    x_hat, s = (np.abs(value) for value in evaluate(lambda psi: standardise(batch_norm, psi), psi))
+    x_hat = x_hat + rounding * np.abs(psi) / s  # x̂ is a difference of numbers that may be nearly equal
+    delta_z = np.abs(delta_z)
+    h = np.abs(np.asarray(batch_norm.gamma)) * delta_z
     terms = (h + h.mean(axis=0) + x_hat * (h * x_hat).mean(axis=0)) / s
     return norm(terms), norm((delta_z * x_hat).sum(axis=0)), norm(delta_z.sum(axis=0))
-
-
-def _one_sided_at_kinks(at: Context, hand, tolerance: float):
-    """Autodiff's ∂/∂z, with the hand-written value where a unit sits at a kink and it lies between both sides.
-
-    Returns it with the number of such units. At a kink every value between the one-sided derivatives is a
-    derivative that descent may use, and autodiff's is one convention.
-    """
-    oracle, activation, z = np.asarray(at.auto.z[at.i]), at.layer.activation, at.t.z
-    if isinstance(hand, Failure) or np.shape(hand) != oracle.shape or not is_elementwise(activation, z):
-        return oracle, 0
-    below, above = (np.asarray(slope) for slope in one_sided(activation, z))
-    kink = np.abs(above - below) > 1e-3 * (np.abs(above) + np.abs(below))
-    if not kink.any():
-        return oracle, 0
-    g, hand = np.asarray(at.auto.a[at.i]), np.asarray(hand)
-    sides = np.stack([g * below, g * above])
-    slack = tolerance * np.abs(g)
-    between = (hand >= sides.min(axis=0) - slack) & (hand <= sides.max(axis=0) + slack)
-    return np.where(kink & between, hand, oracle), int(kink.sum())
 
 
 def is_elementwise(activation, z) -> bool:
     """Whether the activation has a derivative entry by entry; Softmax has not."""
     try:
-        activation.derivative(z, activation.value(z))
-    except (TypeError, NotImplementedError, AttributeError):
+        evaluate(lambda z: activation.derivative(z, activation.value(z)), z)
+    except Exception:  # not defined, or whatever a user's own raises
         return False
     return True

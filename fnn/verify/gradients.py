@@ -6,9 +6,11 @@ import jax
 import numpy as np
 
 from fnn.checks.arrays import describe
-from fnn.verify.blackbox import BlackBox, in_best_dtype
-from fnn.verify.oracle import TOLERANCE, exactly, fresh, in_dtype, is_floating, to_numpy
-from fnn.verify.report import Report
+from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype
+from fnn.verify.differences import by_differences
+from fnn.verify.interpret import evaluate, is_array
+from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
+from fnn.verify.report import Finding, Report
 
 
 def gradient(
@@ -16,17 +18,22 @@ def gradient(
 ) -> Report:
     """Compare ``hand(params, *args)`` with ``jax.grad(objective)(params, *args)``, leaf by leaf.
 
-    hand: returns a pytree like ``params``; objective: returns a scalar; params, args: pytrees of arrays.
-    dtype: "float64" or "float32", the dtype of the comparison; None tries float64, then float32 if the functions cannot
-    run in float64. tolerance: by default 1e-12 in float64 and 1e-5 in float32.
+    hand: returns a pytree like ``params``; it may be written in NumPy, and gets copies that it may overwrite.
+    objective: returns a real scalar; params, args: pytrees of arrays. dtype: "float64" or "float32", the dtype of the
+    comparison; None tries float64, then float32 if the functions cannot run in float64. In float64, ``hand`` is also
+    called with float32 ``params`` as they were given, where it must be finite and no less exact than autodiff.
+    tolerance: by default 1e-12 in float64 and 1e-5 in float32; where the functions compute in a coarser dtype inside,
+    the tolerance of that.
 
     A leaf passes if its error ‖hand − oracle‖ is at most tolerance · ‖oracle‖. It also passes if the error is at most
-    100 times the leaf's change when every input moves by one unit in the last place, and at most a thousandth of the
-    whole gradient: this allows for rounding in the unknown terms that a black box sums. Where the oracle jumps, at a
-    kink, an entry between its two sides passes.
+    100 times the **oracle's** change when every input moves by one unit in the last place, and at most a thousandth of
+    the whole gradient: this allows for rounding in the unknown terms that a black box sums. Where the oracle jumps, at
+    a kink or a tie, an entry between its sides passes. Where autodiff is not finite, differences stand in for it.
+    Complex leaves follow JAX's convention, ∂f/∂x − i ∂f/∂y. Functions whose value differs from call to call are
+    findings.
 
-    Raises ValueError or TypeError for invalid arguments. A disagreement is reported, not raised; ``report.check()``
-    raises it.
+    Raises ValueError or TypeError for invalid arguments, and what the functions themselves raise. A disagreement is
+    reported, not raised; ``report.check()`` raises it.
 
     >>> import jax.numpy as jnp
     >>> square = lambda w: (w**2).sum()
@@ -39,28 +46,81 @@ def gradient(
         if not callable(function):
             raise TypeError(f"{name}: expected a function of (params, *args), got {function!r}")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not is_floating(leaf):
+        if not is_inexact(leaf):
             where = "params" + jax.tree_util.keystr(path)
             raise TypeError(f"{where}: expected a floating array, to differentiate by it, got {describe(leaf)}")
     return in_best_dtype(dtype, tolerance, lambda chosen: _compare(hand, objective, params, args, chosen, tolerance))
 
 
 def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
-    tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
+    def call(inputs):
+        return objective(inputs[0], *inputs[1])
+
     with exactly(dtype):
         inputs = in_dtype((params, args), dtype)
-        value = jax.eval_shape(objective, inputs[0], *inputs[1])  # only its shape matters, so it is not compiled
+        value = evaluate(call, inputs)
         if np.shape(value) != ():
             raise ValueError(f"objective: expected a scalar, got {describe(value)}; write .mean() or .sum()")
-        oracle, ours = jax.grad(objective)(inputs[0], *inputs[1]), hand(fresh(inputs[0]), *fresh(inputs[1]))
-        expected, got = str(jax.tree.structure(oracle)), str(jax.tree.structure(ours))
-        if got != expected:
-            raise ValueError(f"hand: expected the structure of params, {expected}, got {got}")
-        names = ["params" + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(oracle)]
-        box = BlackBox(
-            lambda given: jax.tree.leaves(hand(given[0], *given[1])),
-            lambda given: jax.tree.leaves(jax.grad(objective)(given[0], *given[1])),
-            inputs,
-        )
-        ours, oracle = (jax.tree.leaves(to_numpy(tree)) for tree in (ours, oracle))
-        return Report(tuple(box.findings(names, ours, oracle, tolerance)), dtype)
+        if np.iscomplexobj(value):
+            raise TypeError(f"objective: expected a real scalar, got {describe(value)}; write .real or jnp.abs(...)")
+        changing = [
+            name
+            for name, function in (("hand", lambda given: hand(given[0], *given[1])), ("objective", call))
+            if differing_calls(function, inputs)
+        ]
+        if changing:
+            return Report(tuple(_not_deterministic(name) for name in changing), dtype)
+        oracle = jax.tree.unflatten(jax.tree.structure(inputs[0]), evaluate(_by_autodiff(objective), inputs))
+        ours = evaluate(lambda given: hand(given[0], *given[1]), inputs)
+        paths = jax.tree_util.tree_leaves_with_path(oracle)
+        names = ["params" + jax.tree_util.keystr(path) for path, _ in paths]
+        broken = _structure(oracle, ours, names)
+        if broken:
+            return Report(tuple(broken), dtype)
+        box = BlackBox(lambda given: jax.tree.leaves(hand(given[0], *given[1])), _by_autodiff(objective), inputs,
+                       names, dtype)  # fmt: skip
+        ours, oracle = ([np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (ours, oracle))
+        limit, coarsest = tolerance, box.precision()
+        if limit is None:
+            limit = TOLERANCE[coarsest] if coarsest in TOLERANCE else TOLERANCE[dtype]
+        notes = [] if coarsest == dtype else [f"judged at the tolerance of {coarsest}, in which the code computes"]
+        weak = ""
+        if all(np.isfinite(leaf).all() for leaf in oracle):
+            findings = box.findings(ours, oracle, limit)
+        else:
+            findings, note, is_weak = by_differences(
+                lambda values: float(evaluate(call, (jax.tree.unflatten(jax.tree.structure(inputs[0]), values), inputs[1]))),
+                [np.asarray(leaf) for leaf in jax.tree.leaves(inputs[0])], names, ours, tolerance, oracle,
+            )  # fmt: skip
+            notes.append(f"autodiff is not finite: {note}")
+            weak = note if is_weak else ""
+    own = jax.tree.leaves(params)
+    if dtype == "float64" and coarsest == dtype and all(_is_float32(leaf) for leaf in own):
+        good = all(finding.ok for finding in findings)
+        findings += box.in_own_dtype((params, args), oracle, limit) if good else []
+    return Report(tuple(findings), dtype, tuple(notes), weak=weak)
+
+
+def _by_autodiff(objective: Callable) -> Callable:
+    return lambda given: jax.tree.leaves(jax.grad(objective)(given[0], *given[1]))
+
+
+def _is_float32(leaf) -> bool:
+    return getattr(leaf, "dtype", None) == np.float32
+
+
+def _not_deterministic(name: str) -> Finding:
+    note = f"{name} is not deterministic: two calls with the same arguments return different numbers"
+    return Finding(name, float("inf"), 0.0, note=note)
+
+
+def _structure(oracle, ours, names: list[str]) -> list[Finding]:
+    """Findings where what the hand-written function returned is no pytree of arrays like the parameters."""
+    expected, got = jax.tree.structure(oracle), jax.tree.structure(ours)
+    if expected != got:
+        return [Finding("the gradient", float("inf"), 0.0, note=f"it has the structure {got}, expected {expected}")]
+    return [
+        Finding(name, float("inf"), 0.0, note=f"expected an array, got {describe(leaf)}")
+        for name, leaf in zip(names, jax.tree.leaves(ours))
+        if not is_array(leaf)
+    ]

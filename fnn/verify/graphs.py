@@ -22,7 +22,7 @@ from fnn.graph.plan import plan
 from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_rows, lambdas_of_inputs, weight_gradients
 from fnn.losses import Loss, as_targets
 from fnn.verify.blackbox import in_best_dtype
-from fnn.verify.diagnose import generic
+from fnn.verify.patterns import statements
 from fnn.verify.oracle import NORM_TOLERANCE, TOLERANCE, exactly, in_dtype
 from fnn.verify.report import Finding, Report, compare, norm, norm_error
 
@@ -160,7 +160,7 @@ def _compared(name, kind, chosen, oracle, hand, chained, size, tolerance, axes, 
     through = compare(name, chained[chosen], oracle[chosen], tolerance, norm(size[chosen])).error
     note = ""
     if not finding.ok:
-        note = next(iter(generic(hand[chosen], oracle[chosen], tolerance)), "")
+        note = next(iter(statements(hand[chosen], oracle[chosen], tolerance)), "")
     if finding.index is not None:  # the number of the neuron or the arrow, not its place in the group
         finding = replace(finding, index=(int(chosen[finding.index[0]]), *finding.index[1:]))
     return replace(finding, end_to_end=through, note=note)

@@ -1,9 +1,11 @@
 """Every equation of a network against autodiff, each judged alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from fnn.backward import RULES, Rules
@@ -17,10 +19,13 @@ from fnn.stacking import unstack
 from fnn.verify import graphs
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.diagnose import explanations
-from fnn.verify.equations import Case, Equation, Failure, equations
-from fnn.verify.oracle import NORM_TOLERANCE, TOLERANCE, exactly, in_dtype
-from fnn.verify.probes import probes
-from fnn.verify.report import Finding, Report, compare, norm_error
+from fnn.verify.equations import DELTAS, Case, Failure, Judged, attempt, is_judged, judged, part_of, single
+from fnn.verify.interpret import Value, remembering
+from fnn.verify.oracle import AUTODIFF, LARGEST, NORM_TOLERANCE, TOLERANCE, exactly, in_dtype
+from fnn.verify.probes import probes as probe_cases
+from fnn.verify.probes import round_array, rounded_to, single_rules
+from fnn.verify.report import Finding, Report, compare, norm, norm_error
+from fnn.verify.smallest import smallest
 
 SEED = 0
 
@@ -33,24 +38,28 @@ def network(
     loss: Loss,
     rules: Rules = RULES,
     masks=None,
+    probes: bool = True,
     dtype: str | None = None,
     tolerance: float | None = None,
 ) -> Report:
     """Compare every equation at every layer with autodiff, each fed **autodiff's** upstream value.
 
     So a mistake is named where it is made, and not where it is felt: the error "end to end", of the hand-written
-    chain, stands beside it. All wrong equations are reported, each with the mistake that it looks like.
+    chain, stands beside it. All wrong equations are reported, each with what is true of its mistake in every case that
+    shows it, and with the smallest example found.
 
     params: tuple of ``Dense`` (a ``Stack`` is taken layer by layer), or the parameters of a graph, where every
-    neuron's λ is an equation; x, y: data, (B, n_0) and (B, n_L) or labels, or one example; without data, the cases
-    of :func:`probes` are used, and for a graph random data, parameters and masks. loss, rules, masks: as in
-    ``fnn.backprop``. dtype: "float64" or "float32"; None tries float64, and float32 where a rule, the loss or an
-    activation cannot run in it.
+    neuron's λ is an equation; x, y: data, (B, n_0) and (B, n_L) or labels, or one example. loss, rules, masks: as in
+    ``fnn.backprop``. probes: whether the cases of :func:`probes` are judged too, and each rule at arguments that they
+    do not reach (large values, batches of 1 to 33, …); for a graph random data, parameters and masks. dtype: "float64"
+    or "float32"; None tries float64, and float32 where a rule, the loss or an activation cannot run in it. In float64,
+    each rule is also called in the parameters' own dtype, where it must be finite and no less exact than autodiff.
     tolerance: of an error relative to the size of the terms that an equation sums; if not given, 1e-12 in
-    float64, 1e-5 in float32, and 1e-4 there with a batch norm.
+    float64, 1e-5 in float32, and 1e-4 there with a batch norm; for a rule that computes in bfloat16, 3e-2.
 
     A unit that sits exactly at a kink passes with any value between the one-sided derivatives; the report counts
-    them. Raises TypeError or ValueError for arguments of the wrong kind; disagreement is in the report.
+    them. Where autodiff is not finite, differences stand in for it; what is finite in neither is not compared, and
+    counted. Raises TypeError or ValueError for arguments of the wrong kind; disagreement is in the report.
 
     >>> import jax, fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2), activation=fnn.Tanh())
@@ -64,87 +73,167 @@ def network(
     require_rules(rules)
     if (x is None) != (y is None):
         raise TypeError("x, y: expected both or neither; without data the probes are used")
+    if x is None and not probes:
+        raise ValueError("probes: without data nothing else is checked; write verify.network(params, loss=loss)")
     if x is None and masks is not None:
         raise TypeError("masks: they go with data; write verify.network(params, x, y, masks=masks, loss=loss)")
     if kind(params) is GRAPH:
         return graphs.network(params, x, y, loss, rules, masks, dtype, tolerance)
-    cases = data_or_probes(params, x, y, loss, masks)
-    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance, dtype is None))
+    cases = data_or_probes(params, x, y, loss, masks, probes)
+    singles = partial(single_rules, params, loss) if probes else tuple
+    own_dtype = str(jax.tree.leaves(params)[0].dtype)
+    judge = partial(_judge, cases, singles, loss, rules, tolerance, dtype is None, own_dtype)
+    with remembering():
+        return in_best_dtype(dtype, tolerance, judge)
 
 
-def data_or_probes(params, x, y, loss, masks) -> Callable[[str], tuple[Case, ...]]:
+def data_or_probes(params, x, y, loss, masks, probes: bool = True) -> Callable[[str], tuple[Case, ...]]:
     """The cases as a function of the dtype; the arguments are checked at once."""
     checks.layers(params)
+
+    def of(dtype: str) -> tuple[Case, ...]:
+        return (*given(dtype), *(probe_cases(in_dtype(params, dtype), SEED) if probes else ()))
+
     if x is None:
-        spared = {"huge logits"} if getattr(loss, "overflows", False) else set()
-        return lambda dtype: tuple(case for case in probes(in_dtype(params, dtype), SEED) if case.name not in spared)
-    params, x, masks = checks.careful_arguments(params, x, masks)
+        given: Callable = lambda dtype: ()
+        return of
+    wanted, x, masks = checks.careful_arguments(params, x, masks)
     x, y = (np.asarray(value) for value in (x, y))
     if x.ndim == 1:
         x, y = x[None], y[None]
-    checks.network(params, x, masks)
-    params, masks = unstack(params), unstack(params, masks)  # the equations of every layer
-    data = for_network((x, y), checks.ports(params), loss, "x, y")
-    return lambda dtype: (Case("the data given", *in_dtype((params, data.x, data.y, masks), dtype)),)
+    checks.network(wanted, x, masks)
+    layers, masks = unstack(wanted), unstack(wanted, masks)  # the equations of every layer
+    data = for_network((x, y), checks.ports(layers), loss, "x, y")
+    given = lambda dtype: (Case("the data given", *in_dtype((layers, data.x, data.y, masks), dtype)),)  # noqa: E731
+    return of
 
 
 class _CannotRunInFloat64(Exception):
     pass
 
 
-def _judge(cases, loss, rules, dtype, tolerance, may_fall_back) -> Report:
+def _judge(cases, singles, loss, rules, tolerance, may_fall_back, own_dtype, dtype) -> Report:
+    coarser = dtype == "float64" and own_dtype == "float32"
     with exactly(dtype):
-        found: dict[tuple, list[tuple[Equation, Finding]]] = {}
-        judged = cases(dtype)
-        normed = any(layer.norm is not None for layer in judged[0].params)
-        tolerance = tolerance or (NORM_TOLERANCE if normed else TOLERANCE)[dtype]
-        for case in judged:
-            for equation in equations(case, loss, rules, tolerance):
-                if may_fall_back and dtype == "float64" and isinstance(equation.hand, Failure):
-                    _rerun_in_float32(cases, loss, rules, tolerance, equation)
-                key = (-equation.at.i, equation.rule, equation.part)
-                found.setdefault(key, []).append((equation, _finding(equation, tolerance)))
-        findings = tuple(_summary(pairs, tolerance) for pairs in found.values())
-    kinks = sum(equation.kinks for pairs in found.values() for equation, _ in pairs)
-    notes = [f"{kinks} values at a kink were compared with both one-sided derivatives"] if kinks else []
-    if len(judged) > 1:
-        notes.append("cases: " + ", ".join(case.name for case in judged))
-    return Report(findings, dtype, tuple(notes), "equation", SEED if len(judged) > 1 else None)
+        given = cases(dtype)
+        limits = NORM_TOLERANCE if any(layer.norm is not None for layer in given[0].params) else TOLERANCE
+        limit = tolerance or limits[dtype]
+        rounded = partial(round_array, own_dtype) if coarser else lambda value: value
+        found = [one for case in given for one in judged(case, loss, rules, limit, rounded)]
+        for name, line in singles():
+            if is_judged(line.equation.rule, rules):
+                found.append(single(rounded_to("float32" if coarser else dtype, line), name, rules, limit))
+    failed = next((one for one in found if isinstance(one.hand, Failure)), None)
+    if failed is not None and may_fall_back and dtype == "float64" and _runs_in_float32(failed, rules):
+        error = failed.hand.error
+        raise _CannotRunInFloat64(f"{type(error).__name__} in {failed.rule}: {error}")
+    with exactly(dtype):
+        pairs = [(one, _finding(one, limits, tolerance, dtype)) for one in found]
+    if coarser:
+        right = [one for one, finding in pairs if finding.ok]
+        with exactly("float32"):
+            pairs += [pair for one in right if (pair := _in_float32(one, rules, limits["float32"]))]
+    grouped: dict[tuple, list] = {}
+    for one, finding in pairs:
+        grouped.setdefault((one.layer, one.rule, one.part), []).append((one, finding))
+    with exactly(dtype):
+        findings = tuple(_summary(of, rules, limit) for of in grouped.values())
+    names = list(dict.fromkeys(one.name for one in found))
+    return Report(findings, dtype, tuple(_notes(found, given, names)), "equation", SEED if len(names) > 1 else None)
 
 
-def _rerun_in_float32(cases, loss, rules, tolerance, equation: Equation) -> None:
-    """Raise, to fall back to float32, if a rule that fails in float64 runs there; else its failure is a finding."""
-    error = equation.hand.error
+def _runs_in_float32(failed: Judged, rules: Rules) -> bool:
+    """Whether a rule that fails in float64 runs in float32; else its failure is a finding."""
     with exactly("float32"):
-        again = [e for case in cases("float32") for e in equations(case, loss, rules, 1e-5) if e.rule == equation.rule]
-    if not any(isinstance(e.hand, Failure) for e in again):
-        raise _CannotRunInFloat64(f"{type(error).__name__} in {equation.rule}: {error}")
+        return isinstance(attempt(getattr(rules, failed.rule), *in_dtype(failed.line.arguments, "float32")), Value)
 
 
-def _finding(equation: Equation, tolerance: float) -> Finding:
-    layer, case = equation.at.i + 1, equation.at.case.name
-    known: dict[str, Any] = {"layer": layer, "kind": equation.rule, "axes": equation.line.equation.axes, "case": case}
-    if isinstance(equation.hand, Failure):
-        return Finding(equation.line.name, float("inf"), tolerance, **known)
+def _finding(one: Judged, limits: dict[str, float], tolerance: float | None, dtype: str) -> Finding:
+    equation = one.line.equation
+    known: dict[str, Any] = {"layer": one.layer, "kind": one.rule, "axes": equation.axes, "case": one.name}
+    limit = tolerance or max(limits[dtype], limits.get(one.precision, 0.0))
+    if isinstance(one.hand, Failure):
+        return Finding(one.line.name, float("inf"), limit, **known)
     through = None
-    if not isinstance(equation.chained, Failure):
-        through = norm_error(np.asarray(equation.chained), np.asarray(equation.oracle), equation.size)
-    return compare(
-        equation.line.name, equation.hand, equation.oracle, tolerance, equation.size, end_to_end=through, **known
-    )
+    if one.case is not None and not isinstance(one.chained, Failure) and one.known.all():
+        through = norm_error(np.asarray(one.chained), one.oracle, one.size)
+    return compare(one.line.name, one.hand, one.oracle, limit, one.size, end_to_end=through, **known)
 
 
-def _summary(pairs: list[tuple[Equation, Finding]], tolerance: float) -> Finding:
-    """One finding for an equation over all cases: the worst, with the mistake that explains every failing case."""
-    failing = [(equation, finding) for equation, finding in pairs if not finding.ok]
+def _in_float32(one: Judged, rules: Rules, limit: float) -> tuple[Judged, Finding] | None:
+    """A finding where the rule, called in float32, is not finite, or is less exact than autodiff in float32 is."""
+    arguments = in_dtype(one.line.arguments, "float32")
+
+    def called(of: Rules):
+        value = attempt(getattr(of, one.rule), *arguments)
+        return part_of(one.rule, one.part, value.value) if isinstance(value, Value) else value
+
+    hand = called(rules)
+    if isinstance(hand, Failure) or np.shape(hand) != one.oracle.shape:
+        return None
+    hand, known = np.asarray(hand), one.known & (np.abs(one.oracle) < LARGEST["float32"])
+    oracle = np.where(known, one.oracle, 0)
+    note = ""
+    if not np.isfinite(hand[known]).all():
+        place = tuple(int(i) for i in np.argwhere(known & ~np.isfinite(hand))[0])
+        note = f"in float32 it is {hand[place]} at {list(place)}{_at_z(one, place)}"
+    else:
+        lost = norm(np.where(known, hand, 0) - oracle) / (one.size or 1.0)
+        if lost > limit and lost > 100 * norm(np.where(known, called(AUTODIFF), 0) - oracle) / (one.size or 1.0):
+            note = f"in float32 it loses {7 + np.log10(lost):.0f} of its 7 digits"
+    if not note:
+        return None
+    known_fields: dict[str, Any] = {"layer": one.layer, "kind": one.rule, "axes": one.line.equation.axes}
+    finding = compare(one.line.name, np.where(known, hand, 0), oracle, limit, one.size, case=f"{one.name}, in float32",
+                      **known_fields)  # fmt: skip
+    return one, replace(finding, note=note, error=max(finding.error, 2 * limit))
+
+
+def _at_z(one: Judged, place: tuple[int, ...]) -> str:
+    return f", where z = {one.line.arguments[2][place]:g}" if one.rule in DELTAS else ""
+
+
+def _notes(found: list[Judged], given: tuple[Case, ...], names: list[str]) -> Iterator[str]:
+    kinks, replaced, unknown = (sum(counts) for counts in zip(*(
+        (one.kinks, one.differences, int((~one.known).sum())) for one in found
+    )))  # fmt: skip
+    if kinks:
+        yield f"{kinks} values at a kink were compared with both one-sided derivatives"
+    if replaced:
+        yield f"{replaced} values where autodiff is not finite were compared with differences"
+    if unknown:
+        yield f"{unknown} values were not compared, because neither autodiff nor differences are finite there"
+    coarse = sorted({f"{one.rule} in {one.precision}" for one in found if one.precision != "float64"})
+    if coarse and given[0].params[0].W.dtype == np.float64:
+        yield "judged at the tolerance of the dtype in which they compute: " + ", ".join(coarse)
+    if len(names) > 1:
+        others = len(names) - len(given)
+        more = f", and each rule alone at {others} sets of arguments" if others else ""
+        yield "cases: " + ", ".join(case.name for case in given) + more
+
+
+def _summary(pairs: list[tuple[Judged, Finding]], rules: Rules, tolerance: float) -> Finding:
+    """One finding for an equation over all cases: the worst, with what is true of the mistake in every failing case."""
+    failing = [(one, finding) for one, finding in pairs if not finding.ok]
     vacuous = all(finding.vacuous for _, finding in pairs)
+    name = pairs[0][1].name
     if not failing:
         worst = max((finding for _, finding in pairs), key=lambda f: (f.error, not f.vacuous))
         ends = [finding.end_to_end for _, finding in pairs if finding.end_to_end is not None]
-        return replace(worst, end_to_end=max(ends, default=None), case="", vacuous=vacuous)
-    guesses = [explanations(equation, tolerance) for equation, _ in failing]
-    shared = [guess for guess in guesses[0] if all(guess in others for others in guesses)]
-    # where no guess explains every case, the one that explains most
-    common = max((g for gs in guesses for g in gs), key=lambda g: sum(g in gs for gs in guesses), default="")
-    worst = failing[0][1]
-    return replace(worst, note=(shared or [common])[0], vacuous=False)
+        return replace(worst, name=name, end_to_end=max(ends, default=None), case="", vacuous=vacuous)
+    one, worst = failing[0]
+    note = worst.note or _shared(failing, tolerance)
+    example = "" if "in float32" in worst.case else smallest(one, rules, tolerance)
+    return replace(worst, name=name, note=note, example=example, vacuous=False)
+
+
+def _shared(failing: list[tuple[Judged, Finding]], tolerance: float) -> str:
+    """The first explanation that holds in every failing case; a case of one number explains nothing."""
+    several = [one for one, finding in failing if not finding.note and np.size(one.oracle) > 1]
+    shared: list[str] = []
+    for i, one in enumerate(several or [one for one, _ in failing[:1]]):
+        found = explanations(one, tolerance)
+        shared = found if i == 0 else [text for text in shared if text in found]
+        if not shared:
+            break
+    return next(iter(shared), "")

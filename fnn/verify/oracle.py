@@ -1,9 +1,10 @@
-"""Autodiff as the oracle: its value of every quantity, in a chosen dtype and at the highest matmul precision.
+"""Autodiff as the oracle: every rule of the derivation by ``jax.vjp`` of the forward line to which it belongs.
 
 The modules of ``verify`` are the only ones in the package that use automatic differentiation.
 """
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -12,12 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.backward import Rules
 from fnn.batchnorm import normalise
 from fnn.dropout import masked
 from fnn.layers import LayerTrace, Params
+from fnn.network import affine
 
-TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
-NORM_TOLERANCE = {"float64": 1e-12, "float32": 1e-4}  # a batch norm divides by a deviation estimated from few examples
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
+NORM_TOLERANCE = TOLERANCE | {"float32": 1e-4}  # a batch norm divides by a deviation estimated from few examples
+LARGEST = {"float64": 1e307, "float32": 1e38}
 
 
 @contextlib.contextmanager
@@ -36,9 +40,28 @@ def is_floating(leaf) -> bool:
     )
 
 
+def is_inexact(leaf) -> bool:
+    """Whether a leaf is a floating or a complex array, so that there are derivatives by it."""
+    return is_floating(leaf) or (
+        isinstance(leaf, (jax.Array, np.ndarray, np.generic, complex))
+        and jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
+    )
+
+
+def has_derivatives(leaf) -> bool:
+    """As :func:`is_inexact`, for traced arrays too."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
 def in_dtype(tree, dtype: str):
-    """The floating leaves of a pytree in ``dtype``, its other leaves unchanged; call it inside ``exactly``."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_floating(leaf) else leaf, tree)
+    """The floating and complex leaves of a pytree in ``dtype``, others unchanged; call it inside ``exactly``."""
+
+    def converted(leaf):
+        if is_floating(leaf):
+            return jnp.asarray(leaf, dtype)
+        return jnp.asarray(leaf, {"float64": "complex128"}.get(dtype, "complex64")) if is_inexact(leaf) else leaf
+
+    return jax.tree.map(converted, tree)
 
 
 def to_numpy(tree):
@@ -46,39 +69,70 @@ def to_numpy(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-def one_ulp_away(tree, seed: int):
-    """The floating leaves moved to an adjacent number, up or down at random."""
-    random = np.random.default_rng(seed)
-
-    def move(leaf):
-        if not is_floating(leaf):
-            return leaf
-        leaf = np.asarray(leaf)
-        return jnp.asarray(np.nextafter(leaf, random.choice([-np.inf, np.inf], leaf.shape).astype(leaf.dtype)))
-
-    return jax.tree.map(move, tree)
-
-
-def neighbours(tree) -> tuple:
-    """The tree with every floating leaf moved down, and up, by a few units in the last place."""
-
-    def moved(sign):
-        def move(leaf):
-            if not is_floating(leaf):
-                return leaf
-            step = 4 * float(jnp.finfo(jnp.result_type(leaf)).eps)
-            leaf = np.asarray(leaf)
-            with np.errstate(invalid="ignore"):  # an infinity has no neighbours
-                return jnp.asarray((leaf + sign * step * np.maximum(1, np.abs(leaf))).astype(leaf.dtype))
-
-        return jax.tree.map(move, tree)
-
-    return moved(-1), moved(+1)
-
-
 def fresh(tree):
     """The same leaves in new containers, so that code that modifies its arguments cannot hide anything."""
     return jax.tree.map(lambda leaf: leaf, tree)
+
+
+# -- the rules, by autodiff ------------------------------------------------------------------------------------
+
+
+def _pulled(function: Callable, point: Array, cotangent: Array) -> Array:
+    return jax.vjp(function, point)[1](cotangent)[0]
+
+
+def _output_delta(loss, activation, z, a, y):
+    return jax.grad(lambda z: jnp.sum(loss.value(activation.value(z), y)))(z)
+
+
+def _input_gradient(delta, W, mask=None):
+    a = jnp.zeros((len(delta), W.shape[1]), delta.dtype)
+    b = jnp.zeros(len(W), delta.dtype)
+    return _pulled(lambda a: affine(masked(a, mask), W, b), a, delta)
+
+
+def _hidden_delta(g, activation, z, a):
+    return _pulled(activation.value, z, g)
+
+
+def _norm_pullback(norm, psi, delta_z):
+    by_norm, by_psi = jax.vjp(normalise, norm, psi)[1](delta_z)
+    return by_psi, by_norm.gamma, by_norm.beta
+
+
+def _weight_gradient(delta, a_in, mask=None):
+    W, b = jnp.zeros((delta.shape[1], a_in.shape[1]), delta.dtype), jnp.zeros(delta.shape[1], delta.dtype)
+    return _pulled(lambda W: affine(a_in, masked(W, mask), b), W, delta)
+
+
+def _bias_gradient(delta):
+    W, a = jnp.zeros((delta.shape[1], 1), delta.dtype), jnp.zeros((len(delta), 1), delta.dtype)
+    return _pulled(lambda b: affine(a, W, b), jnp.zeros(delta.shape[1], delta.dtype), delta)
+
+
+AUTODIFF = Rules(
+    affine=affine,
+    normalise=normalise,
+    output_delta=_output_delta,
+    input_gradient=_input_gradient,
+    hidden_delta=_hidden_delta,
+    norm_pullback=_norm_pullback,
+    weight_gradient=_weight_gradient,
+    bias_gradient=_bias_gradient,
+)
+
+
+def loss_gradient(loss, a, y):
+    """∂L/∂a, (B, n)."""
+    return jax.grad(lambda a: jnp.sum(loss.value(a, y)))(a)
+
+
+def slope(activation, z):
+    """σ'(z) of an elementwise activation."""
+    return _pulled(activation.value, z, jnp.ones_like(z))
+
+
+# -- a whole network at once -----------------------------------------------------------------------------------
 
 
 class Quantities(NamedTuple):
@@ -111,14 +165,3 @@ def quantities(params: Params, x: Array, y: Array, masks, loss) -> tuple[Quantit
     zeros = tuple(jnp.zeros((len(x), len(layer.b)), x.dtype) for layer in params)
     derivatives, traces = jax.grad(total, argnums=range(5), has_aux=True)(params, x, zeros, zeros, zeros)
     return Quantities(*derivatives), traces
-
-
-@partial(jax.jit, static_argnames="activation")
-def one_sided(activation, z: Array) -> tuple[Array, Array]:
-    """Autodiff's σ' a few units in the last place below and above z, elementwise."""
-    step = 4 * jnp.finfo(z.dtype).eps * jnp.maximum(1, jnp.abs(z))
-
-    def slope(z):
-        return jax.vjp(activation.value, z)[1](jnp.ones_like(z))[0]
-
-    return slope(z - step), slope(z + step)

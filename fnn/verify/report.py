@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,10 @@ class DerivationError(AssertionError):
     """A hand-written derivative disagrees with its oracle; the message says which, where, and the likely mistake."""
 
 
+class WeakComparison(UserWarning):
+    """A check passed, and what it compared with was too inexact to reveal small mistakes; the message says how."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One comparison of a hand-written quantity with the oracle's.
@@ -24,7 +29,8 @@ class Finding:
     terms if they are known, else of the oracle; tolerance: the largest allowed error; index, hand, oracle: the worst
     entry and both values there; axes: the names of the indices; layer: from 1, or 0 if there is none; kind: the name of
     the rule or leaf; end_to_end: the error when the preceding quantities are the hand-written ones instead of the
-    oracle's; case: the data; note: the likely mistake; vacuous: the oracle is zero, so the check shows little.
+    oracle's; case: the data; note: the likely mistake; example: the smallest failing arguments found, with both values;
+    vacuous: the oracle is zero, so the check shows little.
     """
 
     name: str
@@ -32,14 +38,15 @@ class Finding:
     tolerance: float
     size: float = 0.0
     index: tuple[int, ...] | None = None
-    hand: float | None = None
-    oracle: float | None = None
+    hand: float | complex | None = None
+    oracle: float | complex | None = None
     axes: tuple[str, ...] = ()
     layer: int = 0
     kind: str = ""
     end_to_end: float | None = None
     case: str = ""
     note: str = ""
+    example: str = ""
     vacuous: bool = False
 
     @property
@@ -58,7 +65,8 @@ class Finding:
             place = ", ".join(f"{axis} {i}" for axis, i in zip(self.axes, self.index))
         else:
             place = str(list(self.index))
-        return f"worst at {place}: hand {self.hand:.6g}, autodiff {self.oracle:.6g}"
+        hand, oracle = apart(self.hand, self.oracle)
+        return f"worst at {place}: hand {hand}, autodiff {oracle}"
 
     def explanation(self) -> str:
         """Several lines on one wrong finding."""
@@ -66,6 +74,7 @@ class Finding:
         lines = [f"  {self.name}     local error {self.error:.1e}   (tolerance {self.tolerance:.0e}{case})"]
         lines += [f"      {self.worst()}"] if self.index is not None else []
         lines += [f"      looks like: {self.note}"] if self.note else []
+        lines += [f"      smallest: {self.example}"] if self.example else []
         return "\n".join(lines)
 
 
@@ -74,7 +83,8 @@ class Report:
     """The findings of a check, in the order of the computation; ``str`` and notebooks show a table.
 
     findings: all comparisons; dtype: that of the comparison, at the highest matmul precision; seed: of the random data,
-    if any; what: the word for one finding; notes: further remarks.
+    if any; what: the word for one finding; notes: further remarks; weak: what a passing check rests on, where that is
+    too inexact to reveal small mistakes.
     """
 
     findings: tuple[Finding, ...]
@@ -82,6 +92,7 @@ class Report:
     notes: tuple[str, ...] = ()
     what: str = "leaf"
     seed: int | None = None
+    weak: str = ""
 
     @property
     def ok(self) -> bool:
@@ -99,10 +110,12 @@ class Report:
         return all(finding.vacuous for finding in self.findings)
 
     def check(self) -> "Report":
-        """Return the report; raise :class:`DerivationError` unless ``ok``."""
+        """Return the report; raise :class:`DerivationError` unless ``ok``; warn where the comparison was weak."""
         __tracebackhide__ = True  # pytest shows the report, not the checker's internals
         if not self.ok:
             raise DerivationError(self.verdict() + "".join(f"\n{finding.explanation()}" for finding in self.wrong))
+        if self.weak:
+            warnings.warn(self.verdict(), WeakComparison, stacklevel=2)
         return self
 
     def verdict(self) -> str:
@@ -110,9 +123,9 @@ class Report:
         total, wrong = len(self.findings), len(self.wrong)
         things = {"leaf": "leaves"}.get(self.what, self.what + "s")
         if not wrong:
-            return (
-                "nothing was checked: the oracle is zero everywhere" if self.vacuous else f"all {total} {things} agree"
-            )
+            if self.vacuous:
+                return "nothing was checked: the oracle is zero everywhere"
+            return f"all {total} {things} agree" + (f", but only {self.weak}" if self.weak else "")
         dragged = sum(f.ok and f.end_to_end is not None and f.end_to_end > 1e4 * f.tolerance for f in self.findings)
         verb, they = ("is", "it") if wrong == 1 else ("are", "them")
         use = "others differ only because they use" if dragged > 1 else "other differs only because it uses"
@@ -146,6 +159,15 @@ class Report:
         return self.table()._repr_html_([colours[finding.status] for finding in self.findings])
 
 
+def apart(a, b) -> tuple[str, str]:
+    """Both numbers with as many digits as it takes to tell them apart, at least six."""
+    for digits in range(6, 18):
+        shown = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if shown[0] != shown[1]:
+            break
+    return shown
+
+
 def compare(name: str, hand, oracle, tolerance: float, size: float | None = None, **known) -> Finding:
     """The finding on one array, with error ‖hand − oracle‖ / size; size is ‖oracle‖ by default."""
     hand, oracle = np.asarray(hand), np.asarray(oracle)
@@ -153,7 +175,7 @@ def compare(name: str, hand, oracle, tolerance: float, size: float | None = None
     if hand.shape != oracle.shape:
         note = f"shape {hand.shape}, expected {oracle.shape}"
         return Finding(name, float("inf"), tolerance, **{"note": note, **known})
-    hand, oracle = (np.asarray(value, np.float64) for value in (hand, oracle))
+    hand, oracle = map(widened, (hand, oracle))
     size = norm(oracle) if size is None else float(size)
     finding = Finding(name, norm_error(hand, oracle, size), tolerance, size, vacuous=vacuous, **known)
     if hand.size == 0:
@@ -161,7 +183,7 @@ def compare(name: str, hand, oracle, tolerance: float, size: float | None = None
     difference = _difference(hand, oracle)
     worst = np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape)
     index = tuple(int(i) for i in worst)
-    return replace(finding, index=index, hand=float(hand[worst]), oracle=float(oracle[worst]))
+    return replace(finding, index=index, hand=hand[worst].item(), oracle=oracle[worst].item())
 
 
 def _difference(hand: np.ndarray, oracle: np.ndarray) -> np.ndarray:
@@ -169,9 +191,15 @@ def _difference(hand: np.ndarray, oracle: np.ndarray) -> np.ndarray:
         return np.abs(hand - oracle)
 
 
+def widened(array) -> np.ndarray:
+    """The array in float64, or in complex128 if it is complex."""
+    array = np.asarray(array)
+    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+
+
 def norm(array) -> float:
     """The Euclidean norm of all entries (NumPy's own would start threads that cost more than the sum)."""
-    entries = np.abs(np.asarray(array, np.float64))
+    entries = np.abs(widened(array))
     largest = float(entries.max(initial=0.0))
     if largest == 0 or not np.isfinite(largest):
         return largest
@@ -182,5 +210,5 @@ def norm_error(hand: np.ndarray, oracle: np.ndarray, size: float) -> float:
     """‖hand − oracle‖ / size; infinite for another shape."""
     if hand.shape != oracle.shape:
         return float("inf")
-    total = norm(_difference(np.asarray(hand, np.float64), np.asarray(oracle, np.float64)))
+    total = norm(_difference(widened(hand), widened(oracle)))
     return 0.0 if total == 0 else (total / size if size else float("inf"))

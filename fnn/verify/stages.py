@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks.arrays import describe
-from fnn.verify.blackbox import BlackBox, in_best_dtype
-from fnn.verify.oracle import TOLERANCE, exactly, fresh, in_dtype, is_floating, to_numpy
+from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype
+from fnn.verify.interpret import evaluate
+from fnn.verify.oracle import TOLERANCE, exactly, fresh, has_derivatives, in_dtype, is_inexact
 from fnn.verify.report import Finding, Report, norm, norm_error
 
 SEED = 0
@@ -48,81 +49,126 @@ def stages(chain: Sequence[Stage], x, *, dtype: str | None = None, tolerance: fl
 
 
 def _judge(chain, x, dtype, tolerance) -> Report:
-    tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
     random = np.random.default_rng(SEED)
     with exactly(dtype):
         params, inputs, outputs = [in_dtype(stage.params, dtype) for stage in chain], [in_dtype(x, dtype)], []
         for stage, p in zip(chain, params):
-            outputs.append(stage.forward(*fresh((p, inputs[-1]))))
+            outputs.append(evaluate(stage.forward, p, inputs[-1]))
             inputs.append(fresh(outputs[-1]))
         cotangents = [random_like(y, random) for y in outputs]
         hand_bar = oracle_bar = cotangents[-1]
         findings: list[Finding] = []
         for i in range(len(chain) - 1, -1, -1):
-            judged, hand_bar, oracle_bar = _stage(
-                chain[i], i + 1, params[i], inputs[i], outputs[i], cotangents[i], hand_bar, oracle_bar, tolerance
-            )
+            at = _Stage(chain[i], i + 1, params[i], inputs[i], outputs[i], dtype)
+            judged, hand_bar, oracle_bar = at.judge(cotangents[i], hand_bar, oracle_bar, tolerance)
             findings += judged
     return Report(tuple(findings), dtype, what="cotangent", seed=SEED)
 
 
-def _stage(stage: Stage, number: int, p, x, y, y_bar, hand_bar, oracle_bar, tolerance):
-    """The findings on one stage, and the end-to-end cotangents of its input by hand and by the oracle."""
+class _Stage:
+    """One stage at its inputs."""
 
-    def hand(given):
-        return stage.pullback(*fresh(given))
+    def __init__(self, stage: Stage, number: int, p, x, y, dtype: str):
+        self.stage, self.number, self.dtype = stage, number, dtype
+        self.given = (p, x, y)
+        self.known: dict[str, Any] = {"kind": stage.name, "layer": number}
 
-    def oracle(given):
-        p, x, _, y_bar = fresh(given)
-        return jax.vjp(stage.forward, p, x)[1](y_bar)
+    def hand(self, given):
+        return self.stage.pullback(*fresh(given))
 
-    given = (p, x, y, y_bar)
-    ours, through = hand(given), oracle((p, x, y, oracle_bar))
-    names, kept = _leaves(stage.name, (p, x), ours)
-    try:
-        chained = None if hand_bar is None else hand((p, x, y, hand_bar))
-    except Exception:  # an earlier cotangent has a wrong shape or structure, already reported
-        chained = None
-    ends = [float("inf")] * len(names)
-    if chained is not None:
-        ends = [norm_error(a, b, norm(b) or 1.0) for a, b in zip(kept(chained), kept(through))]
-    known = [{"end_to_end": end, "kind": stage.name, "layer": number} for end in ends]
-    box = BlackBox(lambda given: kept(hand(given)), lambda given: kept(oracle(given)), given)
-    findings = box.findings(names, kept(ours), kept(oracle(given)), tolerance, known)
-    return findings, None if chained is None else chained[1], through[1]
+    def oracle(self, given):
+        p, x, y, y_bar = fresh(given)
+        return without_float0(jax.vjp(self.stage.forward, p, x)[1](like(y, y_bar)))
+
+    def judge(self, y_bar, hand_bar, oracle_bar, tolerance):
+        """The findings, and the end-to-end cotangents of the input by hand and by the oracle."""
+        given = (*self.given, y_bar)
+        through = evaluate(self.oracle, (*self.given, oracle_bar))
+        try:
+            ours = evaluate(self.hand, given)
+        except Exception as error:  # a stage is the user's: whatever it raises is a finding
+            return [self.broken(f"it raises {type(error).__name__}: {error}"[:200])], None, through[1]
+        if differing_calls(self.hand, given):
+            return [self.broken("it is not deterministic: two calls with the same arguments differ")], None, through[1]
+        wanted = _wanted(self.given[:2], ours)
+        if isinstance(wanted, str):
+            return [self.broken(wanted)], None, through[1]
+        names, kept = wanted
+        names = [f"{self.stage.name}: {name}" for name in names]
+        chained = self.chained(hand_bar, kept)
+        ends = [float("inf")] * len(names)
+        if chained is not None:
+            ends = [norm_error(a, b, norm(b) or 1.0) for a, b in zip(kept(chained), kept(through))]
+        box = BlackBox(lambda given: kept(self.hand(given)), lambda given: kept(self.oracle(given)), given, names,
+                       self.dtype)  # fmt: skip
+        limit = tolerance or TOLERANCE[box.precision()]
+        known = [{"end_to_end": end, **self.known} for end in ends]
+        findings = box.findings(box.values(box.hand), box.values(box.oracle), limit, known)
+        return findings, None if chained is None else chained[1], through[1]
+
+    def chained(self, hand_bar, kept):
+        """What the stage makes of the hand-written cotangent, or None where an earlier one is already broken."""
+        if hand_bar is None:
+            return None
+        try:
+            found = evaluate(self.hand, (*self.given, hand_bar))
+            kept(found)
+        except Exception:
+            return None
+        return found
+
+    def broken(self, note: str) -> Finding:
+        return Finding(f"{self.stage.name}: pullback", float("inf"), 0.0, note=note, **self.known)
+
+
+def without_float0(tree):
+    """Zeros in place of the empty cotangents that JAX has for integers, which cannot be computed with."""
+    return jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)) if leaf.dtype == jax.dtypes.float0 else leaf, tree)
+
+
+def like(values, cotangents):
+    """The cotangents with the empty ones that jax.vjp expects for values without a derivative."""
+
+    def of(value, bar):
+        return bar if has_derivatives(value) else np.zeros(np.shape(value), jax.dtypes.float0)
+
+    return jax.tree.map(of, values, cotangents)
 
 
 def random_like(tree, random):
-    """A random cotangent for every leaf; for leaves without a derivative, the empty one that jax.vjp expects."""
+    """A random cotangent for every leaf; zeros for those without a derivative."""
 
     def draw(leaf):
-        if is_floating(leaf):
-            return jnp.asarray(random.normal(size=np.shape(leaf)), jnp.result_type(leaf))
-        return np.zeros(np.shape(leaf), jax.dtypes.float0)
+        if not is_inexact(leaf):
+            return np.zeros(np.shape(leaf))
+        drawn = random.normal(size=np.shape(leaf))
+        if np.iscomplexobj(leaf):
+            drawn = drawn + 1j * random.normal(size=np.shape(leaf))
+        return jnp.asarray(drawn, jnp.result_type(leaf))
 
     return jax.tree.map(draw, tree)
 
 
-def _leaves(name: str, given, hand) -> tuple[list[str], Callable]:
-    """The names of the comparable cotangents, and a function that extracts them from a pair of pytrees."""
+def _wanted(given, hand) -> tuple[list[str], Callable] | str:
+    """The names of the comparable cotangents and a function that extracts them, or what is wrong with the result."""
     if not isinstance(hand, tuple) or len(hand) != 2:
-        raise ValueError(f"{name}: pullback must return (params_bar, x_bar), got {describe(hand)}")
+        return f"it must return (params_bar, x_bar), got {describe(hand)}"
     names: list[str] = []
-    floating: list[list[bool]] = []
+    inexact: list[list[bool]] = []
     for part, expected, got in zip(("params_bar", "x_bar"), given, hand):
         paths = jax.tree_util.tree_leaves_with_path(expected, is_leaf=_is_none)
-        floating.append([is_floating(leaf) for _, leaf in paths])
-        names += [f"{name}: {part}{jax.tree_util.keystr(path)}" for path, leaf in paths if is_floating(leaf)]
-        wanted, came = (str(jax.tree.structure(tree, is_leaf=_is_none)) for tree in (expected, got))
-        if any(floating[-1]) and wanted != came:
-            raise ValueError(f"{name}: {part} must have the structure {wanted}, got {came}")
+        inexact.append([is_inexact(leaf) for _, leaf in paths])
+        names += [f"{part}{jax.tree_util.keystr(path)}" for path, leaf in paths if is_inexact(leaf)]
+        wanted, came = (jax.tree.structure(tree, is_leaf=_is_none) for tree in (expected, got))
+        if any(inexact[-1]) and wanted != came:
+            return f"{part} must have the structure {wanted}, got {came}"
 
-    def kept(pair):
-        leaves = []
-        for tree, keep in zip(pair, floating):
+    def kept(pair) -> list:
+        leaves: list = []
+        for tree, keep in zip(pair, inexact):
             if any(keep):
                 leaves += [leaf for leaf, k in zip(jax.tree.leaves(tree, is_leaf=_is_none), keep) if k]
-        return to_numpy([np.nan if leaf is None else leaf for leaf in leaves])
+        return [np.nan if leaf is None else leaf for leaf in leaves]
 
     return names, kept
 

@@ -1,0 +1,353 @@
+"""Evaluating functions with NumPy: they are traced by JAX and nothing is compiled.
+
+A check computes many small values once each, where compilation would take a hundred times as long as the arithmetic.
+Primitives that are not in the table below run in JAX. What is traced is dropped with the check: JAX caches what it
+traces, and a float64 trace of the user's function must not answer a float32 call later.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+INLINED = {
+    "pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr",
+    "checkpoint": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
+    "custom_lin": "call_jaxpr",
+}  # fmt: skip
+
+
+class Traced(NamedTuple):
+    """A function as JAX traced it: call it with the leaves that are arrays."""
+
+    jaxpr: core.ClosedJaxpr
+    structure: Any
+
+    def __call__(self, *leaves):
+        found = run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves)
+        return jax.tree.unflatten(self.structure, found)
+
+
+def is_array(leaf) -> bool:
+    """Whether a leaf of the arguments is a number or an array, and not part of the function."""
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int, complex)) and not isinstance(leaf, bool)
+
+
+def trace(function: Callable, *args) -> tuple[Traced, list]:
+    """The function traced at the arguments, and their arrays, which are what it takes; other leaves are fixed."""
+    leaves, structure = jax.tree.flatten(args)
+    varying = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
+    arrays = [leaves[i] for i in varying]
+    remembered, key = _REMEMBERED.get(), None
+    if remembered is not None:
+        fixed = tuple(None if is_array(leaf) else leaf for leaf in leaves)
+        shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in arrays)
+        key = function, structure, fixed, shapes, jax.config.jax_enable_x64
+        if key in remembered:
+            return remembered[key], arrays
+    results = []
+
+    def of(*arrays):
+        filled = list(leaves)
+        for i, value in zip(varying, arrays):
+            filled[i] = value
+        flat, found = jax.tree.flatten(function(*jax.tree.unflatten(structure, filled)))
+        results.append(found)
+        return flat
+
+    with jax.disable_jit():  # a compiled function of the user's would keep the trace
+        jaxpr = jax.make_jaxpr(of)(*arrays)
+    traced = Traced(jaxpr, results[-1])
+    if remembered is not None:
+        remembered[key] = traced
+    return traced, arrays
+
+
+_REMEMBERED: ContextVar[dict | None] = ContextVar("remembered", default=None)
+
+
+@contextlib.contextmanager
+def remembering():
+    """Within it, a function is traced once for all arguments of the same shapes; what is traced is then forgotten."""
+    token = _REMEMBERED.set({})
+    try:
+        yield
+    finally:
+        _REMEMBERED.reset(token)
+
+
+class Value(NamedTuple):
+    """What a function returned, in NumPy arrays, and the coarsest floating dtype in which it computed it."""
+
+    value: Any
+    precision: str = "float64"
+
+
+def called(function: Callable, *args) -> Value:
+    """The function's value; one that JAX cannot trace, as code written for NumPy, is called with copies in NumPy."""
+    try:
+        traced, arrays = trace(function, *args)
+        return Value(traced(*arrays), precision_inside(traced.jaxpr.jaxpr))
+    except Exception as error:
+        copies = jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, (jax.Array, np.ndarray)) else leaf, args)
+        try:
+            found = function(*copies)
+        except Exception as own:
+            raise own if isinstance(error, jax.errors.JAXTypeError) else error from None
+        return Value(jax.tree.map(lambda leaf: np.asarray(leaf) if is_array(leaf) else leaf, found))
+
+
+def evaluate(function: Callable, *args):
+    """The function's value in NumPy arrays, see :func:`called`."""
+    return called(function, *args).value
+
+
+def run(jaxpr, consts, args, see: Callable | None = None) -> list[np.ndarray]:
+    """The outputs of a traced function; ``see(equation, inputs)`` is called for each equation."""
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, map(np.asarray, consts)))
+    values.update(zip(jaxpr.invars, (np.asarray(arg, var.aval.dtype) for arg, var in zip(args, jaxpr.invars))))
+
+    def read(var):
+        return np.asarray(var.val, var.aval.dtype) if isinstance(var, core.Literal) else values[var]
+
+    with np.errstate(all="ignore"):
+        for equation in jaxpr.eqns:
+            for var, value in zip(equation.outvars, _apply(equation, [read(var) for var in equation.invars], see)):
+                values[var] = value
+    return [read(var) for var in jaxpr.outvars]
+
+
+def _apply(equation, inputs: list, see: Callable | None) -> list:
+    if see is not None:
+        see(equation, inputs)
+    name, params, out = equation.primitive.name, equation.params, equation.outvars
+    if name in INLINED:
+        inner = params[INLINED[name]]
+        jaxpr, consts = (inner.jaxpr, inner.consts) if isinstance(inner, core.ClosedJaxpr) else (inner, ())
+        return run(jaxpr, consts, inputs, see)
+    if name == "optimization_barrier":
+        return inputs
+    if name in TABLE and all(np.issubdtype(var.aval.dtype, np.generic) for var in out):
+        result = TABLE[name](params, out[0].aval, *inputs)
+        return [np.asarray(result).astype(out[0].aval.dtype, copy=False)]
+    return [value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else np.asarray(value)
+            for value in _bound(equation, inputs)]  # fmt: skip
+
+
+def _plain(function: Callable) -> Callable:
+    return lambda params, aval, *inputs: function(*inputs)
+
+
+def _each(function: Callable) -> Callable:
+    return lambda params, aval, x: np.vectorize(function, otypes=[np.float64])(x.astype(np.float64))
+
+
+def _logistic(params, aval, x):
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+def _reduction(function: Callable) -> Callable:
+    return lambda params, aval, x: function(x, axis=tuple(params["axes"]))
+
+
+def _sum(params, aval, x):
+    wide = np.float32 if x.dtype.itemsize < 4 and jnp.issubdtype(x.dtype, jnp.floating) else None
+    return np.sum(x, axis=tuple(params["axes"]), dtype=wide or x.dtype)
+
+
+def _dot(params, aval, a, b):
+    (of_a, of_b), (batch_a, batch_b) = params["dimension_numbers"]
+    free_a = [i for i in range(a.ndim) if i not in (*of_a, *batch_a)]
+    free_b = [i for i in range(b.ndim) if i not in (*of_b, *batch_b)]
+    wide = np.result_type(aval.dtype, np.float32) if aval.dtype.itemsize < 4 else aval.dtype
+    left = a.transpose(*batch_a, *free_a, *of_a).astype(wide)
+    right = b.transpose(*batch_b, *of_b, *free_b).astype(wide)
+    batch, summed = left.shape[: len(batch_a)], int(np.prod([a.shape[i] for i in of_a], dtype=int))
+    sizes = [int(np.prod([v.shape[i] for i in free], dtype=int)) for v, free in ((a, free_a), (b, free_b))]
+    return (left.reshape(*batch, sizes[0], summed) @ right.reshape(*batch, summed, sizes[1])).reshape(aval.shape)
+
+
+def _broadcast(params, aval, x, *_):
+    shape = [1] * len(aval.shape)
+    for dimension, size in zip(params["broadcast_dimensions"], x.shape):
+        shape[dimension] = size
+    return np.broadcast_to(x.reshape(shape), aval.shape)
+
+
+def _select(params, aval, which, *cases):
+    return np.choose(which.astype(int), cases) if len(cases) > 2 else np.where(which, cases[1], cases[0])
+
+
+def _slice(params, aval, x):
+    strides = params["strides"] or (1,) * x.ndim
+    return x[tuple(map(slice, params["start_indices"], params["limit_indices"], strides))]
+
+
+def _divide(params, aval, a, b):
+    if np.issubdtype(aval.dtype, np.integer):
+        return np.asarray(jax.lax.div(a, b))
+    return a / b
+
+
+def _integer_pow(params, aval, x):
+    return x ** params["y"] if params["y"] >= 0 else 1 / x ** -params["y"]
+
+
+def _iota(params, aval):
+    shape = [1] * len(aval.shape)
+    shape[params["dimension"]] = -1
+    return np.broadcast_to(np.arange(aval.shape[params["dimension"]]).reshape(shape), aval.shape)
+
+
+def _cumulative(function: Callable) -> Callable:
+    def of(params, aval, x):
+        turned = np.flip(x, params["axis"]) if params["reverse"] else x
+        found = function(turned, axis=params["axis"])
+        return np.flip(found, params["axis"]) if params["reverse"] else found
+
+    return of
+
+
+def _argument(function: Callable) -> Callable:
+    return lambda params, aval, x: function(x, axis=params["axes"][0])
+
+
+TABLE: dict[str, Callable] = {
+    **{name: _plain(getattr(np, of)) for name, of in {
+        "add": "add", "add_any": "add", "sub": "subtract", "mul": "multiply", "neg": "negative", "sign": "sign",
+        "abs": "abs", "exp": "exp", "exp2": "exp2", "log": "log", "log1p": "log1p", "expm1": "expm1", "tanh": "tanh",
+        "sin": "sin", "cos": "cos", "tan": "tan", "sinh": "sinh", "cosh": "cosh", "asin": "arcsin", "acos": "arccos",
+        "atan": "arctan", "atan2": "arctan2", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
+        "sqrt": "sqrt", "cbrt": "cbrt", "square": "square", "max": "maximum", "min": "minimum", "floor": "floor",
+        "ceil": "ceil", "is_finite": "isfinite", "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal",
+        "gt": "greater", "ge": "greater_equal", "real": "real", "imag": "imag", "conj": "conj", "pow": "power",
+    }.items()},
+    **{name: _plain(lambda x: x) for name in ("copy", "copy_p", "convert_element_type", "stop_gradient")},
+    "and": _plain(np.bitwise_and), "or": _plain(np.bitwise_or), "not": _plain(np.invert), "xor": _plain(np.bitwise_xor),
+    "rsqrt": _plain(lambda x: 1 / np.sqrt(x)), "complex": _plain(lambda a, b: a + 1j * b), "div": _divide,
+    "logistic": _logistic, "erf": _each(math.erf), "erfc": _each(math.erfc),
+    "integer_pow": _integer_pow, "iota": _iota, "dot_general": _dot, "broadcast_in_dim": _broadcast,
+    "select_n": _select, "slice": _slice,
+    "clamp": _plain(lambda low, x, high: np.minimum(np.maximum(x, low), high)),
+    "reshape": lambda params, aval, x, *_: x.reshape(aval.shape),
+    "squeeze": lambda params, aval, x: x.reshape(aval.shape),
+    "expand_dims": lambda params, aval, x: x.reshape(aval.shape),
+    "transpose": lambda params, aval, x: x.transpose(params["permutation"]),
+    "rev": lambda params, aval, x: np.flip(x, params["dimensions"]),
+    "concatenate": lambda params, aval, *parts: np.concatenate(parts, params["dimension"]),
+    "reduce_sum": _sum, "reduce_max": _reduction(np.max), "reduce_min": _reduction(np.min),
+    "reduce_prod": _reduction(np.prod), "reduce_and": _reduction(np.all), "reduce_or": _reduction(np.any),
+    "argmax": _argument(np.argmax), "argmin": _argument(np.argmin), "cumsum": _cumulative(np.cumsum),
+    "cumprod": _cumulative(np.cumprod),
+}  # fmt: skip
+
+
+# -- the precision that a function has inside ------------------------------------------------------------------
+
+PRECISIONS = ("float8", "bfloat16", "float16", "float32", "float64")  # from the coarsest to the finest
+
+
+def precision_inside(jaxpr) -> str:
+    """The coarsest floating dtype in which a traced function computes."""
+    found = {str(var.aval.dtype) for equation in equations_inside(jaxpr) for var in equation.outvars if _floating(var)}
+    return next((name for name in PRECISIONS if any(dtype.startswith(name) for dtype in found)), "float64")
+
+
+def _floating(var) -> bool:
+    dtype = getattr(var.aval, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+
+
+def equations_inside(jaxpr):
+    """Every equation of a traced function, and of the functions within it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from equations_inside(inner)
+
+
+# -- custom derivatives inside a function ----------------------------------------------------------------------
+
+CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+
+
+class Custom(NamedTuple):
+    """A custom derivative inside a function: its name, what it gets there, and the function with and without it."""
+
+    name: str
+    inputs: tuple
+    ruled: Callable
+    plain: Callable
+
+
+def custom_inside(function: Callable, *args) -> list[Custom]:
+    """The custom derivatives that a function uses at its arguments, but for those of JAX itself."""
+    found: list[Custom] = []
+
+    def see(equation, inputs: list) -> None:
+        name = _name_of(equation)
+        if name is None or any(custom.name == name for custom in found):
+            return
+        inner = equation.params[INLINED[equation.primitive.name]]
+        found.append(
+            Custom(name, tuple(inputs), lambda *xs: _bound(equation, xs), lambda *xs: _by_jax(inner, xs, None))
+        )
+
+    try:
+        traced, arrays = trace(function, *args)
+        run(traced.jaxpr.jaxpr, traced.jaxpr.consts, arrays, see)
+    except Exception:  # a function for NumPy has none, and one that raises is reported elsewhere
+        return []
+    return found
+
+
+def inlined(function: Callable, names: list[str]) -> Callable:
+    """The function without the custom derivatives of these names."""
+
+    def call(*args):
+        traced, arrays = trace(function, *args)
+        return jax.tree.unflatten(traced.structure, _by_jax(traced.jaxpr, arrays, names))
+
+    return call
+
+
+def _name_of(equation) -> str | None:
+    """The name of a function with a custom derivative, if the equation calls one that is not JAX's own."""
+    if equation.primitive.name not in CUSTOM:
+        return None
+    info = equation.params[INLINED[equation.primitive.name]].jaxpr.debug_info
+    return None if "/jax/_src/" in info.func_src_info else info.func_name
+
+
+def _by_jax(closed, args, names) -> list:
+    """A traced function evaluated by JAX, so that autodiff goes through, without custom derivatives: all, or these."""
+    values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts))
+    values.update(zip(closed.jaxpr.invars, args))
+
+    def read(var):
+        return var.val if isinstance(var, core.Literal) else values[var]
+
+    for equation in closed.jaxpr.eqns:
+        inputs = [read(var) for var in equation.invars]
+        custom = equation.primitive.name in CUSTOM and _name_of(equation) is not None
+        if custom and (names is None or _name_of(equation) in names):
+            found = _by_jax(equation.params[INLINED[equation.primitive.name]], inputs, names)
+        else:
+            found = _bound(equation, inputs)
+        for var, value in zip(equation.outvars, found):
+            values[var] = value
+    return [read(var) for var in closed.jaxpr.outvars]
+
+
+def _bound(equation, inputs) -> list:
+    params = equation.primitive.get_bind_params(equation.params)
+    functions, params = ((), params) if isinstance(params, dict) else params  # the second in older versions of JAX
+    found = equation.primitive.bind(*functions, *inputs, **params)
+    return found if equation.primitive.multiple_results else [found]

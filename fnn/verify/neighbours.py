@@ -1,0 +1,85 @@
+"""Where a derivative jumps: kinks and ties, seen from neighbouring points.
+
+At a kink every member of the generalised gradient is a right derivative, and autodiff's is one convention. A jump is
+told from a slope by its persistence: it is as high between points a thousand times closer.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.verify.oracle import is_floating
+
+ULPS = (4096, 4)  # of the wide and the narrow moves, relative to each number
+OF_ZERO = {"float64": (1e-97, 1e-100), "float32": (1e-15, 1e-18)}  # absolute; even their cubes are representable
+DRAWS = 6  # in which every entry moves up or down by itself, so that ties part in every order
+SMALLEST = 1e-6  # a jump, relative to the derivatives at its sides
+
+
+class Sides(NamedTuple):
+    """An array's least and largest values around a point, and where it jumps there."""
+
+    low: np.ndarray
+    high: np.ndarray
+    jumps: np.ndarray
+
+
+def moved(tree, wide: int, signs: Callable[[tuple], np.ndarray]):
+    """Every number of the floating leaves moved by a few units in the last place: ``signs(shape)`` of them, in −1…1."""
+
+    def move(leaf):
+        if not is_floating(leaf):
+            return leaf
+        array = np.asarray(leaf)
+        dtype = "float32" if array.dtype.itemsize <= 4 else "float64"
+        step = float(jnp.finfo(array.dtype).eps) * ULPS[wide] * np.abs(array.astype(np.float64))
+        step = np.where(array == 0, OF_ZERO[dtype][wide], step)
+        with np.errstate(invalid="ignore", over="ignore"):  # an infinity has no neighbours
+            return (array + signs(array.shape) * step).astype(array.dtype)
+
+    return jax.tree.map(move, tree)
+
+
+def around(tree, wide: int) -> Iterator:
+    """Neighbouring points: all numbers moved down, all up, and each by itself."""
+    random = np.random.default_rng(0)
+    yield moved(tree, wide, lambda shape: np.full(shape, -1.0))
+    yield moved(tree, wide, lambda shape: np.full(shape, 1.0))
+    for _ in range(DRAWS):
+        yield moved(tree, wide, lambda shape: random.choice([-1, 1], shape) * random.uniform(0.3, 1, shape))
+
+
+def sides(function: Callable, point) -> list[Sides]:
+    """The sides of every array of the list ``function(point)``."""
+    (low_wide, high_wide), (low, high) = (_extremes(function, around(point, wide)) for wide in (0, 1))
+    found = []
+    with np.errstate(invalid="ignore", over="ignore"):
+        for a, b, c, d in zip(low, high, low_wide, high_wide):
+            jumps = (b - a > 0.5 * (d - c)) & (b - a > SMALLEST * np.maximum(np.abs(a), np.abs(b)))
+            found.append(Sides(a, b, jumps))
+    return found
+
+
+def _extremes(function: Callable, points: Iterator) -> tuple[list, list]:
+    values = [[np.asarray(array, np.float64) for array in function(point)] for point in points]
+    with np.errstate(invalid="ignore"):
+        return [np.min(of, axis=0) for of in zip(*values)], [np.max(of, axis=0) for of in zip(*values)]
+
+
+def accept(hand: np.ndarray, oracle: np.ndarray, at: Sides, slack) -> tuple[np.ndarray, int]:
+    """The oracle's array, with the hand-written entry where it lies between the sides of a jump; and how many jump.
+
+    Where autodiff's value is that of neither side, as when it differentiates the wrong branch at a single point, the
+    value between the sides is right, too.
+    """
+    low, high = np.minimum(at.low, oracle), np.maximum(at.high, oracle)
+    with np.errstate(invalid="ignore"):
+        alone = (high - low) > SMALLEST * np.maximum(np.abs(low), np.abs(high)) + (at.high - at.low)
+        jumps = at.jumps | alone
+        if hand.shape != oracle.shape:
+            return oracle, int(jumps.sum())
+        between = (hand >= at.low - slack) & (hand <= at.high + slack)
+    return np.where(jumps & between, hand, oracle), int(jumps.sum())
