@@ -30,8 +30,8 @@ def mixed(seed, kinds, neurons=40, arrows=130) -> Graph:
 DIAMOND = [("x", "h"), ("x", "g"), ("h", "y"), ("g", "y"), ("x", "y")]
 
 
-def diamond(arrows=DIAMOND, activations=TANH, inputs=("x",), outputs=("y",)):
-    return Graph(arrows, activations, inputs, outputs)
+def diamond(arrows=DIAMOND, activations=TANH, inputs=("x",), outputs=("y",), normed=None):
+    return Graph(arrows, activations, inputs, outputs, normed)
 
 
 def chain(n, activations=TANH):

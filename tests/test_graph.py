@@ -317,15 +317,15 @@ def test_equal_graphs_share_one_program():
 
 
 @pytest.mark.parametrize("make", [generations, Graph.layered], ids=["sparse", "dense"])
-def test_a_deep_graph_has_few_runs(make):
+def test_a_deep_graph_has_few_legs(make):
     layout = plan(make(np.random.default_rng(0).integers(1, 40, 300).tolist())).layout
-    for runs in (layout.forward, layout.backward):
-        assert len(runs) <= 8
-        assert sum(run.steps for run in runs) >= 299
+    for legs in (layout.forward, layout.backward):
+        assert len(legs) <= 8
+        assert sum(leg.steps for leg in legs) >= 299
 
 
 def test_a_huge_generation_among_small_ones_does_not_pad_them():
     graph = generations([3] * 50 + [1000] + [3] * 50)
-    for runs in plan(graph).layout[:2]:
-        assert sum(run.steps * run.rows for run in runs) <= 2 * len(graph)
-        assert sum(run.steps * run.groups * run.width for run in runs) <= 3 * len(graph.arrows)
+    for legs in plan(graph).layout[:2]:
+        assert sum(leg.steps * leg.rows for leg in legs) <= 2 * len(graph)
+        assert sum(leg.steps * leg.groups * leg.width for leg in legs) <= 3 * len(graph.arrows)

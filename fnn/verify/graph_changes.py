@@ -14,7 +14,6 @@ import numpy as np
 
 from fnn.activations import Activation
 from fnn.backward import RULES
-from fnn.batchnorm import normalise
 from fnn.curvature.tangents import TangentRules
 from fnn.dropout import masked
 from fnn.equations import (
@@ -90,8 +89,7 @@ def _autodiff(parameters, v, x, y, mask, index, *, layout, loss) -> tuple[Values
     def total(parameters: Leaves, psi, z, outputs, a, x):
         norm = parameters.norm and replace(parameters.norm, beta=parameters.norm.beta[:, None] + z)
         shifted = Leaves(parameters.weights, parameters.biases[:, None] + psi, norm)
-        rules = RULES._replace(normalise=lambda norm, psi: normalise(replace(norm, beta=norm.beta.T), psi))
-        states, z_out, _ = states_and_outputs(layout, index, with_mask(shifted, mask), x, mask.units, rules)
+        states, z_out, _ = states_and_outputs(layout, index, with_mask(shifted, mask), x, mask.units)
         a_out = layout.output.value(z_out + outputs) + a
         return jnp.sum(loss.value(a_out, y)), (states, z_out, a_out)
 
@@ -142,7 +140,7 @@ class _At:
         self.case, self.loss, self.graph, self.layout = case, loss, graph, layout
         self.params, self.v, self.units, self.tolerance = params, v, mask.units, tolerance
         self.computed, self.sends = graph.generation > 0, np.isin(np.arange(len(graph)), graph.arrows[:, 0])
-        self.normed = graph.hidden if params.norm is not None else np.zeros(len(graph), bool)
+        self.normed = graph.normed if params.norm is not None else np.zeros(len(graph), bool)
 
     def forward(self) -> Iterator[Line]:
         """R{ψ}, R{z} and R{o} of the neurons that are no inputs."""
