@@ -34,7 +34,7 @@ SUMS = ("psi", "input_gradient", "weight_gradient")  # the rules that take a lay
 class Point(NamedTuple):
     """Where the changes are taken, parameters and direction: the weights with their mask, batch norms, and the rest."""
 
-    weights: tuple[Array, Array]
+    weights: tuple[Array, ...]
     norms: Any  # pairs, of (rows,), or (None, None)
     c: Array  # (rows,)
     units: Array | None  # (rows, B) or (rows, 1)
@@ -113,10 +113,8 @@ def backward_tangents(
 
 
 def _point(params: GraphParams, v: GraphParams, masks: Given) -> Point:
-    layout, mask, index = masks.layout(params), masks.mask, masks.tables
-    weights = masked(params.weights, mask.arrows), masked(v.weights, mask.arrows)
-    units = None if mask.units is None else mask.units.T
-    return Point(weights, *by_rows(layout, index, ((params.norm, v.norm), v.biases, units)))
+    weights = tuple(masked(of.weights, masks.mask.arrows) for of in (params, v))
+    return Point(weights, *by_rows(masks.layout(params), masks.tables, ((params.norm, v.norm), v.biases, masks.units)))
 
 
 def by_entry(products: GraphParams, masks: Given) -> Array:

@@ -28,6 +28,11 @@ class Given:
     arrows: Any
     dense: bool = field(metadata={"static": True})
 
+    @property
+    def units(self) -> jax.Array | None:
+        """The mask of the units as the recursion has it, (N, B) or (N, 1), or None."""
+        return None if self.mask.units is None else self.mask.units.T
+
     def layout(self, params: GraphParams) -> Layout:
         """The static half of the plan to which the tables belong."""
         return plan(params.graph, self.dense).layout

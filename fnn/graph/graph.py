@@ -164,20 +164,14 @@ class Graph:
         """
         params = unstack(params)
         sizes = [params[0].W.shape[1], *(layer.W.shape[0] for layer in params)]
-        plain = cls.layered(sizes)
+        inputs, plain, norms = jnp.zeros_like(params[0].b, shape=sizes[0]), cls.layered(sizes), _norms(params)
         activations = [Identity()] * sizes[0] + [one for layer in params for one in _by_neuron(layer)]
-        weights, inputs = (
-            jnp.concatenate([layer.W.ravel() for layer in params]),
-            jnp.zeros_like(params[0].b, shape=sizes[0]),
-        )
+        normed = np.flatnonzero(np.repeat([False, *(layer.norm is not None for layer in params)], sizes))
+        graph = cls(plain.arrows, activations, plain.inputs, plain.outputs, normed if norms else None)
+        weights = jnp.concatenate([layer.W.ravel() for layer in params])
         biases = jnp.concatenate([inputs, *(layer.b for layer in params)])
-        norm = _one_norm(inputs, params)
-        normed = (
-            None
-            if norm is None
-            else np.flatnonzero(np.repeat([False, *(layer.norm is not None for layer in params)], sizes))
-        )
-        return GraphParams(weights, biases, cls(plain.arrows, activations, plain.inputs, plain.outputs, normed), norm)
+        norm = jax.tree.map(lambda *leaves: jnp.concatenate([inputs, *leaves]), *norms) if norms else None
+        return GraphParams(weights, biases, graph, norm)
 
     @classmethod
     def from_networkx(cls, G, activation: Activation = Sigmoid(), output: Activation = Identity()) -> "Graph":
@@ -228,24 +222,19 @@ def _by_neuron(layer: Dense) -> Sequence[Activation]:
     return activation.activations if isinstance(activation, PerNeuron) else (activation,) * len(layer.b)
 
 
-def _one_norm(inputs: Array, params: Params) -> BatchNorm | None:
-    """The layers' batch norms as one of all neurons, where those that have none get zeros."""
-    norms = [layer.norm for layer in params if layer.norm is not None]
-    if not norms:
-        return None
-    kinds = {(norm.eps, norm.gradient, norm.axis) for norm in norms}
-    if len(kinds) > 1:
+def _norms(params: Params) -> list[BatchNorm]:
+    """Every layer's batch norm, with zeros for γ and β where there is none; empty if no layer has one."""
+    some = next((layer.norm for layer in params if layer.norm is not None), None)
+    if some is None:
+        return []
+    norms = [
+        layer.norm or replace(some, gamma=jnp.zeros_like(layer.b), beta=jnp.zeros_like(layer.b)) for layer in params
+    ]
+    if len(kinds := {(norm.eps, norm.gradient, norm.axis) for norm in norms}) > 1:
         raise ValueError(
             f"params: expected batch norms with the same eps, gradient and axis, got {sorted(kinds, key=str)}"
         )
-    zeros = [jnp.zeros_like(layer.b) for layer in params]
-    gamma, beta = (
-        jnp.concatenate(
-            [inputs, *(zero if layer.norm is None else getattr(layer.norm, name) for zero, layer in zip(zeros, params))]
-        )
-        for name in ("gamma", "beta")
-    )
-    return replace(norms[0], gamma=gamma, beta=beta)
+    return norms
 
 
 def _all_pairs(sources, targets) -> np.ndarray:

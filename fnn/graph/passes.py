@@ -59,7 +59,7 @@ def backward(rules: Rules, params: GraphParams, given: Given, states: States, de
     delta_z: (B, n_L), any seed ∂/∂z of the outputs.
     """
     layout, mask, index = given.layout(params), given.mask, given.tables
-    weights, units = with_mask(leaves(params), mask), None if mask.units is None else mask.units.T
+    weights, units = with_mask(leaves(params), mask), given.units
     found = backward_pass(layout, index, weights, states, units, delta_z.T, rules)
     by_arrow = weight_gradients(layout, index, found.lam, states.o, rules)
     gradients = like(params, given, rules, by_arrow, found.lam, (found.gamma, found.beta))

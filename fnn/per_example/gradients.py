@@ -1,6 +1,6 @@
 """Norms, clipping, moments and noise of per-example gradients; see ``fnn.per_example``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,22 +44,9 @@ class NoiseScale(NamedTuple):
     squared_norm: Array
 
 
-class Sums(NamedTuple):
-    """The functions that differ between layers and graphs; implemented in ``layers`` and ``graphs``."""
-
-    require_separable: Callable  # (params): raises unless per-example gradients exist
-    factors: Callable  # (params, masks, outputs, delta_z), a pytree of arrays (…, B, n)
-    squared_lengths: Callable  # (params, factors, masks) -> ‖g_i‖², in total and by layer
-    weighted_sums: Callable  # (params, factors, masks, weights, power=1)
-    outer_products: Callable  # (params, factors, masks)
-
-
-LAYERS, GRAPH = (Sums(*(getattr(module, name) for name in Sums._fields)) for module in (layers, graphs))
-
-
-def sums(params: AnyParams) -> Sums:
-    """The functions for these parameters."""
-    return either(params, LAYERS, GRAPH)
+def sums(params: AnyParams) -> Any:
+    """The factors and their sums for these parameters: ``per_example.layers`` or ``per_example.graphs``."""
+    return either(params, layers, graphs)
 
 
 def given_examples(params, x, y, loss: Loss | None, masks) -> tuple:

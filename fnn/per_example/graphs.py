@@ -17,7 +17,7 @@ from fnn.batchnorm import standardise
 from fnn.dropout import masked
 from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
-from fnn.graph.passes import leaves, with_mask
+from fnn.graph.passes import leaves, like, with_mask
 from fnn.graph.recursion import backward_pass, by_neurons, by_rows, sums_over_arrows, weight_gradients
 from fnn.kinds import Outputs
 from fnn.per_example.layers import Factors, require_fixed
@@ -34,8 +34,8 @@ def factors(params: GraphParams, masks: Given, outputs: Outputs, delta_z: Array)
     All are (B, rows), rows as in ``fnn.graph.plan``.
     """
     layout, mask, index, states = masks.layout(params), masks.mask, masks.tables, outputs.passed
-    units, by_norm = None if mask.units is None else mask.units.T, []
-    found = backward_pass(layout, index, with_mask(leaves(params), mask), states, units, delta_z.T, RULES)
+    weights, by_norm = with_mask(leaves(params), mask), []
+    found = backward_pass(layout, index, weights, states, masks.units, delta_z.T, RULES)
     if params.norm is not None:
         x_hat, _ = standardise(by_rows(layout, index, params.norm), states.psi.T)
         by_beta = jnp.where(index.normed, found.delta_z.T, 0)
@@ -55,21 +55,15 @@ def squared_lengths(params: GraphParams, f: Factors, masks: Given) -> tuple[Arra
 
 def weighted_sums(params: GraphParams, f: Factors, masks: Given, weights: Array, power: int = 1) -> GraphParams:
     """Σ_i w_i g_i, or with power 2 Σ_i w_i g_i ⊙ g_i: a pytree like ``params``; weights: (B,)."""
-    layout, mask, index, norm = masks.layout(params), masks.mask, masks.tables, params.norm
 
     def weighted(values: Array) -> Array:
         return weights * values.T**power  # (rows, B)
 
-    def by_neuron(values: Array) -> Array:
-        return by_neurons(layout, index, jnp.sum(weighted(values), axis=1))
-
-    by_arrow = weight_gradients(layout, index, weighted(f.delta), f.a_in.T**power, RULES)
-    if mask.arrows is not None:
-        by_arrow *= mask.arrows**power
-    if norm is not None:
-        gamma, beta = map(by_neuron, f.by_norm)
-        norm = replace(norm, gamma=gamma, beta=beta)
-    return replace(params, weights=by_arrow, biases=by_neuron(f.delta), norm=norm)
+    layout, arrows = masks.layout(params), masks.mask.arrows
+    by_arrow = weight_gradients(layout, masks.tables, weighted(f.delta), f.a_in.T**power, RULES)
+    by_arrow = by_arrow if arrows is None else by_arrow * arrows ** (power - 1)  # ``like`` multiplies once more
+    by_norm = [jnp.sum(weighted(v), axis=1, keepdims=True) for v in f.by_norm]
+    return like(params, masks, RULES, by_arrow, weighted(f.delta), by_norm)
 
 
 def outer_products(params: GraphParams, f: Factors, masks: Given) -> GraphParams:

@@ -102,9 +102,8 @@ def updated(params, state) -> str:
 
 def quantities(params, x: Array, y: Array, masks, options) -> Iterator[tuple[str, Array]]:
     """What a step computes, in that order, by name: ψ, z and a upwards, the loss, δ's and gradients downwards."""
-    return either(params, of_layers, of_graph)(
-        params, x, y, masks, options["loss"], options["reduction"], options["rules"]
-    )
+    of_kind = either(params, of_layers, of_graph)
+    return of_kind(params, x, y, masks, options["loss"], options["reduction"], options["rules"])
 
 
 def of_layers(params, x, y, masks, loss, reduction, rules):

@@ -206,8 +206,7 @@ class _At:
         def hand(rules: TangentRules):
             return rules.hidden_delta(g, dg, activation, z, a, dz)
 
-        of = "d/dz" if self.normed[neurons[0]] else "lambda"
-        yield from self.cut(LAMBDA_CHANGE, neurons, hand, oracle, terms, factors, of=of)
+        yield from self.cut(LAMBDA_CHANGE, neurons, hand, oracle, terms, factors)
 
     def norm_pullback(self, neurons: np.ndarray) -> Iterator[Line]:
         at, own = self.of_norm(neurons), self.d.gradients.norm
@@ -232,7 +231,7 @@ class _At:
         yield Line(NEURON_CHANGE, 0, NEURON_CHANGE.of(), lambda rules: rules.bias_gradient(d_lam),
                    self.d.gradients.biases[computed], summed, through, computed)  # fmt: skip
 
-    def cut(self, equation: Equation, neurons, hand: Callable, oracle, terms, factors=(), **names) -> Iterator[Line]:
+    def cut(self, equation: Equation, neurons, hand: Callable, oracle, terms, factors=()) -> Iterator[Line]:
         """The line of each group from that of many neurons, which are the last axis of its arrays.
 
         factors: those that may be much larger than their products, see ``rounding``.
@@ -251,7 +250,8 @@ class _At:
             its_terms = {name: term[..., places] for name, term in terms.items()}
             extra = rounding(self.tolerance, *(factor[..., places] for factor in factors)) if factors else 0.0
             generation = int(self.graph.generation[group.neurons[0]])
-            name = equation.of(at=group.at, k=group.k, **names)
+            of = "d/dz" if self.normed[neurons[places[0]]] else "lambda"  # before its batch norm, if there is one
+            name = equation.of(at=group.at, k=group.k, of=of)
             yield Line(equation, generation, name, partial(part, places), oracle[..., places], its_terms, extra,
                        neurons[places])  # fmt: skip
 
