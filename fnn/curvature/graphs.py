@@ -70,7 +70,7 @@ def forward_tangents(rules: TangentRules, params: GraphParams, v: GraphParams, x
         psi = dz = sum(sums, step(at.c))
         if params.norm is not None:
             dz = step.where_normed(rules.normalise(*step(at.norms), step(states.psi), psi), psi)
-        z, a = step(states.z), step.activation(states, at.units)
+        z, a = step(states.z), step.unmasked(states, at.units)
         o = step.each(lambda activation: rules.activation(dz, activation, z, a))
         return States(masked(o, step(at.units)), dz, None if params.norm is None else psi)
 
@@ -90,7 +90,7 @@ def backward_tangents(
     def finish(step: Step, sums: tuple[Array, Array, Array], old: LambdaTangents) -> LambdaTangents:
         by_w, d_by_w, by_v = sums
         g, dg = masked(by_w, step(at.units)), masked(d_by_w + by_v, step(at.units))
-        z, a, dz = step(states.z), step.activation(states, at.units), step(changes.z)
+        z, a, dz = step(states.z), step.unmasked(states, at.units), step(changes.z)
         lam = old.lam + step.each(lambda activation: RULES.hidden_delta(g, activation, z, a))
         d_lam = old.d_lam + step.each(lambda activation: rules.hidden_delta(g, dg, activation, z, a, dz))
         if params.norm is None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.backward import RULES
+from fnn.batchnorm import norm_like
 from fnn.curvature.tangents import TangentRules, Tangents
 from fnn.dropout import Mask, masked
 from fnn.kinds import Outputs
@@ -40,18 +41,17 @@ def forward_tangents(rules: TangentRules, params: Params, v: Params, x: Array, m
 def layer_pullback_tangent(rules: TangentRules, seeds, layer: Dense, v: Dense, mask: Mask, here, change):
     """g and R{g} of the layer below from ∂/∂z and R{∂/∂z}, with the change of the gradients."""
     (delta, d_delta), (a_before, t), (da_before, dpsi, _) = seeds, here, change
-    norm = None
+    by_norm = ()
     if layer.norm is not None:
-        d_delta, gamma, beta = rules.norm_pullback(layer.norm, v.norm, t.psi, dpsi, delta, d_delta)
+        d_delta, *by_norm = rules.norm_pullback(layer.norm, v.norm, t.psi, dpsi, delta, d_delta)
         delta, _, _ = RULES.norm_pullback(layer.norm, t.psi, delta)
-        norm = replace(layer.norm, gamma=gamma, beta=beta)
     da_in = None if da_before is None else masked(da_before, mask.units)
     W = rules.weight_gradient(delta, d_delta, masked(a_before, mask.units), da_in, mask.arrows)  # (3)
     b = rules.bias_gradient(d_delta)  # (4)
     weights, along = masked(layer.W, mask.arrows), masked(v.W, mask.arrows)
     g = RULES.input_gradient(delta, weights, mask.units)  # (2a)
     dg = rules.input_gradient(delta, d_delta, weights, along, mask.units)
-    return (g, dg), replace(layer, W=W, b=b, norm=norm)
+    return (g, dg), replace(layer, W=W, b=b, norm=norm_like(layer.norm, by_norm))
 
 
 def backward_tangents(rules: TangentRules, params: Params, v: Params, masks, tangents: Tangents, seeds) -> Params:
@@ -77,8 +77,8 @@ def backward_tangents(rules: TangentRules, params: Params, v: Params, masks, tan
 def by_entry(products: Params, masks) -> tuple[Array, ...]:
     """The sum over each layer's parameters; of a stack, over those of each of its layers."""
 
-    def in_all(layer: Dense) -> Array:
+    def in_all(layer: Dense) -> Any:
         leaves = jax.tree.leaves(layer)
-        return sum((jnp.sum(leaf, axis=tuple(range(layer.stacked, leaf.ndim))) for leaf in leaves), jnp.zeros(()))
+        return sum(jnp.sum(leaf, axis=tuple(range(layer.stacked, leaf.ndim))) for leaf in leaves)
 
     return tuple(map(in_all, products))

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from fnn.activations import Activation
 from fnn.backward import RULES, Rules
+from fnn.batchnorm import norm_like
 from fnn.dropout import Mask, masked
 from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
@@ -71,12 +73,10 @@ def backward(rules: Rules, params: GraphParams, given: Given, states: States, de
 
 def like(params: GraphParams, given: Given, rules, by_arrow: Array, lam: Array, by_norm) -> GraphParams:
     """A pytree like ``params`` from λ (rows, B), and from sums by the arrows (M,) and by γ and β (rows, 1)."""
-    layout, mask, index, norm = given.layout(params), given.mask, given.tables, params.norm
-    if norm is not None:
-        gamma, beta = (by_neurons(layout, index, of)[:, 0] for of in by_norm)
-        norm = replace(norm, gamma=gamma, beta=beta)
+    layout, index = given.layout(params), given.tables
     biases = jnp.where(index.computed, rules.bias_gradient(by_neurons(layout, index, lam).T), 0)
-    return replace(params, weights=masked(by_arrow, mask.arrows), biases=biases, norm=norm)
+    norm = norm_like(params.norm, jax.tree.map(lambda of: by_neurons(layout, index, of)[:, 0], by_norm))
+    return replace(params, weights=masked(by_arrow, given.mask.arrows), biases=biases, norm=norm)
 
 
 def leaves(params: GraphParams) -> Leaves:

@@ -66,8 +66,8 @@ class Step(NamedTuple):
         """``function`` of each neuron's activation."""
         return each(self.layout, self.leg.kinds, self(self.tables.kind), function)
 
-    def activation(self, states: States, units: Array | None) -> Array:
-        """a, which is o but for the mask of the units."""
+    def unmasked(self, states: States, units: Array | None) -> Array:
+        """a, which is o without the mask of the units."""
         return self(states.o) if units is None else self.each(lambda activation: activation.value(self(states.z)))
 
     def where_normed(self, normed, plain):
@@ -115,10 +115,11 @@ def backward_pass(
     """
     norm, units = by_rows(layout, index, (leaves.norm, units))
     lam = jnp.zeros_like(states.z).at[index.outputs].set(direct)
-    start = Lambdas(lam, *(3 * (None,) if norm is None else (jnp.zeros_like(lam), *2 * (jnp.zeros_like(lam[:, :1]),))))
+    zero = None if norm is None else jnp.zeros_like(lam)
+    start = Lambdas(lam, zero, *2 * (zero if zero is None else zero[:, :1],))
 
     def finish(step: Step, sums: Array, old: Lambdas) -> Lambdas:
-        g, z, a = masked(sums, step(units)), step(states.z), step.activation(states, units)
+        g, z, a = masked(sums, step(units)), step(states.z), step.unmasked(states, units)
         # an output has its own part, and may have outgoing arrows besides
         delta_z = old.lam + step.each(lambda activation: rules.hidden_delta(g, activation, z, a))
         if norm is None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.backward import RULES
-from fnn.batchnorm import standardise
+from fnn.batchnorm import norm_like, standardise
 from fnn.dropout import masked
 from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
@@ -68,10 +68,8 @@ def weighted_sums(params: GraphParams, f: Factors, masks: Given, weights: Array,
 
 def outer_products(params: GraphParams, f: Factors, masks: Given) -> GraphParams:
     """Every full g_i: a pytree like ``params`` with a leading axis of examples."""
-    layout, mask, index, norm = masks.layout(params), masks.mask, masks.tables, params.norm
+    layout, mask, index = masks.layout(params), masks.mask, masks.tables
     source, target = index.row[masks.arrows].T
     by_arrow = masked(f.delta[:, target] * f.a_in[:, source], mask.arrows)
     biases, *by_norm = (by_neurons(layout, index, v.T).T for v in (f.delta, *f.by_norm))
-    if norm is not None:
-        norm = replace(norm, gamma=by_norm[0], beta=by_norm[1])
-    return replace(params, weights=by_arrow, biases=biases, norm=norm)
+    return replace(params, weights=by_arrow, biases=biases, norm=norm_like(params.norm, by_norm))
