@@ -56,6 +56,7 @@ def _graph_to_bytes(static: tuple) -> bytes:
         "neurons": neurons,
         "kinds": [written(kind) for kind in graph.kinds],
         **{name: getattr(graph, name).tolist() for name in ("kind", "arrows", "inputs", "outputs")},
+        "normed": np.flatnonzero(graph.normed).tolist(),
     }
     return json.dumps(content).encode()
 
@@ -69,8 +70,8 @@ def _graph_from_bytes(data: bytes) -> tuple:
         activations = dict(zip(names, activations))
     arrows = np.array(content["arrows"]).reshape(-1, 2)
     pairs = [(names[source], names[target]) for source, target in arrows.tolist()]
-    inputs, outputs = ([names[i] for i in content[part]] for part in ("inputs", "outputs"))
-    return (Graph(arrows if isinstance(names, range) else pairs, activations, inputs, outputs),)
+    inputs, outputs, normed = ([names[i] for i in content[part]] for part in ("inputs", "outputs", "normed"))
+    return (Graph(arrows if isinstance(names, range) else pairs, activations, inputs, outputs, normed or None),)
 
 
 def _register() -> None:

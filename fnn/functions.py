@@ -157,7 +157,7 @@ def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, 
 def given(params, x, masks, rules) -> tuple:
     """(params, x, masks) in the form that the compiled functions take."""
     require_rules(rules)
-    return kind(params).arguments(params, x, masks, rules)
+    return kind(params).given(params, x, masks, rules)
 
 
 def results(want: tuple[str, ...], params, x, y, loss, reduction, masks, rules) -> tuple:

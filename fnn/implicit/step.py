@@ -19,7 +19,7 @@ from fnn.checks.arrays import AnyArray
 from fnn.checks.numbers import number, whole
 from fnn.curvature import hvp
 from fnn.functions import value_and_backprop
-from fnn.implicit.arguments import rate
+from fnn.implicit.given import rate
 from fnn.implicit.newton import length, minimise
 from fnn.layers import Params
 from fnn.losses import Loss

@@ -27,7 +27,7 @@ from fnn.equations import (
     lines,
 )
 from fnn.functions import deltas, forward, trace, value_and_backprop
-from fnn.kinds import GRAPH, kind
+from fnn.kinds import either
 from fnn.stacking import unstack
 from fnn.train import loop
 from fnn.train.prefetch import Chunk
@@ -102,7 +102,7 @@ def updated(params, state) -> str:
 
 def quantities(params, x: Array, y: Array, masks, options) -> Iterator[tuple[str, Array]]:
     """What a step computes, in that order, by name: ψ, z and a upwards, the loss, δ's and gradients downwards."""
-    of_kind = of_graph if kind(params) is GRAPH else of_layers
+    of_kind = either(params, of_layers, of_graph)
     return of_kind(params, x, y, masks, options["loss"], options["reduction"], options["rules"])
 
 
