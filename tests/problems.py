@@ -1,5 +1,6 @@
 """The problems that every comparison with autodiff runs on, and the comparison itself."""
 
+import contextlib
 from typing import NamedTuple
 
 import jax
@@ -169,3 +170,19 @@ def assert_agrees(p: Problem, reduction="mean", tolerance=None) -> None:
             if not error <= tolerance * np.linalg.norm(np.float64(oracle)):  # then the terms may have cancelled
                 size = summed_terms(p)[i][k] / examples
                 assert error <= tolerance * size, f"params[{i}].{leaf}, {reduction}: {error:.2e} of {size:.2e}"
+
+
+@contextlib.contextmanager
+def compilations():
+    """The names of the programs that are compiled inside."""
+    programs = []
+
+    def listen(event, _seconds, **named):
+        if event == "/jax/core/compile/backend_compile_duration":
+            programs.append(named.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield programs
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

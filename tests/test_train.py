@@ -1,6 +1,5 @@
 """Training: whole epochs in one compiled loop."""
 
-import contextlib
 import json
 
 import jax
@@ -14,7 +13,7 @@ from fnn import updates
 from fnn.data import Dataset
 from fnn.train import Progress, evaluate, fit, make_step, predict
 from networks import drawn
-from problems import and_slow
+from problems import and_slow, compilations
 
 LOSS = fnn.SoftmaxCrossEntropy()
 
@@ -34,22 +33,6 @@ def network(seed=0, dtype=jnp.float32):
 def train(params, data, optimizer=None, **options):
     settings = {"loss": LOSS, "epochs": 3, "batch_size": 10, "key": jax.random.key(1), "progress": False} | options
     return fit(params, data, optimizer or updates.sgd(0.5), **settings)
-
-
-@contextlib.contextmanager
-def compilations():
-    """The names of the programs that are compiled inside."""
-    programs = []
-
-    def listen(event, _seconds, **named):
-        if event == "/jax/core/compile/backend_compile_duration":
-            programs.append(named.get("fun_name"))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield programs
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_fit_learns_and_records_every_epoch():

@@ -176,7 +176,12 @@ def test_data_labels_and_masks_are_used_when_given():
         parameters(SMALL), x, np.array([0, 1, 1, 0, 1]), loss=fnn.SoftmaxCrossEntropy(), masks=masks
     )
     assert report.ok
-    assert not report.notes
+    assert "cases: the data given, the network itself" in str(report)
+    alone = verify.network(
+        parameters(SMALL), x, np.array([0, 1, 1, 0, 1]), loss=fnn.SoftmaxCrossEntropy(), masks=masks, probes=False
+    )
+    assert alone.ok
+    assert not alone.notes
     with pytest.raises(TypeError, match="masks: they go with data"):
         verify.network(PARAMS, loss=LOSS, masks=masks)
     with pytest.raises(TypeError, match="x, y: expected both or neither"):

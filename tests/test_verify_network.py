@@ -11,7 +11,7 @@ import fnn
 from experiments import find_the_mistake
 from fnn import verify
 from fnn.batchnorm import BatchNorm
-from problems import ACTIVATIONS, COUPLED, FROM_Z, KINDS, KINKED, LOSS_KINDS, LOSSES, SMOOTH, and_slow
+from problems import ACTIVATIONS, COUPLED, FROM_Z, KINDS, KINKED, LOSS_KINDS, LOSSES, SMOOTH, and_slow, compilations
 
 RULES, LOSS = fnn.RULES, fnn.SquaredError()
 LIKE_THE_PROBES = (5, 8, 6, 9, 5)  # wide as the probes are, so that programs serve the network itself and a probe
@@ -225,9 +225,9 @@ def test_one_example_and_labels_are_data_too():
 
 
 def test_a_check_compiles_nothing():
-    with jax.log_compiles(), count_compilations() as compiled:
+    with compilations() as programs:
         verify.network(PARAMS, X, Y, loss=LOSS)
-    assert not compiled
+    assert not programs
 
 
 def test_probes_hold_the_cases_that_betray_mistakes():

@@ -9,6 +9,8 @@ from jax import Array
 
 from fnn.activations.base import Activation
 
+HARMLESS = 0.5  # in place of z of other columns
+
 
 @dataclass(frozen=True)
 class PerNeuron(Activation):
@@ -41,7 +43,8 @@ class PerNeuron(Activation):
         return all(getattr(activation, "smooth", True) for activation in self.activations)
 
     def value(self, z):
-        return self._each(z, lambda activation: activation.value(z))
+        # an activation sees only its own columns: at others it might overflow, and autodiff multiply infinity by 0
+        return self._each(z, lambda activation: activation.value(jnp.where(self._columns(activation), z, HARMLESS)))
 
     def derivative(self, z, a):
         return self._each(z, lambda activation: activation.derivative(z, a))
@@ -57,6 +60,8 @@ class PerNeuron(Activation):
         first, *others = dict.fromkeys(self.activations)
         result = function(first)
         for activation in others:
-            columns = np.array([other == activation for other in self.activations])
-            result = jnp.where(columns, function(activation), result)
+            result = jnp.where(self._columns(activation), function(activation), result)
         return result
+
+    def _columns(self, activation: Activation) -> np.ndarray:
+        return np.array([other == activation for other in self.activations])

@@ -19,9 +19,9 @@ from fnn.graph.recursion import (
     States,
     backward_pass,
     by_neurons,
-    each,
     forward_pass,
     lambdas_of_inputs,
+    values,
     weight_gradients,
 )
 
@@ -50,7 +50,7 @@ def trace(rules: Rules, params: GraphParams, x: Array, given: Given) -> Trace:
     a = states.o
     if given.mask.units is not None:
         z = states.z.T
-        a = each(layout, range(len(layout.kinds)), index.kind, lambda activation: activation.value(z)).T
+        a = values(layout, range(len(layout.kinds)), index.kind, z).T
     psi = states.z if states.psi is None else states.psi
     return Trace(*(by_neurons(layout, index, of_rows).T for of_rows in (psi, states.z, a)))
 

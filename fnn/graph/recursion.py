@@ -24,6 +24,8 @@ from fnn.dropout import masked
 from fnn.graph.plan import Index, Layout
 from fnn.graph.schedule import GROUPS, Leg, Tables
 
+HARMLESS = 0.5  # in place of other neurons' z
+
 
 class Leaves(NamedTuple):
     """The arrays of a network; weights with their mask in them, biases (N,), or (N, B) with a shift of every ψ."""
@@ -68,7 +70,11 @@ class Step(NamedTuple):
 
     def unmasked(self, states: States, units: Array | None) -> Array:
         """a, which is o without the mask of the units."""
-        return self(states.o) if units is None else self.each(lambda activation: activation.value(self(states.z)))
+        return self(states.o) if units is None else self.values(self(states.z))
+
+    def values(self, z: Array) -> Array:
+        """a = σ(z) of each neuron."""
+        return values(self.layout, self.leg.kinds, self(self.tables.kind), z)
 
     def where_normed(self, normed, plain):
         """For every neuron with a batch norm the first, for the others the second."""
@@ -92,7 +98,7 @@ def forward_pass(
         psi = z = sums + step(biases)
         if norm is not None:
             z = step.where_normed(rules.normalise(step(norm), psi), psi)
-        a = step.each(lambda activation: activation.value(z))
+        a = step.values(z)
         return States(masked(a, step(units)), z, None if norm is None else psi)
 
     return sweep(layout, index, "forward", leaves.weights, lambda state: state.o, start, finish)
@@ -253,6 +259,19 @@ def each(layout: Layout, kinds: Sequence[int], kind: Array, function: Callable[[
     result = function(layout.kinds[kinds[0]])
     for k in kinds[1:]:
         result = jnp.where(kind == k, function(layout.kinds[k]), result)
+    return result
+
+
+def values(layout: Layout, kinds: Sequence[int], kind: Array, z: Array) -> Array:
+    """a of each neuron, as :func:`each`. An activation sees z of its own neurons alone.
+
+    At others' it might overflow, and autodiff would multiply the infinity by 0.
+    """
+    if len(kinds) == 1:
+        return layout.kinds[kinds[0]].value(z)
+    result = z
+    for k in kinds:
+        result = jnp.where(kind == k, layout.kinds[k].value(jnp.where(kind == k, z, HARMLESS)), result)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from fnn.checks import arrays
 from fnn.checks.numbers import number
 from fnn.verify.interpret import evaluate, precision_inside, trace
 from fnn.verify.neighbours import accept, moved, sides
-from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, in_dtype, is_floating, is_inexact
+from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, is_floating, is_inexact
 from fnn.verify.patterns import statements
 from fnn.verify.report import Finding, Report, compare, norm
 from fnn.verify.smallest import beside, shown, shrunk
@@ -100,7 +101,7 @@ class BlackBox:
         draws = []
         for seed in range(DRAWS):
             random = np.random.default_rng(seed)
-            near = moved(self.inputs, 1, lambda shape: random.choice([-0.25, 0.25], shape))
+            near = moved(self.inputs, 1, partial(random.choice, [-0.25, 0.25]))
             with np.errstate(invalid="ignore"):
                 draws.append([norm(m - o) for m, o in zip(self.values(self.oracle, near), leaves)])
         return [min(c if np.isfinite(c) else 0.0 for c in changes) for changes in zip(*draws)]

@@ -171,7 +171,9 @@ def _delta(n: int, g, activation, z, a, judged: Judged) -> Iterator[tuple[str, C
 def _diagonal(activation, z):
     """∂a_j/∂z_j of every unit of an activation that couples them."""
     ones = np.eye(z.shape[1], dtype=z.dtype)
-    columns = [evaluate(AUTODIFF.hidden_delta, np.broadcast_to(one, z.shape), activation, z, None) @ one for one in ones]
+    columns = [
+        evaluate(AUTODIFF.hidden_delta, np.broadcast_to(one, z.shape), activation, z, None) @ one for one in ones
+    ]
     return np.stack(columns, axis=1)
 
 

@@ -23,6 +23,7 @@ from fnn.verify.oracle import AUTODIFF, loss_gradient
 from fnn.verify.report import norm
 
 DELTAS, FORWARD = ("output_delta", "hidden_delta"), ("affine", "normalise")
+TOO_LARGE = 1e15  # what is fed: squares and products of it are still finite in float32
 NAMES = Rules(*Rules._fields)  # in place of the rules, so that ``lines`` tells which one it wants
 
 
@@ -91,15 +92,15 @@ def judged(
 ) -> Iterator[Judged]:
     """All lines of the case in the order of the computation, each fed autodiff's values and so judged alone.
 
-    rounded: what autodiff's values are rounded to before they are fed, so that a rule can be judged on them in a coarser
-    dtype too; not a = σ(z), which rules use beside z. A value that is not finite is replaced by a random one before it is fed. Forward lines are judged where
-    their rules are not ours.
+    rounded: what autodiff's values are rounded to before they are fed, so that a rule can be judged on them in a
+    coarser dtype too; not a = σ(z), which rules use beside z. A value that is not finite or is huge is replaced by a
+    random one before it is fed. Forward lines are judged where their rules are not ours.
     """
     random, found, chained = np.random.default_rng(0), [], []
 
     def fed(value) -> np.ndarray:
         value = np.asarray(value)
-        known = np.isfinite(value)
+        known = np.abs(value) < TOO_LARGE
         return value if known.all() else np.where(known, value, random.normal(size=value.shape)).astype(value.dtype)
 
     def by_autodiff(rule, *args):
@@ -206,7 +207,7 @@ def judge(line, name: str, right: Right, hand, tolerance: float, around: tuple =
         if ours.shape == oracle.shape:
             with np.errstate(invalid="ignore"):
                 near = (np.abs(ours - oracle) <= 10 * right.doubt) & (right.doubt > 0)
-            oracle = np.where(known & ~near, oracle, ours)
+            ours, oracle = np.where(known, ours, 0), np.where(known, np.where(near, ours, oracle), 0)
     size = _size(rule, part, args, np.where(np.isfinite(oracle), oracle, 0), tolerance)
     return Judged(line, name, ours, oracle, known, size, kinks, right.differences, precision, *around)
 

@@ -88,10 +88,13 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
         if all(np.isfinite(leaf).all() for leaf in oracle):
             findings = box.findings(ours, oracle, limit)
         else:
-            findings, note, is_weak = by_differences(
-                lambda values: float(evaluate(call, (jax.tree.unflatten(jax.tree.structure(inputs[0]), values), inputs[1]))),
-                [np.asarray(leaf) for leaf in jax.tree.leaves(inputs[0])], names, ours, tolerance, oracle,
-            )  # fmt: skip
+            structure = jax.tree.structure(inputs[0])
+            flat = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs[0])]
+
+            def cost(values) -> float:
+                return float(evaluate(call, (jax.tree.unflatten(structure, values), inputs[1])))
+
+            findings, note, is_weak = by_differences(cost, flat, names, ours, tolerance, oracle)
             notes.append(f"autodiff is not finite: {note}")
             weak = note if is_weak else ""
     own = jax.tree.leaves(params)

@@ -65,9 +65,9 @@ class Sums(NamedTuple):
     weights: Any
 
 
-def cases(params, x, y, loss: Loss, masks) -> Callable[[str], tuple[Case, ...]]:
+def cases(params, x, y, loss: Loss, masks, probes: bool) -> Callable[[str], tuple[Case, ...]]:
     """The cases as a function of the dtype; the arguments are checked at once."""
-    found: Any = data_or_random(params, x, y, loss, masks)
+    found: Any = data_or_random(params, x, y, loss, masks, probes)
     return lambda dtype: tuple(Case(name, *in_dtype(tuple(of), dtype)) for name, *of in found)
 
 

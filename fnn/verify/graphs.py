@@ -1,6 +1,6 @@
 """The λ of every neuron of a graph, and the gradients of its arrows and neurons, against autodiff."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,21 +10,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.backward import RULES, Rules
-from fnn.batchnorm import standardise
+from fnn.batchnorm import BatchNorm, standardise
 from fnn.checks import network as checks
 from fnn.data import for_network
 from fnn.dropout import Mask, masked
 from fnn.equations import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
+from fnn.graph import given as graph_given
 from fnn.graph.graph import Graph, GraphParams
 from fnn.graph.passes import leaves, states_and_outputs, with_mask
 from fnn.graph.plan import plan
 from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_rows, lambdas_of_inputs, weight_gradients
-from fnn.kinds import GRAPH
-from fnn.losses import Loss, as_targets
-from fnn.verify.blackbox import in_best_dtype
-from fnn.verify.patterns import statements
-from fnn.verify.oracle import NORM_TOLERANCE, TOLERANCE, exactly, in_dtype
-from fnn.verify.report import Finding, Report, compare, norm, norm_error
+from fnn.layers import Dense
+from fnn.losses import as_targets
+from fnn.verify.neighbours import OF_ZERO, ULPS, Sides, accept
+from fnn.verify.oracle import (
+    AUTODIFF,
+    NORM_TOLERANCE,
+    TOLERANCE,
+    exactly,
+    in_dtype,
+    loss_gradient,
+    slope,
+    to_numpy,
+)
+from fnn.verify.patterns import same, statements
+from fnn.verify.probes import kinks
+from fnn.verify.report import Finding, Report, compare, norm
 
 BATCH, SEED = 7, 0
 MOST_NEURONS = 64  # that a report lists one by one; beyond, it lists generations
@@ -40,34 +51,55 @@ class Values(NamedTuple):
     beta: Any = None
 
 
-def network(params, x, y, loss: Loss, rules: Rules, masks, dtype, tolerance) -> Report:
-    """``verify.network`` for a graph, which see: every neuron's λ from **autodiff's** λ's of its receivers."""
-    cases = data_or_random(params, x, y, loss, masks)
-    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(cases, loss, rules, chosen, tolerance))
-
-
-def data_or_random(params, x, y, loss, masks) -> list[tuple]:
+def data_or_random(params, x, y, loss, masks, probes: bool = True) -> list[tuple]:
     """(name, params, x, y, mask) each."""
-    GRAPH.require(params)
+    graph_given.require(params)
+    found = []
     if x is not None:
-        GRAPH.check(*GRAPH.given(params, x, masks, RULES))
+        graph_given.check(*graph_given.given(params, x, masks, RULES))
         mask = Mask() if masks is None else masks
         x, y = (np.atleast_2d(x), np.asarray(y)[None]) if x.ndim == 1 else (x, y)
-        data = for_network((np.asarray(x), np.asarray(y)), GRAPH.ports(params), loss, "x, y")
-        return [("the data given", params, data.x, data.y, mask)]
-    random, given = np.random.default_rng(SEED), params.graph
-    x = random.normal(size=(BATCH, len(given.inputs)))
-    y = random.uniform(0.05, 0.95, (BATCH, len(given.outputs)))
+        data = for_network((np.asarray(x), np.asarray(y)), graph_given.ports(params), loss, "x, y")
+        found = [("the data given", params, data.x, data.y, mask)]
+    return [*found, *_random(params)] if probes else found
+
+
+def _random(params: GraphParams) -> list[tuple]:
+    random, graph = np.random.default_rng(SEED), params.graph
+    x = random.normal(size=(BATCH, len(graph.inputs)))
+    y = random.uniform(0.05, 0.95, (BATCH, len(graph.outputs)))
     y = y / y.sum(axis=1, keepdims=True)
     drawn = _scaled(jax.tree.map(lambda leaf: random.normal(size=leaf.shape) + 0.3, params))
-    units: Any = 2.0 * (random.random((BATCH, len(given))) < 0.8)
-    arrows: Any = 4.0 * (random.random(len(given.arrows)) < 0.8)
+    units: Any = 2.0 * (random.random((BATCH, len(graph))) < 0.8)
+    arrows: Any = 4.0 * (random.random(len(graph.arrows)) < 0.8)
     none: Any = np.ones_like(units), np.ones_like(arrows)  # one program serves all cases
     return [
         ("the network itself", params, x, y, Mask(*none)),
         ("random parameters", drawn, x, y, Mask(*none)),
-        ("masks", drawn, x, y, Mask(units, arrows)),  # where no ψ is a bias of 0, a kink
+        ("masks", drawn, x, y, Mask(units, arrows)),
+        *(
+            (f"at the kinks, {half} half", at, x, y, Mask(*none))
+            for half, at in zip(("one", "the other"), _at_kinks(drawn))
+        ),
     ]
+
+
+def _at_kinks(drawn: GraphParams) -> Iterator[GraphParams]:
+    """The parameters with every second computed neuron's z exactly where its activation may have a kink."""
+    graph = drawn.graph
+    computed = np.flatnonzero(graph.generation > 0)
+    for i in range(2):
+        chosen, biases, weights = computed[i::2], np.array(drawn.biases), np.array(drawn.weights)
+        for place, k in enumerate(chosen):
+            points = kinks(graph.activations[k])
+            biases[k] = points[place % min(2, len(points))]
+        weights[np.isin(graph.arrows[:, 1], chosen)] = 0
+        norm = drawn.norm
+        if norm is not None:
+            gamma, beta = np.array(norm.gamma), np.array(norm.beta)
+            gamma[chosen], beta[chosen] = 0, biases[chosen]
+            norm = replace(norm, gamma=gamma, beta=beta)
+        yield replace(drawn, weights=weights, biases=biases, norm=norm)
 
 
 def _scaled(drawn: GraphParams) -> GraphParams:
@@ -76,56 +108,168 @@ def _scaled(drawn: GraphParams) -> GraphParams:
     return replace(drawn, weights=drawn.weights / np.sqrt(into[drawn.graph.arrows[:, 1]]))
 
 
-def _judge(cases, loss, rules, dtype, tolerance) -> Report:
+def judge(cases, loss, rules, tolerance, dtype) -> Report:
+    """The report of ``verify.network`` for a graph: every neuron's λ from **autodiff's** λ's of its receivers."""
     with exactly(dtype):
         tolerance = tolerance or (TOLERANCE if cases[0][1].norm is None else NORM_TOLERANCE)[dtype]
-        found: dict[str, list[Finding]] = {}
+        found: dict[str, list[Compared]] = {}
+        kinks = unknown = 0
         for name, *case in cases:
             data: Any = in_dtype(tuple(case), dtype)
-            for finding in _findings(data, loss, rules, tolerance):
-                found.setdefault(finding.name, []).append(replace(finding, case=name if len(cases) > 1 else ""))
-    worst = tuple(max(findings, key=lambda f: (not f.ok, f.error, not f.vacuous)) for findings in found.values())
-    notes = ("cases: " + ", ".join(name for name, *_ in cases),) if len(cases) > 1 else ()
-    return Report(worst, dtype, notes, "equation", SEED if len(cases) > 1 else None)
+            for compared in _compared(data, loss, rules, tolerance):
+                kinks, unknown = kinks + compared.kinks, unknown + compared.unknown
+                compared = compared._replace(finding=replace(compared.finding, case=name if len(cases) > 1 else ""))
+                found.setdefault(compared.finding.name, []).append(compared)
+    worst = tuple(map(_worst, found.values()))
+    notes = [f"{kinks} values at a kink were compared with both one-sided derivatives"] if kinks else []
+    notes += [f"{unknown} values were not compared, because autodiff is not finite there"] if unknown else []
+    notes += ["cases: " + ", ".join(name for name, *_ in cases)] if len(cases) > 1 else []
+    return Report(worst, dtype, tuple(notes), "equation", SEED if len(cases) > 1 else None)
 
 
-def _findings(data, loss, rules, tolerance) -> Iterator[Finding]:
+def as_layers(params: GraphParams) -> tuple[Dense, ...]:
+    """A layer of four neurons for each activation of the graph, the last for its outputs: for rules judged alone."""
+    graph, dtype = params.graph, params.weights.dtype
+    hidden = [graph.activations[k] for k in np.flatnonzero(graph.generation > 0) if k not in graph.outputs]
+    output = plan(graph).layout.output
+    norm = params.norm and BatchNorm(*2 * (np.ones(4, dtype),), params.norm.eps, params.norm.gradient)
+    others = [k for k in np.flatnonzero(graph.generation > 0) if k in graph.outputs and k in graph.arrows[:, 0]]
+    every = dict.fromkeys([*hidden, *(graph.activations[k] for k in others)])
+    W, b = np.ones((4, 4), dtype), np.ones(4, dtype)
+    n_out = len(graph.outputs)  # as many as a PerNeuron has
+    return *(Dense(W, b, activation, norm) for activation in every), Dense(
+        np.ones((n_out, 4), dtype), np.ones(n_out, dtype), output
+    )
+
+
+def line_of(params: GraphParams, layers: tuple[Dense, ...], finding: Finding) -> str:
+    """The name of the line that a rule judged alone at one of these layers computes in the graph."""
+    graph, layer = params.graph, layers[finding.layer - 1]
+    if finding.kind == "weight_gradient":
+        return ARROW_GRADIENT.of()
+    if finding.kind == "bias_gradient":
+        return NEURON_GRADIENT.of()
+    if finding.kind == "output_delta":
+        chosen = graph.outputs
+    elif finding.kind == "hidden_delta":
+        chosen = [k for k in np.flatnonzero(graph.generation > 0) if graph.activations[k] == layer.activation
+                  and k in graph.arrows[:, 0]]  # fmt: skip
+    elif finding.kind == "norm_pullback":
+        if "gamma" in finding.name or "beta" in finding.name:
+            return GRAPH_NORM["beta" in finding.name].of()
+        chosen = np.flatnonzero(graph.normed)
+    else:
+        chosen = np.unique(graph.arrows[:, 0])
+    group = next(group for group in groups(graph) if np.isin(chosen, group.neurons).any())
+    return _lambda(graph, group).of(at=group.at, k=group.k)
+
+
+class Compared(NamedTuple):
+    """A finding, what explains it, and how many of its values lie at a kink or could not be compared."""
+
+    finding: Finding
+    explanations: list[str]
+    kinks: int = 0
+    unknown: int = 0
+
+
+def _worst(found: list[Compared]) -> Finding:
+    """The worst finding on an equation, with what explains it in every failing case."""
+    worst = max((one.finding for one in found), key=lambda f: (not f.ok, f.error, not f.vacuous))
+    failing = [one for one in found if not one.finding.ok and not one.finding.note]
+    if not failing:
+        return worst
+    shared = (text for text in failing[0].explanations if all(text in one.explanations for one in failing))
+    return replace(worst, note=worst.note or next(shared, ""))
+
+
+class _Raised(Exception):
+    """A rule raised; the arguments are its name and its error."""
+
+
+def _named(name: str, rule: Callable) -> Callable:
+    def of(*args):
+        try:
+            return rule(*args)
+        except Exception as error:  # a rule is the user's: whatever it raises is a finding
+            raise _Raised(name, error) from error
+
+    return of
+
+
+def _compared(data, loss, rules, tolerance) -> Iterator[Compared]:
     params, x, y, mask = data
-    given = params.graph
-    layout, index = plan(given, dense=rules != RULES)
+    graph = params.graph
+    layout, index = plan(graph, dense=rules != RULES)
     auto = _oracle(leaves(params), x, y, mask, index, layout=layout, loss=loss)
     case = leaves(params), x, y, mask, index, auto
-    by_hand = _by_hand(*case, layout=layout, loss=loss, rules=rules)
+    named = rules if rules == RULES else Rules(*map(_named, Rules._fields, checks.exact(rules)))
+    try:
+        by_hand = _by_hand(*case, layout=layout, loss=loss, rules=named)
+    except _Raised as raised:
+        rule, error = raised.args
+        note = f"it raises {type(error).__name__}: {error}"[:200]
+        yield Compared(Finding(f"the rule {rule}", float("inf"), tolerance, kind=rule, note=note), [])
+        return
     sizes = _sizes(*case, layout=layout, loss=loss, tolerance=tolerance)
-    auto, (hand, chained), size = jax.tree.map(np.asarray, (auto, by_hand, sizes))
-    for group in groups(given):
-        neurons, name = group.neurons, _lambda(given, group).of(at=group.at, k=group.k)
-        values = (auto.lam, hand.lam, chained.lam, size.lam)
-        first = int(given.generation[neurons[0]])
-        finding = _compared(name, "lambda", neurons, *values, tolerance, LAMBDA.axes, first)
-        if not finding.ok:
-            guesses = _with_mistakes(*case, layout=layout, loss=loss)
-            looks = (note for note, guess in guesses.items() if _explains(guess, hand.lam, neurons))
-            finding = replace(finding, note=next(looks, finding.note))
-        yield finding
+    around = _around(*case, layout=layout, loss=loss)
+    auto, (hand, chained), size, around = jax.tree.map(np.asarray, (auto, by_hand, sizes, around))
+    guesses: dict[str, np.ndarray] = {}
+    for group in groups(graph):
+        neurons, name = group.neurons, _lambda(graph, group).of(at=group.at, k=group.k)
+        slack = 100 * tolerance * np.abs(size.lam[neurons])
+        oracle, at_kinks = accept(hand.lam[neurons], auto.lam[neurons], _sides(around, neurons), slack)
+        known: dict[str, Any] = {"kind": "lambda", "axes": LAMBDA.axes, "layer": int(graph.generation[neurons[0]])}
+        values = oracle, hand.lam[neurons], chained.lam[neurons], size.lam[neurons]
+        one = _one(name, neurons, *values, tolerance, **known)._replace(kinks=at_kinks)
+        if not one.finding.ok:
+            guesses = guesses or to_numpy(_with_mistakes(*case, layout=layout, loss=loss))
+            looks = [note for note, guess in guesses.items() if _explains(guess[neurons], hand.lam[neurons], tolerance)]
+            one = one._replace(explanations=[*looks, *one.explanations])
+        yield one
     norms = zip(GRAPH_NORM, ("gamma", "beta")) if params.norm is not None else ()
     for equation, part in ((ARROW_GRADIENT, "weights"), (NEURON_GRADIENT, "biases"), *norms):
-        oracle, ours, through, terms = (getattr(v, part) for v in (auto, hand, chained, size))
-        yield _compared(equation.of(), equation.rule, np.arange(len(oracle)),
-                        oracle, ours, through, terms, tolerance, equation.axes)  # fmt: skip
+        values = (getattr(v, part) for v in (auto, hand, chained, size))
+        known = {"kind": equation.rule, "axes": equation.axes}
+        yield _one(equation.of(), np.arange(len(getattr(auto, part))), *values, tolerance, **known)
 
 
-MISTAKES = {  # of the λ of a neuron: rules that make them
-    "sigma'(z) is missing": RULES._replace(hidden_delta=lambda g, activation, z, a: g),
-    "the direct term dL/do * sigma'(z) is missing": RULES._replace(output_delta=lambda loss, s, z, a, y: 0 * a),
-    "a in place of sigma'(z)": RULES._replace(hidden_delta=lambda g, activation, z, a: g * a),
-    "sigma'(z) applied twice": RULES._replace(hidden_delta=lambda g, s, z, a: s.pullback(s.pullback(g, z, a), z, a)),
+def _one(name, chosen, oracle, hand, chained, size, tolerance, **known) -> Compared:
+    """The comparison of some neurons or arrows."""
+    finite = np.isfinite(oracle)
+    hand, oracle = np.where(finite, hand, 0), np.where(finite, oracle, 0)
+    finding = compare(name, hand, oracle, tolerance, norm(np.where(np.isfinite(size), size, 0)), **known)
+    through = compare(name, np.where(finite, chained, 0), oracle, tolerance, finding.size).error
+    axes = known["axes"]
+    explained = [] if finding.ok else statements(hand, oracle, tolerance, axes)
+    if finding.index is not None:  # the number of the neuron or the arrow, not its place in the group
+        finding = replace(finding, index=(int(chosen[finding.index[0]]), *finding.index[1:]))
+    return Compared(replace(finding, end_to_end=through), explained, unknown=int((~finite).sum()))
+
+
+def _sides(around: list, neurons: np.ndarray) -> Sides:
+    """The sides of the λ's of some neurons, from those with every σ' taken below and above z, far and near."""
+    (a, b), (c, d) = ([values[neurons] for values in pair] for pair in around)
+    low, high = np.minimum(c, d), np.maximum(c, d)
+    with np.errstate(invalid="ignore"):
+        jumps = (high - low > 0.5 * np.abs(b - a)) & (high - low > 1e-6 * np.maximum(np.abs(low), np.abs(high)))
+    return Sides(low, high, jumps)
+
+
+MISTAKES = {  # of the λ of a neuron: rules that make them, from autodiff's σ'
+    "sigma'(z) is missing": AUTODIFF._replace(hidden_delta=lambda g, activation, z, a: g),
+    "the direct term dL/do * sigma'(z) is missing": AUTODIFF._replace(output_delta=lambda loss, s, z, a, y: 0 * a),
+    "a in place of sigma'(z)": AUTODIFF._replace(hidden_delta=lambda g, activation, z, a: g * a),
+    "sigma'(z) applied twice": AUTODIFF._replace(hidden_delta=lambda g, s, z, a: g * slope(s, z) ** 2),
+    "sigma'(a) in place of sigma'(z)": AUTODIFF._replace(hidden_delta=lambda g, s, z, a: g * slope(s, a)),
+    "the sigma' of the direct term is missing": AUTODIFF._replace(
+        output_delta=lambda loss, s, z, a, y: loss_gradient(loss, a, y)
+    ),
 }
 
 
-def _explains(guess, hand: np.ndarray, neurons: np.ndarray) -> bool:
-    guess, hand = np.asarray(guess)[neurons], hand[neurons]
-    return norm_error(hand, guess, norm(guess)) <= 1e-4
+def _explains(guess: np.ndarray, hand: np.ndarray, tolerance: float) -> bool:
+    return hand.size > 1 and same(hand, guess, tolerance)
 
 
 class Group(NamedTuple):
@@ -151,19 +295,6 @@ def _lambda(given: Graph, group: Group) -> Equation:
         return LAMBDA
     (k,) = group.neurons
     return lambda_of(k not in given.inputs, k in given.arrows[:, 0], k in given.outputs)
-
-
-def _compared(name, kind, chosen, oracle, hand, chained, size, tolerance, axes, generation=0) -> Finding:
-    finding = compare(
-        name, hand[chosen], oracle[chosen], tolerance, norm(size[chosen]), kind=kind, axes=axes, layer=generation
-    )
-    through = compare(name, chained[chosen], oracle[chosen], tolerance, norm(size[chosen])).error
-    note = ""
-    if not finding.ok:
-        note = next(iter(statements(hand[chosen], oracle[chosen], tolerance)), "")
-    if finding.index is not None:  # the number of the neuron or the arrow, not its place in the group
-        finding = replace(finding, index=(int(chosen[finding.index[0]]), *finding.index[1:]))
-    return replace(finding, end_to_end=through, note=note)
 
 
 @partial(jax.jit, static_argnames=("layout", "loss"))
@@ -233,7 +364,7 @@ def _sizes(parameters, x, y, mask, index, auto: Values, *, layout, loss, toleran
     rounding = 16 * float(jnp.finfo(x.dtype).eps) / tolerance  # of factors much larger than their product
 
     def hidden_delta(g, activation, z, a):
-        return jnp.abs(activation.pullback(g, z, a)) + rounding * g
+        return jnp.abs(AUTODIFF.hidden_delta(g, activation, z, a)) + rounding * g
 
     def norm_pullback(norm, psi, delta_z):
         x_hat, s = standardise(norm, psi)
@@ -241,12 +372,32 @@ def _sizes(parameters, x, y, mask, index, auto: Values, *, layout, loss, toleran
         terms = (h + jnp.mean(h, axis=0) + x_hat * jnp.mean(h * x_hat, axis=0)) / s
         return terms, jnp.sum(delta_z * x_hat, axis=0), jnp.sum(delta_z, axis=0)
 
-    direct = jnp.abs(RULES.output_delta(loss, layout.output, at.z, at.a, y))
+    direct = jnp.abs(AUTODIFF.output_delta(loss, layout.output, at.z, at.a, y))
     direct = direct + rounding * (jnp.abs(at.a) + jnp.abs(as_targets(y, at.a)))
     names = "parameters", "units", "arrows", "o", "given"
     signless = at._replace(**jax.tree.map(jnp.abs, {name: getattr(at, name) for name in names}))
     rules = RULES._replace(hidden_delta=hidden_delta, norm_pullback=norm_pullback)
     return _values(layout, index, signless, rules, direct.T, signless.given)
+
+
+@partial(jax.jit, static_argnames=("layout", "loss"))
+def _around(parameters, x, y, mask, index, auto: Values, *, layout, loss) -> list[list[jax.Array]]:
+    """The λ's, each from autodiff's, with every σ' taken a little below and above z: far, and near."""
+    at = _point(parameters, x, y, mask, index, auto, layout)
+    dtype = x.dtype
+
+    def moved(z, sign: int, wide: int):
+        step = ULPS[wide] * jnp.finfo(dtype).eps * jnp.abs(z)
+        return z + sign * jnp.where(z == 0, OF_ZERO[str(dtype)][wide], step).astype(dtype)
+
+    def lam(sign: int, wide: int):
+        rules = AUTODIFF._replace(
+            hidden_delta=lambda g, activation, z, a: g * slope(activation, moved(z, sign, wide)),
+        )
+        direct = AUTODIFF.output_delta(loss, layout.output, moved(at.z, sign, wide), at.a, y).T
+        return _values(layout, index, at, rules, direct, at.given).lam
+
+    return [[lam(sign, wide) for sign in (-1, 1)] for wide in (0, 1)]
 
 
 @partial(jax.jit, static_argnames=("layout", "loss"))

@@ -78,33 +78,47 @@ def network(
     if x is None and masks is not None:
         raise TypeError("masks: they go with data; write verify.network(params, x, y, masks=masks, loss=loss)")
     if kind(params) is GRAPH:
-        return graphs.network(params, x, y, loss, rules, masks, dtype, tolerance)
-    cases = data_or_probes(params, x, y, loss, masks, probes)
-    singles = partial(single_rules, params, loss) if probes else tuple
-    own_dtype = str(jax.tree.leaves(params)[0].dtype)
-    judge = partial(_judge, cases, singles, loss, rules, tolerance, dtype is None, own_dtype)
+        data: Any = graphs.data_or_random(params, x, y, loss, masks, probes)
+        judge: Callable = lambda chosen: _graph(params, data, loss, rules, probes, tolerance, chosen)  # noqa: E731
+    else:
+        cases = data_or_probes(params, x, y, loss, masks, probes)
+        judge = partial(_judge, cases, probes and params, loss, rules, tolerance, dtype is None)
     with remembering():
         return in_best_dtype(dtype, tolerance, judge)
+
+
+def _graph(params, cases, loss, rules, probes: bool, tolerance, dtype: str) -> Report:
+    """The report on a graph: its neurons' lines, and each rule alone."""
+    report = graphs.judge(cases, loss, rules, tolerance, dtype)
+    if not probes:
+        return report
+    layers, lines = graphs.as_layers(params), {finding.name: finding for finding in report.findings}
+    alone = _judge(lambda dtype: (), layers, loss, rules, tolerance, False, dtype)
+    for finding in alone.wrong:
+        name = graphs.line_of(params, layers, finding)
+        if name in lines and lines[name].ok:
+            lines[name] = replace(finding, name=name, layer=lines[name].layer)
+    return replace(report, findings=tuple(lines.values()), notes=(*report.notes, *alone.notes))
 
 
 def data_or_probes(params, x, y, loss, masks, probes: bool = True) -> Callable[[str], tuple[Case, ...]]:
     """The cases as a function of the dtype; the arguments are checked at once."""
     checks.layers(params)
+    given: tuple = ()
+    if x is not None:
+        params, x, masks = checks.careful_arguments(params, x, masks)
+        x, y = (np.asarray(value) for value in (x, y))
+        if x.ndim == 1:
+            x, y = x[None], y[None]
+        checks.network(params, x, masks)
+        layers, masks = unstack(params), unstack(params, masks)  # the equations of every layer
+        data = for_network((x, y), checks.ports(layers), loss, "x, y")
+        given = (("the data given", layers, data.x, data.y, masks),)
 
     def of(dtype: str) -> tuple[Case, ...]:
-        return (*given(dtype), *(probe_cases(in_dtype(params, dtype), SEED) if probes else ()))
+        drawn = probe_cases(in_dtype(params, dtype), SEED) if probes else ()
+        return *(Case(name, *in_dtype(tuple(of), dtype)) for name, *of in given), *drawn
 
-    if x is None:
-        given: Callable = lambda dtype: ()
-        return of
-    wanted, x, masks = checks.careful_arguments(params, x, masks)
-    x, y = (np.asarray(value) for value in (x, y))
-    if x.ndim == 1:
-        x, y = x[None], y[None]
-    checks.network(wanted, x, masks)
-    layers, masks = unstack(wanted), unstack(wanted, masks)  # the equations of every layer
-    data = for_network((x, y), checks.ports(layers), loss, "x, y")
-    given = lambda dtype: (Case("the data given", *in_dtype((layers, data.x, data.y, masks), dtype)),)  # noqa: E731
     return of
 
 
@@ -112,15 +126,19 @@ class _CannotRunInFloat64(Exception):
     pass
 
 
-def _judge(cases, singles, loss, rules, tolerance, may_fall_back, own_dtype, dtype) -> Report:
-    coarser = dtype == "float64" and own_dtype == "float32"
+def _judge(cases, alone, loss, rules, tolerance, may_fall_back, dtype) -> Report:
+    """The report on the cases, and on each rule of the layers ``alone``."""
     with exactly(dtype):
         given = cases(dtype)
-        limits = NORM_TOLERANCE if any(layer.norm is not None for layer in given[0].params) else TOLERANCE
+    layers = alone or given[0].params
+    own_dtype = str(jax.tree.leaves(alone or given[0].params)[0].dtype)
+    coarser = dtype == "float64" and own_dtype == "float32"
+    with exactly(dtype):
+        limits = NORM_TOLERANCE if any(layer.norm is not None for layer in layers) else TOLERANCE
         limit = tolerance or limits[dtype]
         rounded = partial(round_array, own_dtype) if coarser else lambda value: value
         found = [one for case in given for one in judged(case, loss, rules, limit, rounded)]
-        for name, line in singles():
+        for name, line in single_rules(alone, loss) if alone else ():
             if is_judged(line.equation.rule, rules):
                 found.append(single(rounded_to("float32" if coarser else dtype, line), name, rules, limit))
     failed = next((one for one in found if isinstance(one.hand, Failure)), None)
@@ -139,7 +157,9 @@ def _judge(cases, singles, loss, rules, tolerance, may_fall_back, own_dtype, dty
     with exactly(dtype):
         findings = tuple(_summary(of, rules, limit) for of in grouped.values())
     names = list(dict.fromkeys(one.name for one in found))
-    return Report(findings, dtype, tuple(_notes(found, given, names)), "equation", SEED if len(names) > 1 else None)
+    return Report(
+        findings, dtype, tuple(_notes(found, given, names, dtype)), "equation", SEED if len(names) > 1 else None
+    )
 
 
 def _runs_in_float32(failed: Judged, rules: Rules) -> bool:
@@ -193,7 +213,7 @@ def _at_z(one: Judged, place: tuple[int, ...]) -> str:
     return f", where z = {one.line.arguments[2][place]:g}" if one.rule in DELTAS else ""
 
 
-def _notes(found: list[Judged], given: tuple[Case, ...], names: list[str]) -> Iterator[str]:
+def _notes(found: list[Judged], given: tuple[Case, ...], names: list[str], dtype: str) -> Iterator[str]:
     kinks, replaced, unknown = (sum(counts) for counts in zip(*(
         (one.kinks, one.differences, int((~one.known).sum())) for one in found
     )))  # fmt: skip
@@ -203,13 +223,14 @@ def _notes(found: list[Judged], given: tuple[Case, ...], names: list[str]) -> It
         yield f"{replaced} values where autodiff is not finite were compared with differences"
     if unknown:
         yield f"{unknown} values were not compared, because neither autodiff nor differences are finite there"
-    coarse = sorted({f"{one.rule} in {one.precision}" for one in found if one.precision != "float64"})
-    if coarse and given[0].params[0].W.dtype == np.float64:
+    coarse = sorted({f"{one.rule} in {one.precision}" for one in found if TOLERANCE[one.precision] > TOLERANCE[dtype]})
+    if coarse:
         yield "judged at the tolerance of the dtype in which they compute: " + ", ".join(coarse)
-    if len(names) > 1:
-        others = len(names) - len(given)
-        more = f", and each rule alone at {others} sets of arguments" if others else ""
-        yield "cases: " + ", ".join(case.name for case in given) + more
+    others = len(names) - len(given)
+    if len(given) > 1:
+        yield "cases: " + ", ".join(case.name for case in given)
+    if others:
+        yield f"each rule alone at {others} sets of arguments"
 
 
 def _summary(pairs: list[tuple[Judged, Finding]], rules: Rules, tolerance: float) -> Finding:

@@ -187,12 +187,15 @@ def _hidden_deltas(n: int, layer, random) -> Iterator[tuple[str, Line]]:
 
 def _output_deltas(n: int, layer, loss: Loss, random) -> Iterator[tuple[str, Line]]:
     for name, z, a in _at_points(layer, random):
-        saturated = np.abs(z).max() > 20 and not is_linear(layer.activation)  # a probability is 0 or 1, its log infinite
+        saturated = np.abs(z).max() > 20 and not is_linear(
+            layer.activation
+        )  # a probability is 0 or 1, its log infinite
         if saturated or not np.isfinite(a).all():
             continue
         classes = random.integers(0, z.shape[1], len(z))
-        yield f"{name}, targets 0 or 1", _line(
-            equations.OUTPUT_DELTA, n, loss, layer.activation, z, a, np.eye(z.shape[1])[classes]
+        yield (
+            f"{name}, targets 0 or 1",
+            _line(equations.OUTPUT_DELTA, n, loss, layer.activation, z, a, np.eye(z.shape[1])[classes]),
         )
         if loss.takes_labels:
             yield f"{name}, labels", _line(equations.OUTPUT_DELTA, n, loss, layer.activation, z, a, classes)

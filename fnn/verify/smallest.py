@@ -24,8 +24,8 @@ TOO_SMALL = 1e-3  # a mistake counts in an example if it is this large beside th
 
 
 def smallest(one: Judged, rules: Rules, tolerance: float) -> str:
-    """The arguments of a rule, cut and rounded, with the hand-written and the right value; "" if nothing small fails."""
-    rule, part = one.rule, one.part
+    """The arguments of a rule, cut and rounded, with the hand-written and the right value; "" if nothing fails."""
+    rule = one.rule
 
     def judged(leaves) -> tuple[np.ndarray, np.ndarray] | None:
         arguments = _consistent(rule, jax.tree.unflatten(structure, leaves))
