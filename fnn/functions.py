@@ -13,10 +13,10 @@ from jax import Array
 from fnn.backward import RULES, Rules
 from fnn.checks import arrays, network, targets
 from fnn.checks.arrays import AnyArray
-from fnn.checks.numbers import whole
 from fnn.dropout import DropConnect, Dropout
-from fnn.kinds import AnyParams, Backward, Kind, kind
+from fnn.kinds import AnyParams, Backward, Kind, given, kind
 from fnn.losses import Loss, SquaredError
+from fnn.numbers import whole
 
 
 def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES) -> Array:
@@ -154,12 +154,6 @@ def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, 
 # -- argument checks, once -------------------------------------------------------------------------------------
 
 
-def given(params, x, masks, rules) -> tuple:
-    """(params, x, masks) in the form that the compiled functions take."""
-    require_rules(rules)
-    return kind(params).arguments(params, x, masks, rules)
-
-
 def results(want: tuple[str, ...], params, x, y, loss, reduction, masks, rules) -> tuple:
     """Those that ``want`` names: "loss", and fields of ``kinds.Backward``."""
     params, x, masks = given(params, x, masks, rules)
@@ -234,9 +228,3 @@ def checked(params, x, masks, rules) -> tuple[Kind, Rules]:
 def like_examples(tree, x: AnyArray):
     """Results (…, B, n) unchanged, or (…, n) if x is a single example."""
     return tree if x.ndim == 2 else jax.tree.map(lambda leaf: leaf[..., 0, :], tree)
-
-
-def require_rules(rules) -> None:
-    """Raise TypeError unless ``rules`` are :class:`Rules`."""
-    if not isinstance(rules, Rules):
-        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")

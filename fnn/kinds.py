@@ -103,3 +103,15 @@ GRAPH = Kind(
 def kind(params: Any) -> Kind:
     """The functions for these parameters."""
     return GRAPH if isinstance(params, graph.GraphParams) else LAYERS
+
+
+def given(params, x, masks, rules) -> tuple:
+    """(params, x, masks) in the form that the compiled functions take."""
+    require_rules(rules)
+    return kind(params).arguments(params, x, masks, rules)
+
+
+def require_rules(rules) -> None:
+    """Raise TypeError unless ``rules`` are ``fnn.Rules``."""
+    if not isinstance(rules, layered.Rules):
+        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fnn.checks.numbers import whole
+from fnn.numbers import whole
 
 __all__ = ["data_mesh", "initialize", "leave"]
 

@@ -21,8 +21,9 @@ import tyro
 import fnn
 from experiments import results
 from experiments.benchmarks.timing import Row, interleaved, single, timed
-from fnn.functions import _backward, given
+from fnn.functions import _backward
 from fnn.graph import Graph, GraphParams
+from fnn.kinds import given
 
 BATCH, LOSS = 32, fnn.SquaredError()
 

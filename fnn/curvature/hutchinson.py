@@ -9,13 +9,13 @@ from jax import Array
 
 from fnn.checks import arrays
 from fnn.checks.arrays import AnyArray
-from fnn.checks.numbers import whole
 from fnn.curvature import graphs
 from fnn.curvature.products import arguments, hessian_product
 from fnn.curvature.tangents import TANGENTS
 from fnn.kinds import GRAPH, AnyParams, kind
 from fnn.layers import Dense
 from fnn.losses import Loss, SquaredError
+from fnn.numbers import whole
 
 
 class Estimate(NamedTuple):

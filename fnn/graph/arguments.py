@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from fnn.backward import RULES
 from fnn.checks import arrays
 from fnn.checks import network as checks
-from fnn.checks.numbers import number
 from fnn.dropout import Mask
 from fnn.graph import passes
 from fnn.graph.graph import GraphParams
 from fnn.graph.passes import Given
+from fnn.numbers import number
 
 
 def network(params) -> None:

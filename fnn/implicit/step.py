@@ -16,13 +16,13 @@ from jax.flatten_util import ravel_pytree
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.checks.arrays import AnyArray
-from fnn.checks.numbers import number, whole
 from fnn.curvature import hvp
 from fnn.functions import value_and_backprop
 from fnn.implicit.arguments import rate
 from fnn.implicit.newton import length, minimise
 from fnn.layers import Params
 from fnn.losses import Loss
+from fnn.numbers import number, whole
 
 ROUNDINGS = 32  # rounding of η∇C in units of ε η: in float32, 671 of 672 small networks with η up to 1e4 need fewer
 

@@ -16,12 +16,12 @@ from fnn import parallel
 from fnn.backward import RULES
 from fnn.checkpoint.resume import Resumable, settings
 from fnn.checks import arrays
-from fnn.checks.numbers import whole
 from fnn.data import for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import GRAPH, AnyParams, kind
 from fnn.losses import Loss
+from fnn.numbers import whole
 from fnn.precision import BFLOAT16
 from fnn.train.devices import Spread
 from fnn.train.evaluation import Record, evaluator, folded, require_network

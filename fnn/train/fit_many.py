@@ -12,12 +12,12 @@ from jax import Array
 
 from fnn.backward import RULES
 from fnn.checks import arrays
-from fnn.checks.numbers import number, whole
 from fnn.data import Dataset, for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss
+from fnn.numbers import number, whole
 from fnn.train.evaluation import Record, folded, judged, means, named, require_network
 from fnn.train.fit import STATISTICS_EXAMPLES
 from fnn.train.loop import ALL_ROWS, inputs, mean_loss, require_training, sample_rows, shuffle, start, take_step

@@ -13,8 +13,8 @@ from fnn.backward import RULES, Rules
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.data import as_floats
-from fnn.functions import given, require_rules, require_target, value_and_pullback
-from fnn.kinds import kind
+from fnn.functions import require_target, value_and_pullback
+from fnn.kinds import given, kind, require_rules
 from fnn.losses import Loss, SquaredError
 from fnn.train import devices
 

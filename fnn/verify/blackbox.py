@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fnn.checks import arrays
-from fnn.checks.numbers import number
+from fnn.numbers import number
 from fnn.verify.diagnose import generic
 from fnn.verify.oracle import TOLERANCE, neighbours, one_ulp_away, to_numpy
 from fnn.verify.report import Finding, Report, compare, norm
