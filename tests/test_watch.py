@@ -188,7 +188,7 @@ GRAPHS = {
         "x": 1e25 * X[:, :1],
         "y": 1e15 * (Y[:, :1] + 1),
     },
-    "gradient of the biases is not finite": {
+    "gradient of the bias of neuron 'h' is not finite": {
         "params": graph(),
         "loss": Steep(),
         "x": 1e-3 * X[:, :1],
@@ -202,7 +202,7 @@ GRAPHS = {
 }
 
 
-MORE_OF_GRAPHS = ("a of neuron", "lambda", "gradient of the biases", "params.weights")
+MORE_OF_GRAPHS = ("a of neuron", "lambda", "gradient of the bias", "params.weights")
 
 
 @pytest.mark.parametrize("where", and_slow([where for where in GRAPHS if not where.startswith(MORE_OF_GRAPHS)], GRAPHS))

@@ -15,17 +15,8 @@ import numpy as np
 from jax import Array
 
 from fnn.checks.targets import target_rows
-from fnn.equations import (
-    ARROW_GRADIENT,
-    GRAPH_ACTIVATION,
-    GRAPH_NORM,
-    GRAPH_NORMALISE,
-    GRAPH_PSI,
-    LAMBDA,
-    LOSS,
-    NEURON_GRADIENT,
-    lines,
-)
+from fnn.equations import graph_lines, lines
+from fnn.equations.layers import LOSS
 from fnn.functions import deltas, forward, trace, value_and_backprop
 from fnn.kinds import GRAPH, kind
 from fnn.stacking import unstack
@@ -118,24 +109,14 @@ def of_layers(params, x, y, masks, loss, reduction, rules):
 
 
 def of_graph(params, x, y, masks, loss, reduction, rules):
-    """The quantities of a graph: ψ, z and a of every neuron in the order of generations, and λ against it."""
-    network, names, mask = params.graph, params.graph.neurons, masks.mask
-    computed = [k for k in np.argsort(network.generation, kind="stable").tolist() if network.generation[k] > 0]
-    traced = jax.tree.map(lambda v: np.asarray(v, np.float64), trace(params, x, masks=mask))
-    parts = {"psi": GRAPH_PSI, "z": GRAPH_NORMALISE, "a": GRAPH_ACTIVATION}
-    for k in computed:
-        for part, equation in parts.items():
-            yield equation.said.format(k=names[k]), getattr(traced, part)[:, k]
+    """The same lines of a graph, with its neurons by name."""
+    graph, mask = params.graph, masks.mask
     a = forward(params, x, masks=mask)
-    yield LOSS.said.format(loss=loss), loss.value(a, target_rows(y, a, loss))
     value, gradients = value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=mask)
-    yield f"the {reduction} of the examples' losses", value
-    lambdas = np.asarray(deltas(params, x, y, loss=loss, masks=mask), np.float64)
-    for k in reversed(computed):
-        yield LAMBDA.said.format(k=names[k]), lambdas[:, k]
-    for (j, k), weight in zip(network.arrows.tolist(), np.asarray(gradients.weights, np.float64)):
-        yield ARROW_GRADIENT.said.format(j=names[j], k=names[k]), weight
-    yield NEURON_GRADIENT.said, gradients.biases
-    if gradients.norm is not None:
-        for equation, value in zip(GRAPH_NORM, (gradients.norm.gamma, gradients.norm.beta)):
-            yield equation.said, value
+    passed, lambdas = trace(params, x, masks=mask), deltas(params, x, y, loss=loss, masks=mask)
+    computed: Any = passed, loss.value(a, target_rows(y, a, loss)), lambdas, gradients
+    for line in graph_lines(graph, *jax.tree.map(np.asarray, computed)):
+        k, j = (None if number is None else graph.neurons[number] for number in (line.k, line.j))
+        yield line.equation.said.format(k=k, j=j, loss=loss), line.value
+        if line.equation is LOSS:
+            yield f"the {reduction} of the examples' losses", value

@@ -10,7 +10,7 @@ import numpy as np
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import standardise
 from fnn.dropout import Mask, masked
-from fnn.equations import Line, lines, same
+from fnn.equations.walk import Line, lines, same
 from fnn.layers import LayerTrace, Params
 from fnn.losses import Loss, as_targets
 from fnn.verify.oracle import Quantities, one_sided, quantities

@@ -17,7 +17,7 @@ from fnn.backward import RULES
 from fnn.batchnorm import normalise
 from fnn.curvature.tangents import TangentRules
 from fnn.dropout import masked
-from fnn.equations import (
+from fnn.equations.changes import (
     ARROW_CHANGE,
     GRAPH_ACTIVATION_CHANGE,
     GRAPH_INPUT_CHANGE,

@@ -14,7 +14,7 @@ from fnn.batchnorm import standardise
 from fnn.checks import network as checks
 from fnn.data import for_network
 from fnn.dropout import Mask, masked
-from fnn.equations import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
+from fnn.equations.graphs import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
 from fnn.graph import arguments
 from fnn.graph.graph import Graph, GraphParams
 from fnn.graph.passes import leaves, states_and_outputs, with_mask
