@@ -15,7 +15,7 @@ from fnn.backward import RULES
 from fnn.checks import targets
 from fnn.checks.arrays import AnyArray
 from fnn.equations import graph_lines, graphs, layers, lines
-from fnn.functions import forward, require_target, results, trace
+from fnn.functions import Objective, forward, require_target, results, trace
 from fnn.graph.graph import GraphParams
 from fnn.kinds import LAYERS, AnyParams, given, kind
 from fnn.layers import Params
@@ -250,7 +250,7 @@ def _of_graph(params: GraphParams, x, y, loss: Loss) -> Iterator[Equation]:
     for (j, k), weight in zip(graph.arrows, params.weights):
         yield _given(f"w_{{{names[k]},{names[j]}}}", weight)
     by_output = dict(zip(graph.outputs.tolist(), loss.gradient(a[None], y)[0]))
-    for line in graph_lines(graph, passed, *results(want, params, x, y[0], loss, "sum", None, RULES)):
+    for line in graph_lines(graph, passed, *results(want, params, x, y[0], None, Objective(loss, "sum"))):
         equation, k, j = line.equation, line.k, line.j
         if k is None:
             yield _line(equation, equation.latex.replace("a^L", "o"), line.value)

@@ -93,7 +93,7 @@ def step(
         relative = jnp.asarray(number("implicit.step", "tolerance", tolerance, above=0), eta.dtype)
     with jax.default_matmul_precision("highest"):  # an accelerator's default precision would dominate the residual
         new, residual, allowed = _step(
-            params, x, y, masks, eta, scale, relative, jnp.int32(steps), loss=loss, reduction=reduction
+            params, (x, y, masks), eta, scale, relative, jnp.int32(steps), loss=loss, reduction=reduction
         )
     if not isinstance(residual, jax.core.Tracer) and not residual <= allowed:
         _fail(float(residual), float(allowed), float(eta), steps)
@@ -101,7 +101,8 @@ def step(
 
 
 @partial(jax.jit, static_argnames=("loss", "reduction"))
-def _step(params, x, y, masks, eta, scale, relative, steps, *, loss, reduction):
+def _step(params, data, eta, scale, relative, steps, *, loss, reduction):
+    x, y, masks = data
     theta, unravel = ravel_pytree(params)
     options = {"loss": loss, "reduction": reduction, "masks": masks}
 

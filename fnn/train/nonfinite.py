@@ -17,7 +17,7 @@ from jax import Array
 from fnn.checks.targets import target_rows
 from fnn.equations import graph_lines, lines
 from fnn.equations.layers import LOSS
-from fnn.functions import deltas, forward, trace, value_and_backprop
+from fnn.functions import Objective, deltas, forward, trace, value_and_backprop
 from fnn.kinds import GRAPH, kind
 from fnn.stacking import unstack
 from fnn.train import loop
@@ -49,19 +49,19 @@ def non_finite(
     begun: the parameters and the optimizer's state that it began with; chunks, dropout, key: as ``loop.take_steps`` got
     them; options: the keywords of ``loop.take_steps``.
     """
-    before, state = begun
+    before, objective = begun, options["objective"]
     for number, batch in steps(chunks):
-        new, new_state, losses, finite = loop.take_steps(before, state, batch, number, dropout, key, **options)
+        reached, _, finite = loop.take_steps(before, batch, number, dropout, key, **options)
         if not finite:
             x, y, order = batch
             x, y = (x[0], y[0]) if order is None else (x[order[0]], y[order[0]])
             x, masks = loop.inputs(
-                loop.ALL_ROWS, before, jnp.asarray(x), number, dropout, key, options["scale"], options["rules"]
+                loop.ALL_ROWS, before[0], jnp.asarray(x), number, dropout, key, options["scale"], objective.rules
             )
-            of_step = quantities(before, x, jnp.asarray(y), masks, options)
+            of_step = quantities(before[0], x, jnp.asarray(y), masks, objective)
             found = next((told for name, value in of_step if (told := told_of(name, value))), None)
-            return NonFinite(found or updated(new, new_state), epoch, number + 1, *begun, history)
-        before, state = new, new_state
+            return NonFinite(found or updated(*reached), epoch, number + 1, *begun, history)
+        before = reached
     where = "the loss, the parameters or the optimizer's state are not finite, but step by step they stay so"
     return NonFinite(where, epoch, None, *begun, history)
 
@@ -91,10 +91,10 @@ def updated(params, state) -> str:
     return "the optimizer's new state is not finite, made of finite gradients"
 
 
-def quantities(params, x: Array, y: Array, masks, options) -> Iterator[tuple[str, Array]]:
+def quantities(params, x: Array, y: Array, masks, objective: Objective) -> Iterator[tuple[str, Array]]:
     """What a step computes, in that order, by name: ψ, z and a upwards, the loss, δ's and gradients downwards."""
     of_kind = of_graph if kind(params) is GRAPH else of_layers
-    return of_kind(params, x, y, masks, options["loss"], options["reduction"], options["rules"])
+    return of_kind(params, x, y, masks, *objective)
 
 
 def of_layers(params, x, y, masks, loss, reduction, rules):
