@@ -53,16 +53,16 @@ class Equation(NamedTuple):
 
     @property
     def left(self) -> str:
-        """The computed symbol in LaTeX; all of the formula if it has one side."""
+        """The computed symbol in LaTeX; the whole formula if it has one side."""
         return self.formula.split(" = ")[0]
 
     @property
     def right(self) -> str:
-        """What it is computed from, in LaTeX; all of the formula if it has one side."""
+        """What it is computed from, in LaTeX; the whole formula if it has one side."""
         return self.formula.split(" = ")[-1]
 
     def substituted(self) -> str | None:
-        """The right side with numbers for symbols; None if a symbol has no value, or over 8 rows or columns."""
+        """The right side with numbers for symbols; None without any, with a sum, or above 8 rows or columns."""
         if not self.symbols or "\\sum" in self.right or not all(map(is_small, (*self.symbols.values(), self.value))):
             return None
         right = self.right if self.value.ndim else self.right.replace(r" \, ", r" \cdot ")  # a product of numbers
@@ -77,7 +77,7 @@ class Equation(NamedTuple):
 
 
 def replaced(latex: str, written: Callable[[str], str | None]) -> str:
-    """The formula with ``written(symbol)`` for every symbol, or, where that is None, for the symbols within it."""
+    """The formula with ``written(symbol)`` for every symbol; where that is None, for the symbols inside it."""
 
     def at(found: re.Match) -> str:
         symbol = found[0]
@@ -189,7 +189,7 @@ def _described(function) -> str:
 
 
 def _with_symbols(rows: Iterable[Equation]) -> Iterator[Equation]:
-    """The rows with their symbols' values, which are the left sides of earlier rows; without those that are given."""
+    """The rows with values for their symbols, taken from earlier left sides; rows of given values are dropped."""
     values: dict[str, np.ndarray] = {}
 
     def noted(name: str) -> str | None:

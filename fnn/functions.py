@@ -21,7 +21,7 @@ from fnn.numbers import whole
 
 
 class Objective(NamedTuple):
-    """C and the equations that differentiate it: static, so every objective has its own compiled functions."""
+    """The loss C and the equations that differentiate it; static, because functions are compiled for each."""
 
     loss: Loss
     reduction: str

@@ -1,7 +1,7 @@
-"""The derivation as data: every line with its number, formula, rule and sources, and a walk that computes them.
+"""The derivation as data: every line with its number, formula, rule and sources, and functions that compute them.
 
-``fnn.verify`` compares these lines with automatic differentiation, ``fnn.train.NonFinite`` looks for the first that is
-not finite, and ``fnn.explain`` prints them.
+``fnn.verify`` compares these lines with automatic differentiation, ``fnn.train.NonFinite`` names the first that is not
+finite, and ``fnn.explain`` prints them.
 
 The sources are five documents on neural networks and back-propagation; a letter and a number name a printed equation:
 
@@ -11,7 +11,7 @@ The sources are five documents on neural networks and back-propagation; a letter
     B  Bhaip, Neural networks III: backpropagation (2021)
     N  handwritten notes, Application: neural networks
 
-``python -m experiments.equations`` runs every one of them as it is printed, and says which are errata.
+``python -m experiments.equations`` runs each of them as printed and says which are errata.
 """
 
 from fnn.equations.layers import EQUATIONS as EQUATIONS

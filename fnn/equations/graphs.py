@@ -36,7 +36,7 @@ GRAPH_NORM = (
 
 
 def lambda_of(computed: bool, sends: bool, output: bool) -> Equation:
-    """(4) of a neuron: an input, whose σ is the identity, or computed; with outgoing arrows or not; an output or not.
+    """(4) for one neuron: whether it is computed (an input has no σ), sends arrows, and is an output.
 
     >>> lambda_of(computed=True, sends=False, output=True).of(at="[y]", k="y")
     "(4) lambda[y] = dL/do[y] * sigma'(z[y])"

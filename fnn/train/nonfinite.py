@@ -1,9 +1,9 @@
 """NaN and infinity in training: found once per epoch, on the device, and then named with their equation.
 
-The compiled loop says whether an epoch's losses and what it made of the parameters are finite
-(``loop.take_steps``), which costs nothing, because NaN spreads. If they are not, the epoch is gone through again,
-step by step from its first parameters with the same mini-batches and masks, to the first step that yields something
-that is not; and that step's quantities are looked at in the order in which they are computed.
+The compiled loop reports whether an epoch's losses and new parameters are finite (``loop.take_steps``). This costs
+nothing, because NaN spreads. If they are not, the epoch is repeated step by step, from its first parameters and with
+the same mini-batches and masks, up to the first step with a result that is not finite. The quantities of that step are
+then examined in the order in which they are computed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,10 +25,10 @@ from fnn.train.prefetch import Chunk
 
 
 class NonFinite(FloatingPointError):
-    """Training came to NaN or infinity; says in which epoch and step, layer and equation.
+    """Training reached NaN or infinity; the message names the epoch, the step, the layer and the equation.
 
-    epoch: its number from 1; step: the number in it, from 1, of the mini-batch, or None if it was not found again;
-    params, optimizer_state: the last good ones, with which this epoch began; history: the records of those before.
+    epoch: its number from 1; step: the number of the mini-batch in it, from 1, or None if the repeated epoch stayed
+    finite; params, optimizer_state: those with which this epoch began; history: the records of earlier epochs.
     """
 
     def __init__(self, where: str, epoch: int, step: int | None, params, optimizer_state, history):
@@ -46,8 +46,8 @@ def non_finite(
 ) -> NonFinite:
     """The exception for an epoch that was not finite.
 
-    begun: the parameters and the optimizer's state that it began with; chunks, dropout, key: as ``loop.take_steps`` got
-    them; options: the keywords of ``loop.take_steps``.
+    begun: the parameters and the optimizer's state at its start; chunks, dropout, key, options: the arguments of
+    ``loop.take_steps``.
     """
     before, objective = begun, options["objective"]
     for number, batch in steps(chunks):
@@ -74,7 +74,7 @@ def steps(chunks: Iterable[tuple[int, Chunk]]) -> Iterator[tuple[int, Chunk]]:
 
 
 def told_of(name: str, value: Array) -> str | None:
-    """A sentence about the entries that are not finite, if there are any."""
+    """A sentence about the entries that are not finite, or None if all are."""
     bad = ~np.isfinite(np.asarray(value, np.float64))
     if not bad.any():
         return None
@@ -84,7 +84,7 @@ def told_of(name: str, value: Array) -> str | None:
 
 
 def updated(params, state) -> str:
-    """Which of the new parameters, made of finite gradients, is not finite."""
+    """A sentence about the first new parameter that is not finite although its gradients are."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if told := told_of(f"params{jax.tree_util.keystr(path)}, updated with finite gradients,", leaf):
             return told
@@ -92,7 +92,7 @@ def updated(params, state) -> str:
 
 
 def quantities(params, x: Array, y: Array, masks, objective: Objective) -> Iterator[tuple[str, Array]]:
-    """What a step computes, in that order, by name: ψ, z and a upwards, the loss, δ's and gradients downwards."""
+    """Everything that a step computes, named and in order: ψ, z and a upward, the loss, δ's and gradients downward."""
     of_kind = of_graph if kind(params) is GRAPH else of_layers
     return of_kind(params, x, y, masks, *objective)
 
@@ -109,7 +109,7 @@ def of_layers(params, x, y, masks, loss, reduction, rules):
 
 
 def of_graph(params, x, y, masks, loss, reduction, rules):
-    """The same lines of a graph, with its neurons by name."""
+    """The lines of the derivation of a graph, with the names of its neurons."""
     graph, mask = params.graph, masks.mask
     a = forward(params, x, masks=mask)
     value, gradients = value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=mask)
