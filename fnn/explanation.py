@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -242,15 +243,16 @@ def _of_layers(params: Params, x, y, loss: Loss) -> Iterator[Equation]:
 
 
 def _of_graph(params: GraphParams, x, y, loss: Loss) -> Iterator[Equation]:
-    graph, names = params.graph, [*map(graphs.label, params.graph.neurons)]
-    passed, a, want = trace(params, x), forward(params, x), ("loss", "deltas", "gradients")
+    graph, names, want = params.graph, [*map(graphs.label, params.graph.neurons)], ("loss", "deltas", "gradients")
+    a, computed = forward(params, x), (trace(params, x), *results(want, params, x, y[0], None, Objective(loss, "sum")))
+    params, (passed, *derivatives) = jax.tree.map(np.asarray, (params, computed))
     yield from (_given("y", y[0]), _given("o", a))
     yield from (_given(f"o_{{{names[k]}}}", value) for k, value in zip(graph.inputs, x))
     yield from (_given(rf"\beta_{{{name}}}", bias) for name, bias in zip(names, params.biases))
     for (j, k), weight in zip(graph.arrows, params.weights):
         yield _given(f"w_{{{names[k]},{names[j]}}}", weight)
-    by_output = dict(zip(graph.outputs.tolist(), loss.gradient(a[None], y)[0]))
-    for line in graph_lines(graph, passed, *results(want, params, x, y[0], None, Objective(loss, "sum"))):
+    by_output = dict(zip(graph.outputs.tolist(), np.asarray(loss.gradient(a[None], y)[0])))
+    for line in graph_lines(graph, passed, *derivatives):
         equation, k, j = line.equation, line.k, line.j
         if k is None:
             yield _line(equation, equation.latex.replace("a^L", "o"), line.value)
@@ -258,11 +260,10 @@ def _of_graph(params: GraphParams, x, y, loss: Loss) -> Iterator[Equation]:
         if equation.said == graphs.LAMBDA.said and k in by_output:
             yield _factor(rf"\partial L/\partial o_{{{names[k]}}}", by_output[k])
         if equation.said == graphs.LAMBDA.said and graph.generation[k] > 0:
-            slope = graph.activations[k].derivative(passed.z[k], passed.a[k])
+            slope = graph.kinds[graph.kind[k]].derivative(passed.z[k], passed.a[k])
             yield _factor(rf"\sigma_{{{names[k]}}}'(z_{{{names[k]}}})", slope)
         this, other = (1, 0) if equation is graphs.GRAPH_PSI else (0, 1)  # the sum is over senders, or receivers
         others = [names[i] for i in graph.arrows[graph.arrows[:, this] == k, other]]
-        formula = graphs.latex_of(
-            equation, names[k], None if j is None else names[j], others if len(others) <= SMALL else None
-        )
+        few = others if 0 < len(others) <= SMALL else None
+        formula = graphs.latex_of(equation, names[k], None if j is None else names[j], few)
         yield _line(equation, formula, line.value)

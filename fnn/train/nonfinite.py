@@ -17,7 +17,7 @@ from jax import Array
 from fnn.checks.targets import target_rows
 from fnn.equations import graph_lines, lines
 from fnn.equations.layers import LOSS
-from fnn.functions import Objective, deltas, forward, trace, value_and_backprop
+from fnn.functions import Objective, forward, results, trace, value_and_backprop
 from fnn.kinds import GRAPH, kind
 from fnn.stacking import unstack
 from fnn.train import loop
@@ -111,10 +111,9 @@ def of_layers(params, x, y, masks, loss, reduction, rules):
 def of_graph(params, x, y, masks, loss, reduction, rules):
     """The lines of the derivation of a graph, with the names of its neurons."""
     graph, mask = params.graph, masks.mask
-    a = forward(params, x, masks=mask)
-    value, gradients = value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=mask)
-    passed, lambdas = trace(params, x, masks=mask), deltas(params, x, y, loss=loss, masks=mask)
-    computed: Any = passed, loss.value(a, target_rows(y, a, loss)), lambdas, gradients
+    want, objective, a = ("loss", "deltas", "gradients"), Objective(loss, reduction), forward(params, x, masks=mask)
+    value, *derivatives = results(want, params, x, y, mask, objective)
+    computed: Any = trace(params, x, masks=mask), loss.value(a, target_rows(y, a, loss)), *derivatives
     for line in graph_lines(graph, *jax.tree.map(np.asarray, computed)):
         k, j = (None if number is None else graph.neurons[number] for number in (line.k, line.j))
         yield line.equation.said.format(k=k, j=j, loss=loss), line.value
