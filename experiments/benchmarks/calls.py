@@ -28,7 +28,8 @@ EAGER, JITTED, GRAD = "fnn.backprop", "jax.jit(fnn.backprop)", "jax.jit(jax.grad
 class Options:
     """Time of one call of a small network's gradient."""
 
-    rounds: int = 31
+    rounds: int = 501
+    """Many and short, so that a machine with other work on it disturbs few of them."""
     out: Path | None = None
 
 
@@ -57,7 +58,7 @@ def measured(rounds: int) -> dict[str, dict]:
     ours, theirs = (jax.tree.leaves(given[way]()) for way in (EAGER, GRAD))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    seconds = interleaved(given, rounds)
+    seconds = interleaved(given, rounds, least=0.002)
     return {
         way: {
             "µs": round(1e6 * float(np.median(taken)), 1),
