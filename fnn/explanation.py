@@ -237,7 +237,7 @@ def _of_layers(params: Params, x, y, loss: Loss) -> Iterator[Equation]:
             activation, z, a = line.arguments[1:4]
             try:
                 yield _factor(rf"\sigma'(z^{{{n}}})", activation.derivative(z, a)[0])
-            except TypeError:  # not elementwise
+            except (TypeError, AttributeError):  # not elementwise, or a user's, which need not have a derivative
                 equation = layers.through_jacobian(equation)
         yield _line(equation, equation.latex_at(n), line.value[0] if equation.axes[0] == "example" else line.value)
 
@@ -260,7 +260,7 @@ def _of_graph(params: GraphParams, x, y, loss: Loss) -> Iterator[Equation]:
         if equation.said == graphs.LAMBDA.said and k in by_output:
             yield _factor(rf"\partial L/\partial o_{{{names[k]}}}", by_output[k])
         if equation.said == graphs.LAMBDA.said and graph.generation[k] > 0:
-            slope = graph.kinds[graph.kind[k]].derivative(passed.z[k], passed.a[k])
+            slope = graph.kinds[graph.kind[k]].pullback(np.ones_like(passed.z[k]), passed.z[k], passed.a[k])
             yield _factor(rf"\sigma_{{{names[k]}}}'(z_{{{names[k]}}})", slope)
         this, other = (1, 0) if equation is graphs.GRAPH_PSI else (0, 1)  # the sum is over senders, or receivers
         others = [names[i] for i in graph.arrows[graph.arrows[:, this] == k, other]]

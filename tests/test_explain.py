@@ -1,6 +1,7 @@
 """``fnn.explain``: every line's value is what its right side says, and what the library computes elsewhere."""
 
 import re
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -116,6 +117,26 @@ def test_labels_logits_and_a_softmax_are_explained_too(x64, output, loss, y):
     np.testing.assert_allclose(
         found[r"\delta^{2}"], fnn.deltas(lecture(output), X, np.asarray(y), loss=loss)[1], rtol=1e-14
     )
+
+
+@dataclass(frozen=True)
+class Cube:
+    """An activation of one's own, without a derivative."""
+
+    def value(self, z):
+        return z**3
+
+    def pullback(self, g, z, a):
+        return 3 * g * z**2
+
+
+def test_an_activation_of_ones_own_needs_no_derivative(x64):
+    params = lecture(activation=Cube())
+    text = str(fnn.explain(params, X, Y))
+    assert "(2b) δ¹ = (∂a¹/∂z¹)ᵀ g¹" in text
+    graph = fnn.graph.Graph([("x", "h"), ("h", "y")], {"h": Cube(), "y": fnn.Tanh()}, ["x"], ["y"])
+    found = symbols(fnn.explain(graph.init(jax.random.key(0), dtype="float64"), X[:1], Y[:1]))
+    np.testing.assert_allclose(found["\\sigma_{h}'(z_{h})"], 3 * found["z_{h}"] ** 2, rtol=1e-14)
 
 
 def test_a_stack_is_explained_layer_by_layer(x64):

@@ -141,7 +141,7 @@ def fit(
 
 
 class _Told(NamedTuple):
-    """Where a run tells of its epochs, and what it tells beside their losses."""
+    """How a run reports its epochs."""
 
     started: float
     progress: bool | None
@@ -151,7 +151,7 @@ class _Told(NamedTuple):
 
 
 def _trained(kept: Resumable, begun, one_epoch: Callable, held_out: Callable, told: _Told):
-    """The parameters after the last epoch, or after that at which the callback stops, and the history."""
+    """Run the remaining epochs, until the callback stops them; the parameters and the history."""
     reached, history, left = kept.resume(begun)
     started = told.started - (history[-1]["seconds"] if history else 0)
     bar = Bar(kept.epochs, told.progress, len(history))
@@ -162,8 +162,9 @@ def _trained(kept: Resumable, begun, one_epoch: Callable, held_out: Callable, to
             history.append(record | {"seconds": time.perf_counter() - started})
             written.write(history[-1])
             bar.show(history[-1], len(losses) * told.batch_size)
-            done = Progress(epoch, reached[0], tuple(map(dict, history)))
-            stop = told.callback is not None and bool(told.callback(done))
+            stop = False
+            if told.callback is not None:
+                stop = bool(told.callback(Progress(epoch, reached[0], tuple(map(dict, history)))))
             kept.after(reached, history, len(losses), stop)
             if stop:
                 break
