@@ -1,6 +1,7 @@
 """Batch normalisation, ψ̂ = γ (ψ − μ)/√(ν + ε) + β: its statistics and its two backward passes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,11 @@ class BatchNorm:
     eps: float = field(default=1e-5, metadata={"static": True})
     gradient: str = field(default="full", metadata={"static": True})
     axis: str | None = field(default=None, metadata={"static": True})
+
+
+def norm_like(norm: BatchNorm | None, of_parts: Sequence) -> BatchNorm | None:
+    """The same with other values for γ and β, in this order; None where there is no batch norm."""
+    return None if norm is None else replace(norm, gamma=of_parts[0], beta=of_parts[1])
 
 
 def standardise(norm: BatchNorm, psi: Array) -> tuple[Array, Array]:

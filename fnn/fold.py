@@ -13,9 +13,9 @@ from fnn.layers import Params
 from fnn.network import forward_pass
 
 
-def norm_statistics(params: Params, x: Array) -> tuple[NormStatistics | None, ...]:
+def norm_statistics(params: Params, x: Array, masks: Sequence[Mask]) -> tuple[NormStatistics | None, ...]:
     """The statistics of every layer with a batch norm, for one mini-batch x (m, n_0)."""
-    _, passed = forward_pass(RULES, params, x, (Mask(),) * len(params))
+    _, passed = forward_pass(RULES, params, x, masks)
     return tuple(None if layer.norm is None else psi_statistics(t.psi) for layer, (_, t) in zip(params, passed))
 
 

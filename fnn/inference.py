@@ -40,7 +40,7 @@ def statistics(params: AnyParams, batches: Iterable[AnyArray], *, dropout: Dropo
     kept = of.kept_weights(params, dropout)
     total, count = None, 0
     for x in batches:
-        result = _norm_statistics(*of.arguments(kept, x, None, RULES)[:2])
+        result = _norm_statistics(*of.given(kept, x, None, RULES))
         total, count = result if total is None else jax.tree.map(jnp.add, total, result), count + 1
     if total is None:
         raise ValueError("batches: expected at least one mini-batch x of shape (m, n_0), got none")
@@ -48,10 +48,10 @@ def statistics(params: AnyParams, batches: Iterable[AnyArray], *, dropout: Dropo
 
 
 @jax.jit
-def _norm_statistics(params, x):
+def _norm_statistics(params, x, masks):
     of = kind(params)
-    of.check(*of.arguments(params, x, None, RULES))
-    return of.norm_statistics(params, x)
+    of.check(params, x, masks)
+    return of.norm_statistics(params, x, masks)
 
 
 def fold(params: AnyParams, *, statistics: Any = None, dropout: Dropout | DropConnect | None = None) -> AnyParams:

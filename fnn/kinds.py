@@ -1,7 +1,7 @@
 """The two kinds of network, layers and graphs: the only module that distinguishes them.
 
 Both provide the same pure functions. x is (B, n_0), results have examples in rows, and masks are in the form that
-``Kind.arguments`` returns.
+``Kind.given`` returns.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from fnn import backward as layered
 from fnn import dropout, fold, layers, network
 from fnn.checks import network as checks
-from fnn.graph import arguments, graph, inference, passes
+from fnn.graph import given as of_graph
+from fnn.graph import graph, inference, passes
 
 AnyParams = TypeVar("AnyParams", bound=layers.Params | graph.GraphParams)
 
@@ -37,9 +38,7 @@ class Kind(NamedTuple):
     """The functions for one kind of network."""
 
     require: Callable  # (params): raises unless they form a network of this kind
-    arguments: (
-        Callable  # (params, x, masks, rules): in the form for compiled functions; raises errors that jit would hide
-    )
+    given: Callable  # (params, x, masks, rules): in the form for compiled functions; raises errors that jit would hide
     check: Callable  # (params, x, masks): raises unless they fit together; called at trace time
     ports: Callable  # (params): dtype, number of inputs and outputs
     forward: Callable  # (rules, params, x, masks) -> Outputs
@@ -48,7 +47,7 @@ class Kind(NamedTuple):
     probabilities: Callable  # (dropout, params)
     sample_masks: Callable  # (key, params, dropout, batch)
     kept_weights: Callable  # (params, dropout): W p instead of W
-    norm_statistics: Callable  # (params, x) of one mini-batch
+    norm_statistics: Callable  # (params, x, masks) of one mini-batch
     fold: Callable  # (params, statistics, dropout)
     has_norm: Callable  # (params)
 
@@ -70,7 +69,7 @@ def _backward(rules, params, masks, passed, delta_z) -> Backward:
 
 LAYERS = Kind(
     require=checks.layers,
-    arguments=checks.network_arguments,
+    given=checks.network_arguments,
     check=checks.network,
     ports=checks.ports,
     forward=_forward,
@@ -84,13 +83,13 @@ LAYERS = Kind(
     has_norm=lambda params: any(layer.norm is not None for layer in params),
 )
 GRAPH = Kind(
-    require=arguments.network,
-    arguments=arguments.given,
-    check=arguments.check,
-    ports=arguments.ports,
-    forward=lambda *given: Outputs(*passes.forward(*given)),
+    require=of_graph.require,
+    given=of_graph.given,
+    check=of_graph.check,
+    ports=of_graph.ports,
+    forward=lambda *args: Outputs(*passes.forward(*args)),
     trace=passes.trace,
-    backward=lambda *given: Backward(*passes.backward(*given)),
+    backward=lambda *args: Backward(*passes.backward(*args)),
     probabilities=inference.probability,
     sample_masks=inference.sample_masks,
     kept_weights=inference.kept_weights,
@@ -100,18 +99,32 @@ GRAPH = Kind(
 )
 
 
+def either(params: Any, of_layers: Any, of_graph: Any) -> Any:
+    """Of two values, the one for these parameters."""
+    return of_graph if isinstance(params, graph.GraphParams) else of_layers
+
+
 def kind(params: Any) -> Kind:
     """The functions for these parameters."""
-    return GRAPH if isinstance(params, graph.GraphParams) else LAYERS
+    return either(params, LAYERS, GRAPH)
 
 
 def given(params, x, masks, rules) -> tuple:
     """(params, x, masks) in the form that the compiled functions take."""
     require_rules(rules)
-    return kind(params).arguments(params, x, masks, rules)
+    return kind(params).given(params, x, masks, rules)
 
 
 def require_rules(rules) -> None:
     """Raise TypeError unless ``rules`` are ``fnn.Rules``."""
     if not isinstance(rules, layered.Rules):
         raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
+
+
+def require_layers(params: Any, call: str, why: str) -> None:
+    """Raise TypeError for a graph, whose neurons have no inputs in common."""
+    if isinstance(params, graph.GraphParams):
+        raise TypeError(
+            f"params: {call} takes layers, got a fnn.graph.GraphParams, where every neuron has its own inputs, so that "
+            f"{why}"
+        )

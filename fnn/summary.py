@@ -9,7 +9,7 @@ import numpy as np
 
 from fnn.display import Table
 from fnn.graph.graph import GraphParams
-from fnn.kinds import GRAPH, kind
+from fnn.kinds import either, kind
 from fnn.layers import LayerTrace, Params
 from fnn.markup import spread
 
@@ -39,9 +39,8 @@ def summary(params: Params | Any) -> Table:
     """
     if isinstance(params, tuple) and params and isinstance(params[0], LayerTrace):
         return _of_trace(params)
-    of = kind(params)
-    of.require(params)
-    return _of_graph(params) if of is GRAPH else _of_layers(params)
+    kind(params).require(params)
+    return either(params, _of_layers, _of_graph)(params)
 
 
 def _of_layers(params: Params) -> Table:
@@ -75,12 +74,12 @@ def _of_graph(params: GraphParams) -> Table:
     for generation, arrows in enumerate(into.tolist()):
         neurons = np.flatnonzero(graph.generation == generation)
         kinds = [str(graph.kinds[k]) for k in np.unique(graph.kind[neurons])] if generation else ["-"]
-        normed = params.norm is not None and graph.hidden[neurons].any()
+        normed = params.norm is not None and graph.normed[neurons].any()
         norm = params.norm.gradient if params.norm is not None and normed else "-"
         rows.append((str(generation), f"{len(neurons):,}", f"{arrows:,}", ", ".join(kinds), norm))
     if len(rows) > 2 * GENERATIONS_SHOWN:
         rows[GENERATIONS_SHOWN:-GENERATIONS_SHOWN] = [("...",) * 5]
-    norms = f", {2 * int(graph.hidden.sum()):,} of batch norms" if params.norm is not None else ""
+    norms = f", {2 * int(graph.normed.sum()):,} of batch norms" if params.norm is not None else ""
     biases = int((graph.generation > 0).sum())
     footer = f"{len(graph.arrows):,} weights and {biases:,} biases{norms}, {params.weights.dtype}"
     return Table(("generation", "neurons", "arrows into", "activations", "norm"), tuple(rows), footer=footer)

@@ -54,6 +54,7 @@ def written_graph(graph: Graph) -> dict[str, Any]:
         "neurons": neurons,
         "kinds": [written(kind) for kind in graph.kinds],
         **{name: getattr(graph, name).tolist() for name in ("kind", "arrows", "inputs", "outputs")},
+        "normed": np.flatnonzero(graph.normed).tolist(),
     }
 
 
@@ -66,5 +67,5 @@ def read_graph(data: dict[str, Any], classes: dict[str, type]) -> Graph:
         activations = dict(zip(names, activations, strict=True))
     arrows = np.array(data["arrows"], int).reshape(-1, 2)
     pairs = [(names[source], names[target]) for source, target in arrows.tolist()]
-    inputs, outputs = ([names[i] for i in data[part]] for part in ("inputs", "outputs"))
-    return Graph(arrows if isinstance(names, range) else pairs, activations, inputs, outputs)
+    inputs, outputs, normed = ([names[i] for i in data[part]] for part in ("inputs", "outputs", "normed"))
+    return Graph(arrows if isinstance(names, range) else pairs, activations, inputs, outputs, normed or None)

@@ -27,7 +27,7 @@ def graph(names=("x", "h", 7, "y"), dtype="float32", batch_norm="fixed"):
     """A graph with two activations and an output that sends an arrow, in which no two numbers are equal."""
     x, h, k, y = names
     arrows = [(x, h), (h, k), (x, k), (k, y)]
-    structure = fnn.graph.Graph(arrows, {h: fnn.Sigmoid(2.5), k: fnn.Tanh(), y: fnn.Sigmoid(2.5)}, [x], [k, y])
+    structure = fnn.graph.Graph(arrows, {h: fnn.Sigmoid(2.5), k: fnn.Tanh(), y: fnn.Sigmoid(2.5)}, [x], [k, y], [h, y])
     params = structure.init(jax.random.key(0), dtype=dtype, batch_norm=batch_norm)
     leaves, form = jax.tree.flatten(params)
     return jax.tree.unflatten(

@@ -1,5 +1,6 @@
 """What the tests of graphs share: networks and data, and all that fnn and autodiff say of them, each in one program."""
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -30,8 +31,8 @@ def mixed(seed, kinds, neurons=40, arrows=130) -> Graph:
 DIAMOND = [("x", "h"), ("x", "g"), ("h", "y"), ("g", "y"), ("x", "y")]
 
 
-def diamond(arrows=DIAMOND, activations=TANH, inputs=("x",), outputs=("y",)):
-    return Graph(arrows, activations, inputs, outputs)
+def diamond(arrows=DIAMOND, activations=TANH, inputs=("x",), outputs=("y",), normed=None):
+    return Graph(arrows, activations, inputs, outputs, normed)
 
 
 def chain(n, activations=TANH):
@@ -67,6 +68,21 @@ def network(graph, dtype="float64", seed=0, batch_norm=None) -> GraphParams:
     weights = 1.2 * random.normal(size=len(target)) / np.sqrt(np.bincount(target, minlength=n)[target])
     norm = None if batch_norm is None else fnn.BatchNorm(around(1), around(0), gradient=batch_norm)
     return GraphParams(array(weights, dtype), around(0), graph, norm)
+
+
+def normed_layers(gradient: str):
+    """Three layers, with a batch norm at the first and at the output, and x and y; to be made into a graph."""
+    random, sizes = np.random.default_rng(0), (4, 5, 4, 3)
+
+    def drawn(centre, *shape):
+        return array(centre + 0.5 * random.normal(size=shape), "float64")
+
+    layers = [fnn.Dense(drawn(0, m, n), drawn(0, m), TANH) for n, m in zip(sizes, sizes[1:])]
+    for i in (0, 2):
+        layers[i] = replace(
+            layers[i], norm=fnn.BatchNorm(drawn(1, sizes[i + 1]), drawn(0, sizes[i + 1]), gradient=gradient)
+        )
+    return tuple(layers), drawn(0, 7, 4), drawn(0, 7, 3)
 
 
 def data(graph, batch=7, dtype="float64", seed=0, labels=False):

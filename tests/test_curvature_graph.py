@@ -17,7 +17,7 @@ from delta_graph_cases import CASES, FULL, LITTLE, B, given
 from fnn import curvature, forward
 from fnn.curvature import TANGENTS
 from fnn.graph import Graph, GraphParams
-from graph_cases import EVERY_KIND, SOFTMAX, assert_close, cost, data, network
+from graph_cases import EVERY_KIND, SOFTMAX, assert_close, cost, data, network, normed_layers
 from problems import and_slow, distance, name
 
 SUMS = ("psi", "input_gradient", "weight_gradient")  # the rules of matrices
@@ -216,6 +216,26 @@ def test_a_graph_of_layers_has_what_the_layers_have(way, x64):
         return ours, Graph.from_layers(WAYS[way](layers, x, y, v))
 
     assert_close(*of_graph_and_of_layers(layers, along(layers)))
+
+
+@pytest.mark.parametrize("gradient", ["full", "fixed"])
+def test_a_batch_norm_at_the_outputs_is_that_of_the_layers(gradient, x64):
+    layers, x, y = normed_layers(gradient)
+
+    @jax.jit
+    def of_graph_and_of_layers(layers, v):
+        def said(params, v):
+            every = [way(params, x, y, v) for way in (curvature.hvp, curvature.gauss_newton_vp)]
+            if gradient == "fixed":
+                every += [way(params, x, y) for way in (curvature.gauss_newton_diagonal, curvature.fisher_diagonal)]
+            return every
+
+        params, of_graph = Graph.from_layers(layers), Graph.from_layers(v)
+        right = right_hvp(params, x, y, of_graph)
+        return said(params, of_graph), list(map(Graph.from_layers, said(layers, v))), right
+
+    ours, of_layers, autodiff = of_graph_and_of_layers(layers, along(layers))
+    assert_close([*ours, ours[0]], [*of_layers, autodiff])
 
 
 # -- how they are called ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import fnn
 from fnn.functions import Objective
 from fnn.train import loop
 
-GRAPH = fnn.graph.Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])
+GRAPH = fnn.graph.Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"], normed=["y"])
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def networks():
     return {
         "stack": fnn.init(key, (3, 4, 4, 4, 2), activation=fnn.Tanh(), stack=True, batch_norm="full"),
         "per neuron": fnn.init(key, (3, 2, 2), activation=fnn.PerNeuron((fnn.Sigmoid(2.0), fnn.ReLU()))),
-        "graph": GRAPH.init(key),
+        "graph": GRAPH.init(key, batch_norm="full"),
     }
 
 

@@ -26,6 +26,7 @@ from graph_cases import (
     gradients,
     mixed,
     network,
+    normed_layers,
     passes,
     random_mask,
 )
@@ -156,6 +157,29 @@ def test_layers_as_a_graph_are_the_same_network(loss, x64):
         return (*ours[:3], ours[3][..., first:]), (fnn.forward(layers, x), value, Graph.from_layers(of_layers), by_psi)
 
     assert_close(*as_graph_and_as_layers(layers, p.x, p.y))
+
+
+@pytest.mark.parametrize("gradient", ["full", "fixed"])
+def test_a_batch_norm_at_the_outputs_is_that_of_the_layers(gradient, x64):
+    layers, x, y = normed_layers(gradient)
+
+    def said(params, x, y):
+        moments = fnn.statistics(params, [x, x[::-1] ** 2])
+        folded = forward(fnn.fold(params, statistics=moments), x)
+        values = forward(params, x), input_gradient(params, x, y), folded
+        return values, backprop(params, x, y), deltas(params, x, y), moments
+
+    @jax.jit
+    def as_graph_and_as_layers(layers, x, y):
+        params = Graph.from_layers(layers)
+        return said(params, x, y), said(layers, x, y), jax.grad(cost)(params, x, y)
+
+    (values, gradients, lam, moments), of_layers, autodiff = as_graph_and_as_layers(layers, x, y)
+    assert_close(values, of_layers[0])
+    assert_close((gradients, gradients), (Graph.from_layers(of_layers[1]), autodiff))
+    assert_close(lam[:, 4:], np.concatenate(of_layers[2], axis=1))
+    for part, right in ((slice(4, 9), of_layers[3][0]), (slice(13, 16), of_layers[3][2])):
+        assert_close(jax.tree.map(lambda leaf, part=part: leaf[part], moments), right)
 
 
 def test_half_of_the_arrows_are_the_layers_with_zeros_for_the_others(x64):
@@ -317,15 +341,15 @@ def test_equal_graphs_share_one_program():
 
 
 @pytest.mark.parametrize("make", [generations, Graph.layered], ids=["sparse", "dense"])
-def test_a_deep_graph_has_few_runs(make):
+def test_a_deep_graph_has_few_legs(make):
     layout = plan(make(np.random.default_rng(0).integers(1, 40, 300).tolist())).layout
-    for runs in (layout.forward, layout.backward):
-        assert len(runs) <= 8
-        assert sum(run.steps for run in runs) >= 299
+    for legs in (layout.forward, layout.backward):
+        assert len(legs) <= 8
+        assert sum(leg.steps for leg in legs) >= 299
 
 
 def test_a_huge_generation_among_small_ones_does_not_pad_them():
     graph = generations([3] * 50 + [1000] + [3] * 50)
-    for runs in plan(graph).layout[:2]:
-        assert sum(run.steps * run.rows for run in runs) <= 2 * len(graph)
-        assert sum(run.steps * run.groups * run.width for run in runs) <= 3 * len(graph.arrows)
+    for legs in plan(graph).layout[:2]:
+        assert sum(leg.steps * leg.rows for leg in legs) <= 2 * len(graph)
+        assert sum(leg.steps * leg.groups * leg.width for leg in legs) <= 3 * len(graph.arrows)

@@ -54,7 +54,18 @@ def test_the_activation_of_an_input_is_the_identity_whatever_is_given():
 def test_an_output_may_have_outgoing_arrows_and_an_input_may_be_an_output():
     graph = diamond(outputs=["y", "h", "x"])
     assert graph.outputs.tolist() == [3, 1, 0]
-    assert graph.hidden.tolist() == [False, False, True, False]
+    assert graph.normed.tolist() == [False, False, True, False]
+
+
+def test_a_batch_norm_is_for_the_hidden_neurons_or_for_those_that_are_named():
+    assert diamond().normed.tolist() == [False, True, True, False]
+    named = diamond(normed=["y", "h"])
+    assert named.normed.tolist() == [False, True, False, True]
+    assert named == diamond(normed=["h", "y"]) != diamond()
+    assert diamond(normed=["g", "h"]) == diamond()
+    assert_refused(lambda: diamond(normed=["x"]), ValueError, ["^normed: neuron 'x' is an input", "leave it out"])
+    assert_refused(lambda: diamond(normed=["z"]), ValueError, ["^normed: unknown neuron 'z'"])
+    assert_refused(lambda: diamond(normed="h"), TypeError, ["^normed: expected neurons, got 'h'"])
 
 
 def test_what_is_known_of_a_graph_cannot_be_written():
@@ -161,10 +172,16 @@ def test_a_skip_that_leads_nowhere_is_refused(skip):
     assert_refused(lambda: Graph.layered((2, 2, 1, 1), skips=[skip]), ValueError, ["^skips: expected pairs", "got"])
 
 
-def test_layers_with_a_batch_norm_or_a_softmax_are_no_graph():
-    layer = fnn.Dense(np.ones((2, 3), "float32"), np.ones(2, "float32"), TANH)
-    normed = [replace(layer, norm=fnn.BatchNorm(layer.b, layer.b))]
-    assert_refused(lambda: Graph.from_layers(normed), ValueError, [r"^params\[0\]: .*batch norm", "fnn.fold"])
+def test_layers_with_batch_norms_of_two_kinds_or_a_softmax_are_no_graph():
+    layer = fnn.Dense(np.ones((3, 3), "float32"), np.ones(3, "float32"), TANH)
+    full, fixed = (replace(layer, norm=fnn.BatchNorm(layer.b, layer.b, gradient=of)) for of in ("full", "fixed"))
+    assert (
+        Graph.from_layers([full, layer, full]).graph.normed.tolist()
+        == [False] * 3 + [True] * 3 + [False] * 3 + [True] * 3
+    )
+    assert_refused(
+        lambda: Graph.from_layers([full, fixed]), ValueError, ["^params: .*same eps, gradient and axis", "fixed"]
+    )
     softmax = [replace(layer, activation=fnn.Softmax())]
     assert_refused(lambda: Graph.from_layers(softmax), TypeError, ["elementwise", "Softmax"])
     assert_refused(lambda: Graph.from_layers(5), TypeError, ["^params: expected a tuple of fnn.Dense", "got int 5"])

@@ -14,7 +14,7 @@ from delta_cases import given as layers_given
 from delta_graph_cases import CASES, LITTLE, SKIPS, B, given
 from fnn import forward, per_example
 from fnn.graph import Graph, GraphParams
-from graph_cases import SOFTMAX, TANH, assert_close, data, network
+from graph_cases import SOFTMAX, TANH, assert_close, data, network, normed_layers
 from problems import and_slow
 
 
@@ -137,6 +137,22 @@ def test_a_graph_of_layers_has_what_the_layers_have_of_labels_too(x64):
     assert_close(norms.total, of_layers.total)
     by_layer = np.split(norms.layers[:, x.shape[1] :], [len(layers[0].b)], axis=1)
     assert_close(tuple(np.linalg.norm(part, axis=1) for part in by_layer), of_layers.layers)
+
+
+def test_a_batch_norm_at_the_outputs_is_that_of_the_layers(x64):
+    layers, x, y = normed_layers("fixed")
+
+    @jax.jit
+    def of_graph_and_of_layers(layers):
+        def said(params):
+            ways = per_example.gradients, per_example.moments, lambda *args: per_example.clipped(*args, 0.5)
+            return *(way(params, x, y) for way in ways), per_example.norms(params, x, y).total
+
+        gradients, moments, clipped, norms = said(layers)
+        of_one = [per_example.GradientMoments(*map(Graph.from_layers, moments)), Graph.from_layers(clipped), norms]
+        return said(Graph.from_layers(layers)), (jax.vmap(Graph.from_layers)(gradients), *of_one)
+
+    assert_close(*of_graph_and_of_layers(layers))
 
 
 # clipping is made of the norms and of a sum over the examples

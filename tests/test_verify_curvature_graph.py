@@ -27,14 +27,15 @@ class Halved(fnn.Tanh):
 ARROWS = [("x", "h"), ("u", "h"), ("x", "k"), ("h", "k"), ("h", "m"), ("k", "m"), ("m", "y"), ("x", "y"), ("h", "y")]
 
 
-def network(batch_norm=None, h=fnn.Tanh()):
+def network(batch_norm=None, h=fnn.Tanh(), normed=None):
     activations = {"h": h, "k": fnn.Sigmoid(), "m": fnn.Softplus(), "y": fnn.Identity()}
-    params = Graph(ARROWS, activations, ["x", "u"], ["y", "k"]).init(jax.random.key(0), batch_norm=batch_norm)
+    params = Graph(ARROWS, activations, ["x", "u"], ["y", "k"], normed).init(jax.random.key(0), batch_norm=batch_norm)
     random = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: leaf + np.float32(0.3 * random.normal(size=leaf.shape)), params)
 
 
 PLAIN, FULL, FIXED = network(), network("full"), network("fixed")
+AT_OUTPUTS = network("full", normed=["h", "k", "y"])
 RANDOM = np.random.default_rng(0)
 DATA = {  # of the shapes of the random cases, so that one program serves all
     "x": np.float32(RANDOM.normal(size=(7, 2))),
@@ -110,6 +111,11 @@ MISTAKES = {
     "gamma left out": (
         FIXED, "norm_pullback", lambda r, n, *args: r(replace(n, gamma=jnp.ones_like(n.gamma)), *args),
         {f"R{{lambda[{k}]}} of the batch norm" for k in "hm"}, None),
+    "twice in lambda, at the outputs too": (
+        AT_OUTPUTS, "norm_pullback", of_psi_only, {f"R{{lambda[{k}]}} of the batch norm" for k in "hky"}, "a factor 2"),
+    "no Hessian before a batch norm": (
+        AT_OUTPUTS, "output_delta", lambda r, loss, s, z, a, y, dz, da: r(loss, s, z, a, y, dz, 0 * da),
+        {"R{d/dz[k]} at the output", "R{d/dz[y]} at the output"}, None),
     "sigma'' twice before a batch norm": (
         FULL, "hidden_delta", at(fnn.Tanh, lambda r, g, dg, s, z, a, dz: r(g, dg, s, z, a, 2 * dz), 2),
         {"R{d/dz[h]}"}, "the term g sigma'' R{z} stands twice"),
@@ -138,11 +144,13 @@ def test_an_activation_with_a_wrong_second_derivative_is_named():
     assert wrong(network(h=Halved()), TANGENTS).keys() == {"R{lambda[h]}"}
 
 
-@pytest.mark.parametrize("params", [PLAIN, FULL, FIXED], ids=["plain", "full batch norm", "fixed batch norm"])
+@pytest.mark.parametrize(
+    "params", [PLAIN, FULL, FIXED, AT_OUTPUTS], ids=["plain", "full batch norm", "fixed batch norm", "at the outputs"]
+)
 def test_right_lines_are_never_called_wrong_and_every_line_is_there(params):
     report = verify.curvature(params, loss=LOSS)
     assert report.ok, report
-    normed = params.norm is not None
+    normed = 0 if params.norm is None else params.graph.normed.sum()
     kinds = [finding.kind for finding in report.findings]
     expected = {
         "psi": 4,
@@ -152,7 +160,7 @@ def test_right_lines_are_never_called_wrong_and_every_line_is_there(params):
         "input_gradient": 2,
         "bias_gradient": 1,
     }
-    expected |= {"weight_gradient": 1, "normalise": 2 * normed, "norm_pullback": 6 * normed}
+    expected |= {"weight_gradient": 1, "normalise": normed, "norm_pullback": 3 * normed}
     assert {kind: kinds.count(kind) for kind in expected} == expected
     assert not any(finding.vacuous for finding in report.findings)
 

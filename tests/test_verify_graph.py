@@ -20,13 +20,20 @@ GRAPH = Graph(
     inputs=["x", "u"],
     outputs=["y", "k"],
 )
-# two generations of computing neurons, where those of the first have a batch norm if any has
-SMALL = Graph(
-    [("x", "h"), ("u", "m"), ("h", "k"), ("m", "k"), ("h", "y"), ("x", "y"), ("m", "y")],
-    {"h": fnn.Tanh(), "m": fnn.Softplus(), "k": fnn.Sigmoid(), "y": fnn.Identity()},
-    inputs=["x", "u"],
-    outputs=["y", "k"],
-)
+
+
+def small(normed=None):
+    """Two generations of computing neurons, where those of the first have a batch norm if any has, or those named."""
+    return Graph(
+        [("x", "h"), ("u", "m"), ("h", "k"), ("m", "k"), ("h", "y"), ("x", "y"), ("m", "y")],
+        {"h": fnn.Tanh(), "m": fnn.Softplus(), "k": fnn.Sigmoid(), "y": fnn.Identity()},
+        inputs=["x", "u"],
+        outputs=["y", "k"],
+        normed=normed,
+    )
+
+
+SMALL = small()
 
 
 def array(values):
@@ -112,10 +119,11 @@ def wrong_norm(norm, psi, delta_z):
 
 @pytest.mark.parametrize("gradient", and_slow(["full"], ["fixed"]))
 def test_a_mistake_in_the_batch_norm_is_named_at_the_neurons_that_have_one(gradient):
-    params = parameters(SMALL, gradient)
-    assert verify.network(params, loss=LOSS).ok
-    found = wrong(verify.network(params, loss=LOSS, rules=RULES._replace(norm_pullback=wrong_norm)))
-    assert found.keys() == lam("h", "m")
+    for normed in (["h", "m"], ["h", "y"]):  # y is an output
+        params = parameters(small(normed), gradient)
+        assert verify.network(params, loss=LOSS).ok
+        found = wrong(verify.network(params, loss=LOSS, rules=RULES._replace(norm_pullback=wrong_norm)))
+        assert found.keys() == lam(*normed)
 
 
 def assert_never_accused(params, loss, dtype, masks=None):

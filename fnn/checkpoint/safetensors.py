@@ -10,7 +10,7 @@ holds three strings:
                   {"eps": ..., "gradient": ...}, "stacked": true for a run of layers, whose tensors have a
                   leading axis of layers}; for a graph {"graph": {"neurons": names, or null for 0 … N−1,
                   "kinds": the different activations, "kind": the one of every neuron, "arrows": [[source, target],
-                  ...], "inputs": [...], "outputs": [...]}, "norm": as above}, with neurons by number
+                  ...], "inputs": [...], "outputs": [...], "normed": [...]}, "norm": as above}, with neurons by number
     sha256        JSON: tensor name → hex digest of its dtype, shape and bytes, and "architecture" → of that string;
                   a tensor's digest covers the text "{dtype} {shape}\\n", for example "float32 (10, 30)\\n", and
                   its entries row by row, little-endian

@@ -11,12 +11,12 @@ from jax import Array
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.checks.arrays import AnyArray
-from fnn.curvature import graphs
+from fnn.dropout import Mask
 from fnn.functions import forward
-from fnn.kinds import GRAPH, AnyParams, kind
+from fnn.kinds import AnyParams, require_layers
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.per_example.gradients import arguments, factors, outputs_of, sums
+from fnn.per_example.gradients import factors, given_examples, outputs_of, sums
 from fnn.per_example.layers import Factors, equal_weights, require_shared_inputs
 
 
@@ -52,7 +52,7 @@ def fisher_diagonal(
     (4, 3)
     """
     y = _target(params, x, y, loss, masks, key)
-    return _fisher_diagonal(*arguments(params, x, y, loss, masks), loss=loss)
+    return _fisher_diagonal(*given_examples(params, x, y, loss, masks), loss=loss)
 
 
 def gauss_newton_diagonal(
@@ -69,7 +69,7 @@ def gauss_newton_diagonal(
     One backward pass for each output, together: for large outputs take ``fisher_diagonal`` with a key, whose
     expectation is the same for losses on logits. Arguments and errors: see ``fnn.curvature``.
     """
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = given_examples(params, x, y, loss, masks)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     return _gauss_newton_diagonal(params, x, y, masks, loss=loss, reduction=reduction)
 
@@ -96,20 +96,24 @@ def kfac_factors(
     >>> [(A.shape, G.shape) for A, G in kfac_factors(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))]
     [((4, 4), (4, 4)), ((5, 5), (2, 2))]
     """
-    if kind(params) is GRAPH:
-        raise TypeError(
-            "params: kfac_factors takes layers, got a fnn.graph.GraphParams, where every neuron has its own inputs, so "
-            "that no matrix A is shared; write fisher_diagonal(params, x, y)"
-        )
+    require_layers(params, "kfac_factors", "no matrix A is shared; write fisher_diagonal(params, x, y)")
     y = _target(params, x, y, loss, masks, key)
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = given_examples(params, x, y, loss, masks)
     require_shared_inputs(masks)
     return _kfac_factors(params, x, y, masks, loss=loss)
 
 
-def _squares(J: list[Factors], product: Callable[[Array], Array], masks):
-    arrows = tuple(m._replace(arrows=None if m.arrows is None else m.arrows**2) for m in masks)
-    return [Factors(f.a_in[0] ** 2, product(f.delta), *map(product, f.by_norm)) for f in J], arrows
+def _squares(J, product: Callable[[Array], Array], masks):
+    """From the factors of every output's derivatives, in front, those of the Gauss–Newton diagonal, and their masks."""
+
+    def squares(of):
+        if isinstance(of, Factors):
+            return Factors(of.a_in[0] ** 2, product(of.delta), *map(product, of.by_norm))
+        return (
+            jax.tree.map(jnp.square, of) if isinstance(of, Mask) else of
+        )  # a graph's masks have its tables beside them
+
+    return jax.tree.map(squares, (J, masks), is_leaf=lambda of: isinstance(of, (Factors, Mask)))
 
 
 def _target(params, x, y, loss: Loss, masks, key) -> Array:
@@ -155,8 +159,7 @@ def _gauss_newton_diagonal(params, x, y, masks, *, loss, reduction):
         return jnp.einsum("obp,o...bj,p...bj->...bj", H, v, v)
 
     weights = equal_weights(x) if reduction == "mean" else jnp.ones(len(x), x.dtype)
-    squares_of = graphs.squares if kind(params) is GRAPH else _squares
-    squares, arrows = squares_of(J, product, masks)
+    squares, arrows = _squares(J, product, masks)
     return own.weighted_sums(params, squares, arrows, weights)
 
 

@@ -1,7 +1,7 @@
 """The trace of the Hessian, estimated; see ``fnn.curvature``."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,9 @@ from jax import Array
 
 from fnn.checks import arrays
 from fnn.checks.arrays import AnyArray
-from fnn.curvature import graphs
-from fnn.curvature.products import arguments, hessian_product
+from fnn.curvature.products import given_direction, hessian_product, passes
 from fnn.curvature.tangents import TANGENTS
-from fnn.kinds import GRAPH, AnyParams, kind
-from fnn.layers import Dense
+from fnn.kinds import AnyParams
 from fnn.losses import Loss, SquaredError
 from fnn.numbers import whole
 
@@ -53,7 +51,7 @@ def hessian_trace(
     grow with them. Other arguments and errors: see ``fnn.curvature``.
     Source: Hutchinson 1990, *A stochastic estimator of the trace of the influence matrix*.
     """
-    params, x, y, _, masks = arguments(params, x, y, params, loss, reduction, masks)
+    params, x, y, _, masks = given_direction(params, x, y, params, loss, reduction, masks)
     arrays.prng_key(key)
     if (samples := whole("samples", samples)) < 2:
         raise ValueError(f"samples: expected at least 2, for one has no standard error, got {samples}")
@@ -70,8 +68,7 @@ def _hessian_trace(params, x, y, masks, key, *, samples, loss, reduction):
         drawn = [jax.random.rademacher(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves)]
         v = jax.tree.unflatten(structure, drawn)
         Hv = hessian_product(params, x, y, v, masks, loss=loss, reduction=reduction, rules=TANGENTS)
-        by_entry = jax.tree.map(jnp.multiply, v, Hv)
-        return graphs.by_neuron(masks, by_entry) if kind(params) is GRAPH else tuple(map(_in_all, by_entry))
+        return passes(params).by_entry(jax.tree.map(jnp.multiply, v, Hv), masks)
 
     layers = jax.lax.map(products, jnp.arange(samples))
     total = sum(jnp.sum(of.reshape(samples, -1), axis=1) for of in jax.tree.leaves(layers))
@@ -80,9 +77,3 @@ def _hessian_trace(params, x, y, masks, key, *, samples, loss, reduction):
         return Estimate(values.mean(axis=0), values.std(axis=0, ddof=1) / samples**0.5)
 
     return HessianTrace(estimate(total), jax.tree.map(estimate, layers))
-
-
-def _in_all(layer: Dense) -> Array:
-    """The sum of a layer's entries; of a stack, of each of its layers."""
-    start: Any = 0
-    return sum((jnp.sum(leaf, axis=tuple(range(layer.stacked, leaf.ndim))) for leaf in jax.tree.leaves(layer)), start)

@@ -15,7 +15,7 @@ Source: Pearlmutter 1994, *Fast exact multiplication by the Hessian*. No automat
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax import Array
 
@@ -23,6 +23,7 @@ from fnn.activations import Activation
 from fnn.backward import bias_gradient
 from fnn.batchnorm import norm_pullback_tangent, normalise_tangent
 from fnn.dropout import masked
+from fnn.kinds import Outputs
 from fnn.losses import Loss
 
 
@@ -80,3 +81,12 @@ class TangentRules(NamedTuple):
 
 
 TANGENTS = TangentRules()
+
+
+class Tangents(NamedTuple):
+    """The forward pass and its change along v, for either kind of network."""
+
+    outputs: Outputs
+    dz: Array  # R{z} and R{a} of the outputs, (B, n_L)
+    da: Array
+    passed: Any  # the changes that the backward pass reads

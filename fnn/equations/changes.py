@@ -53,7 +53,7 @@ GRAPH_ACTIVATION_CHANGE = Equation("", "R{{o{at}}} = sigma'(z[{k}]) * R{{z[{k}]}
                                    r"R\{o_k\} = \sigma_k'(z_k) R\{z_k\}", "R{{o}} of neuron {k!r}", "activation",
                                    PEARLMUTTER, COLUMNS)  # fmt: skip
 GRAPH_OUTPUT_CHANGE = OUTPUT_CHANGE._replace(
-    text="R{{lambda{at}}} at the output = (d2L/do2 R{{o}})[{k}] * sigma'(z[{k}])"
+    text="R{{{of}{at}}} at the output = (d2L/do2 R{{o}})[{k}] * sigma'(z[{k}])"
     " + dL/do[{k}] * sigma''(z[{k}]) * R{{z[{k}]}}",
     said="R{{lambda}} of neuron {k!r}, at the output",
     axes=COLUMNS,

@@ -158,7 +158,7 @@ def graph_lines(graph: Graph, passed, losses, lambdas, gradients) -> Iterator[Gr
 
     for k in computed:
         yield GraphLine(graphs.GRAPH_PSI, k, None, passed.psi[..., k])
-        if gradients.norm is not None and graph.hidden[k]:
+        if gradients.norm is not None and graph.normed[k]:
             yield GraphLine(graphs.GRAPH_NORMALISE, k, None, passed.z[..., k])
         yield GraphLine(graphs.GRAPH_ACTIVATION, k, None, passed.a[..., k])
     yield GraphLine(layers.LOSS, None, None, losses)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import jax
@@ -30,13 +30,15 @@ class Graph:
                  or, for neurons 0 … N−1, a sequence of N, whose entries for inputs are ignored.
     inputs, outputs: neurons, in the order of the columns of x and of the network's output. An output may have
                  outgoing arrows.
+    normed:      the neurons that a batch norm is for, if the parameters have one; by default, as in layers, all that
+                 are neither input nor output. An output may be one of them, an input may not.
 
     Neurons are numbered from 0. Integers 0 … N−1 keep their number; names are numbered inputs first, then in order of
     appearance in the arrows, then in the outputs. Every array over neurons (biases, ψ, λ) has that order;
     ``index(name)`` is a neuron's number.
 
     neurons (N,): the names; arrows (M, 2): their numbers; inputs, outputs: numbers; activations: one per neuron;
-    generation (N,): the length of the longest path to it, 0 for inputs.
+    generation (N,): the length of the longest path to it, 0 for inputs; normed (N,): whether a batch norm is for it.
 
     Raises TypeError or ValueError for an arrow into an input, an unknown neuron, a repeated arrow, and a cycle, which
     the message shows. Warns, with names, about neurons that reach no output or that no input reaches.
@@ -49,7 +51,7 @@ class Graph:
     (5, 1)
     """
 
-    def __init__(self, arrows, activations, inputs: Iterable, outputs: Iterable):
+    def __init__(self, arrows, activations, inputs: Iterable, outputs: Iterable, normed: Iterable | None = None):
         inputs, outputs = validation.listed("inputs", inputs), validation.listed("outputs", outputs)
         pairs = validation.pairs(arrows)
         self.neurons: Sequence[Hashable] = validation.names(pairs, activations, inputs, outputs)
@@ -59,11 +61,12 @@ class Graph:
         self.kinds, self.kind = validation.kinds(self.neurons, self.inputs, activations)
         validation.refuse_repeats("inputs", self.neurons, self.inputs)
         validation.refuse_repeats("outputs", self.neurons, self.outputs)
+        self.normed = validation.normed(number, self.inputs, self.outputs, normed)
         validation.refuse_bad_arrows(self.neurons, self.inputs, self.arrows)
         self.generation = topology.generations(len(self.neurons), self.arrows, self.inputs)
         validation.refuse_cycle(self.neurons, self.arrows, self.generation)
         validation.warn_of_idle_neurons(self.neurons, self.inputs, self.outputs, self.arrows)
-        for array in (self.inputs, self.outputs, self.arrows, self.kind, self.generation):
+        for array in (self.inputs, self.outputs, self.arrows, self.kind, self.generation, self.normed):
             array.setflags(write=False)
         self._hash = int.from_bytes(self._digest[:8])  # the same in every process
 
@@ -89,7 +92,7 @@ class Graph:
     @cached_property
     def _digest(self) -> bytes:
         content = hashlib.sha256()
-        for array in (self.arrows, self.kind, self.inputs, self.outputs):
+        for array in (self.arrows, self.kind, self.inputs, self.outputs, self.normed):
             content.update(f"{array.shape}".encode() + array.tobytes())
         return content.digest()
 
@@ -97,13 +100,6 @@ class Graph:
     def activations(self) -> tuple[Activation, ...]:
         """The activation of every neuron; the identity for inputs."""
         return tuple(self.kinds[k] for k in self.kind)
-
-    @cached_property
-    def hidden(self) -> np.ndarray:
-        """(N,) bool: the neurons that are neither input nor output."""
-        hidden = self.generation > 0
-        hidden[self.outputs] = False
-        return hidden
 
     def index(self, neuron: Hashable) -> int:
         """The number of a neuron. Raises ValueError if it is unknown."""
@@ -113,8 +109,8 @@ class Graph:
         """A :class:`GraphParams` with weights from N(0, gain² 2/(n_in + n_out)) and zero biases.
 
         n_in is the number of arrows into the target, n_out the number out of the source; for a layered graph this is
-        Glorot initialisation. gain > 0: √2 suits ReLU. batch_norm: "full" or "fixed" normalises ψ of every neuron that
-        is neither input nor output, with γ = 1, β = 0. Raises TypeError or ValueError.
+        Glorot initialisation. gain > 0: √2 suits ReLU. batch_norm: "full" or "fixed" normalises ψ of the neurons that
+        the graph calls ``normed``, with γ = 1, β = 0. Raises TypeError or ValueError.
         """
         arrays.prng_key(key)
         gain, dtype = number("init", "gain", gain, above=0), floating_dtype(dtype)
@@ -155,9 +151,9 @@ class Graph:
 
     @classmethod
     def from_layers(cls, params: Params) -> "GraphParams":
-        """The same network as a graph, with the layers' weights and biases, as a :class:`GraphParams`.
+        """The same network as a graph, with the layers' weights, biases and batch norms, as a :class:`GraphParams`.
 
-        params: a tuple of ``Dense`` without batch norm (``fnn.fold`` removes it) and with elementwise activations.
+        params: a tuple of ``Dense`` with elementwise activations and, if any, batch norms that differ in γ and β only.
         Neurons and arrows are numbered as in :meth:`layered`. Raises TypeError or ValueError.
 
         >>> import fnn
@@ -167,18 +163,15 @@ class Graph:
         True
         """
         params = unstack(params)
-        for i, layer in enumerate(params):
-            if layer.norm is not None:
-                raise ValueError(
-                    f"params[{i}]: expected a layer without batch norm; "
-                    "write fnn.fold(params, statistics=fnn.statistics(...))"
-                )
         sizes = [params[0].W.shape[1], *(layer.W.shape[0] for layer in params)]
-        plain = cls.layered(sizes)
+        inputs, plain, norms = jnp.zeros_like(params[0].b, shape=sizes[0]), cls.layered(sizes), _norms(params)
         activations = [Identity()] * sizes[0] + [one for layer in params for one in _by_neuron(layer)]
-        graph = cls(plain.arrows, activations, plain.inputs, plain.outputs)
-        biases = [jnp.zeros(sizes[0], params[0].b.dtype), *(layer.b for layer in params)]
-        return GraphParams(jnp.concatenate([layer.W.ravel() for layer in params]), jnp.concatenate(biases), graph)
+        normed = np.flatnonzero(np.repeat([False, *(layer.norm is not None for layer in params)], sizes))
+        graph = cls(plain.arrows, activations, plain.inputs, plain.outputs, normed if norms else None)
+        weights = jnp.concatenate([layer.W.ravel() for layer in params])
+        biases = jnp.concatenate([inputs, *(layer.b for layer in params)])
+        norm = jax.tree.map(lambda *leaves: jnp.concatenate([inputs, *leaves]), *norms) if norms else None
+        return GraphParams(weights, biases, graph, norm)
 
     @classmethod
     def from_networkx(cls, G, activation: Activation = Sigmoid(), output: Activation = Identity()) -> "Graph":
@@ -229,6 +222,21 @@ def _by_neuron(layer: Dense) -> Sequence[Activation]:
     return activation.activations if isinstance(activation, PerNeuron) else (activation,) * len(layer.b)
 
 
+def _norms(params: Params) -> list[BatchNorm]:
+    """Every layer's batch norm, with zeros for γ and β where there is none; empty if no layer has one."""
+    some = next((layer.norm for layer in params if layer.norm is not None), None)
+    if some is None:
+        return []
+    norms = [
+        layer.norm or replace(some, gamma=jnp.zeros_like(layer.b), beta=jnp.zeros_like(layer.b)) for layer in params
+    ]
+    if len(kinds := {(norm.eps, norm.gradient, norm.axis) for norm in norms}) > 1:
+        raise ValueError(
+            f"params: expected batch norms with the same eps, gradient and axis, got {sorted(kinds, key=str)}"
+        )
+    return norms
+
+
 def _all_pairs(sources, targets) -> np.ndarray:
     target, source = np.meshgrid(targets, sources, indexing="ij")
     return np.stack([source.ravel(), target.ravel()], axis=1)
@@ -241,8 +249,8 @@ class GraphParams:
 
     weights: (M,), in the order of ``graph.arrows``: w_kl for the arrow l → k. biases: (N,), in the order of
     ``graph.neurons``; entries for inputs are ignored. norm: None, or a :class:`fnn.BatchNorm` with γ, β (N,); entries
-    for inputs and outputs are ignored. One floating dtype. Gradients have the same structure. Nothing is checked here;
-    ``fnn.forward`` checks.
+    for neurons that are not in ``graph.normed`` are ignored. One floating dtype. Gradients have the same structure.
+    Nothing is checked here; ``fnn.forward`` checks.
     """
 
     weights: Array

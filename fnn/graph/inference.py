@@ -9,8 +9,9 @@ from fnn.backward import RULES
 from fnn.batchnorm import NormStatistics, psi_statistics
 from fnn.checks.arrays import describe
 from fnn.dropout import DropConnect, Dropout, Mask, kept, require_dropout, require_probability
+from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
-from fnn.graph.passes import given, trace
+from fnn.graph.passes import trace
 
 
 def probability(dropout: Dropout | DropConnect, params: GraphParams) -> Array:
@@ -51,9 +52,9 @@ def kept_weights(params: GraphParams, dropout: Dropout | DropConnect | None) -> 
     return replace(params, weights=params.weights * of_arrow)
 
 
-def norm_statistics(params: GraphParams, x: Array) -> NormStatistics:
+def norm_statistics(params: GraphParams, x: Array, masks: Given) -> NormStatistics:
     """The mean and the unbiased variance of every neuron's ψ over one mini-batch."""
-    return psi_statistics(trace(RULES, params, x, given(params)).psi)
+    return psi_statistics(trace(RULES, params, x, masks).psi)
 
 
 def fold(
@@ -78,7 +79,7 @@ def fold(
             f"statistics: expected a mean and a variance ({len(graph)},) per neuron, got {describe(statistics)}; "
             "write fnn.statistics(params, batches)"
         )
-    normed = graph.hidden
+    normed = graph.normed
     scale = jnp.where(normed, norm.gamma / jnp.sqrt(statistics.variance + norm.eps), 1)
     biases = jnp.where(normed, scale * (params.biases - statistics.mean) + norm.beta, params.biases)
     return GraphParams(params.weights * scale[graph.arrows[:, 1]], biases, graph)

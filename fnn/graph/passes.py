@@ -1,7 +1,7 @@
 """The passes of a graph as pure functions, with examples in rows, as ``kinds`` wants them."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,11 @@ from jax import Array
 
 from fnn.activations import Activation
 from fnn.backward import RULES, Rules
+from fnn.batchnorm import norm_like
 from fnn.dropout import Mask, masked
+from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
-from fnn.graph.plan import Index, Layout, plan
+from fnn.graph.plan import Index, Layout
 from fnn.graph.recursion import (
     Leaves,
     States,
@@ -32,30 +34,6 @@ class Trace(NamedTuple):
     a: Array
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class Given:
-    """A graph's mask with what its passes look up: the plan's tables, and the arrows (M, 2).
-
-    dense: whether every arrow is computed in a matrix, so that rules other than ours see all of them.
-    """
-
-    mask: Mask
-    tables: Index
-    arrows: Any
-    dense: bool = field(metadata={"static": True})
-
-    def layout(self, params: GraphParams) -> Layout:
-        """The static half of the plan to which the tables belong."""
-        return plan(params.graph, self.dense).layout
-
-
-def given(params: GraphParams, mask: Mask = Mask(), rules: Rules = RULES) -> Given:
-    """What the passes over ``params`` with these rules are given."""
-    dense = rules != RULES
-    return Given(mask, plan(params.graph, dense).tables, params.graph.arrows, dense)
-
-
 def forward(rules: Rules, params: GraphParams, x: Array, given: Given) -> tuple[Activation, Array, Array, States]:
     """σ, z and a of the outputs, (B, n_L), and the states of all neurons."""
     layout = given.layout(params)
@@ -71,30 +49,34 @@ def trace(rules: Rules, params: GraphParams, x: Array, given: Given) -> Trace:
     *_, states = forward(rules, params, x, given)
     a = states.o
     if given.mask.units is not None:
-        a = each(layout, range(len(layout.kinds)), index.kind, lambda activation: activation.value(states.z))
+        z = states.z.T
+        a = each(layout, range(len(layout.kinds)), index.kind, lambda activation: activation.value(z)).T
     psi = states.z if states.psi is None else states.psi
     return Trace(*(by_neurons(layout, index, of_rows).T for of_rows in (psi, states.z, a)))
 
 
 def backward(rules: Rules, params: GraphParams, given: Given, states: States, delta_z: Array):
-    """λ of every neuron, (B, N), twice; the gradients; and λ of the inputs: of the sum over the examples.
+    """λ and ∂/∂z of every neuron, (B, N); the gradients; and λ of the inputs: of the sum over the examples.
 
     delta_z: (B, n_L), any seed ∂/∂z of the outputs.
     """
     layout, mask, index = given.layout(params), given.mask, given.tables
-    weights, units = with_mask(leaves(params), mask), None if mask.units is None else mask.units.T
-    lambdas = backward_pass(layout, index, weights, states, units, delta_z.T, rules)
-    by_arrow = masked(weight_gradients(layout, index, lambdas.lam, states.o, rules), mask.arrows)
-    biases = rules.bias_gradient(by_neurons(layout, index, lambdas.lam).T)
-    norm = params.norm
-    if norm is not None:
-        parts: Any = lambdas.gamma, lambdas.beta
-        gamma, beta = (by_neurons(layout, index, part)[:, 0] for part in parts)
-        norm = replace(norm, gamma=gamma, beta=beta)
-    gradients = replace(params, weights=by_arrow, biases=jnp.where(index.computed, biases, 0), norm=norm)
-    lam = lambdas_of_inputs(layout, index, weights, units, lambdas, rules)
-    deltas = by_neurons(layout, index, lam).T
-    return deltas, deltas, gradients, lam[index.inputs].T
+    weights, units = with_mask(leaves(params), mask), given.units
+    found = backward_pass(layout, index, weights, states, units, delta_z.T, rules)
+    by_arrow = weight_gradients(layout, index, found.lam, states.o, rules)
+    gradients = like(params, given, rules, by_arrow, found.lam, (found.gamma, found.beta))
+    lam = lambdas_of_inputs(layout, index, weights, units, found, rules)
+    by_x = lam[index.inputs]
+    lam_z = lam if found.delta_z is None else found.delta_z.at[index.inputs].set(by_x)
+    return *(by_neurons(layout, index, of_rows).T for of_rows in (lam, lam_z)), gradients, by_x.T
+
+
+def like(params: GraphParams, given: Given, rules, by_arrow: Array, lam: Array, by_norm) -> GraphParams:
+    """A pytree like ``params`` from λ (rows, B), and from sums by the arrows (M,) and by γ and β (rows, 1)."""
+    layout, index = given.layout(params), given.tables
+    biases = jnp.where(index.computed, rules.bias_gradient(by_neurons(layout, index, lam).T), 0)
+    norm = norm_like(params.norm, jax.tree.map(lambda of: by_neurons(layout, index, of)[:, 0], by_norm))
+    return replace(params, weights=masked(by_arrow, given.mask.arrows), biases=biases, norm=norm)
 
 
 def leaves(params: GraphParams) -> Leaves:

@@ -1,4 +1,4 @@
-"""The schedule of one direction through a graph: generations cut into steps, and similar steps grouped into runs.
+"""The schedule of one direction through a graph: generations cut into steps, and similar steps grouped into legs.
 
 Forward, a neuron sums over the arrows into it; backward, over the arrows out of it. Both are the same computation,
 
@@ -7,8 +7,8 @@ Forward, a neuron sums over the arrows into it; backward, over the arrows out of
 A generation is cut into *steps* of some rows each. Within a step, arrows from a densely connected generation form a
 matrix. The remaining arrows are summed in groups of ``width``: a gather, a product and a sum of ``width`` terms fuse
 into one loop, and only one scatter is needed per group instead of per arrow (a third of the time). Consecutive steps of
-similar size are padded to one shape and form a *run*, a single ``lax.scan``. So program size grows with the number of
-runs, not of generations, and a huge generation does not pad the small ones around it.
+similar size are padded to one shape and form a *leg*, a single ``lax.scan``. So program size grows with the number of
+legs, not of generations, and a huge generation does not pad the small ones around it.
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 
 DENSE_ARROWS, DENSE_FILL = 256, 0.25  # a pair of generations above both is a matrix; single arrows cost 8 × more
 GROUPS = 1024  # maximum number of arrow groups per step, which keeps its temporary arrays in the cache
-MOST_RUNS, FEW_STEPS = 8, 32  # each run takes about 0.1 s to compile
+MOST_LEGS, FEW_STEPS = 8, 32  # each leg takes about 0.1 s to compile
 WIDTHS = (1, 2, 4, 8, 16)  # possible widths of a group
 
 
@@ -34,7 +34,7 @@ class Block(NamedTuple):
     transposed: bool = False
 
 
-class Run(NamedTuple):
+class Leg(NamedTuple):
     """The static part of equal steps. first: the first rows if there is only one step, else None."""
 
     steps: int
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The lookup tables of a run's steps, int32, with a leading axis of steps. Padding reads the last row, a zero."""
+    """The lookup tables of a leg's steps, int32, with a leading axis of steps. Padding reads the last row, a zero."""
 
     start: Any  # (steps,)
     count: Any  # (steps,) rows that are not padding
@@ -78,7 +78,7 @@ class _Groups(NamedTuple):
 
 
 def schedule(row: np.ndarray, read: np.ndarray, kind: np.ndarray, bounds: np.ndarray, order, only_blocks: bool):
-    """The runs, with their tables, that compute the generations ``order`` in that order.
+    """The legs, with their tables, that compute the generations ``order`` in that order.
 
     row, read: (M,), the row that each arrow adds to and the row that it reads; kind: (N,), each row's activation;
     bounds: generation i has rows bounds[i] to bounds[i + 1].
@@ -87,29 +87,29 @@ def schedule(row: np.ndarray, read: np.ndarray, kind: np.ndarray, bounds: np.nda
     for blocks, ratios in (("dense", (2, 4, 16)), ("none", (2, 4, 16, math.inf))):  # no blocks if too many differ
         steps, groups = _steps(row, read, bounds, level, order, "all" if only_blocks else blocks)
         for ratio in ratios:
-            runs = _alike(steps, ratio)
-            if len(runs) <= MOST_RUNS or len(steps) <= FEW_STEPS or only_blocks:
-                return [_run(run, groups, kind, len(row)) for run in runs]
-    raise AssertionError("without blocks and with an infinite ratio all steps are one run")
+            legs = _alike(steps, ratio)
+            if len(legs) <= MOST_LEGS or len(steps) <= FEW_STEPS or only_blocks:
+                return [_leg(leg, groups, kind, len(row)) for leg in legs]
+    raise AssertionError("without blocks and with an infinite ratio all steps are one leg")
 
 
 def _alike(steps: list[_Step], ratio: float) -> list[list[_Step]]:
     """Consecutive steps grouped, as long as no size exceeds another by more than the factor ``ratio``."""
-    runs: list[list[_Step]] = []
+    legs: list[list[_Step]] = []
     least: tuple[int, ...] = ()
     most: tuple[int, ...] = ()
     for step in steps:
         widths = (arrows.shape[1] for _, arrows in step.blocks)
         sizes = tuple(max(16, size) for size in (step.size, step.groups[1] - step.groups[0], *widths))
-        if runs and len(sizes) == len(least):
+        if legs and len(sizes) == len(least):
             low, high = tuple(map(min, least, sizes)), tuple(map(max, most, sizes))
             if all(h <= ratio * n for h, n in zip(high, low)):
-                runs[-1].append(step)
+                legs[-1].append(step)
                 least, most = low, high
                 continue
-        runs.append([step])
+        legs.append([step])
         least = most = sizes
-    return runs
+    return legs
 
 
 def _steps(row, read, bounds, level, order, blocks) -> tuple[list[_Step], _Groups]:
@@ -157,8 +157,8 @@ def _groups(row, read, position, rows: int) -> _Groups:
     return _Groups(start, np.repeat(np.arange(rows), count), reads, kept)
 
 
-def _run(steps: list[_Step], groups: _Groups, kind: np.ndarray, arrows: int) -> tuple[Run, Tables]:
-    """The run of these steps, all padded to the largest."""
+def _leg(steps: list[_Step], groups: _Groups, kind: np.ndarray, arrows: int) -> tuple[Leg, Tables]:
+    """The leg of these steps, all padded to the largest."""
     rows, most = (max(sizes) for sizes in zip(*((s.size, s.groups[1] - s.groups[0]) for s in steps)))
     width, n = groups.reads.shape[1], len(steps)
     reads, kept = np.full((n, most, width), -1, np.int32), np.full((n, most, width), arrows, np.int32)
@@ -177,8 +177,8 @@ def _run(steps: list[_Step], groups: _Groups, kind: np.ndarray, arrows: int) -> 
     blocks = tuple(Block(w, *(_slice(m[0]) if n == 1 else ())) for w, m in zip(widths, matrices))
     first = (int(start[0]), *(int(s[0]) for s in starts)) if n == 1 else None
     kinds = np.unique(np.concatenate([kind[step.first : step.first + step.size] for step in steps]))
-    run = Run(n, rows, most, width, blocks, first, bool((count == rows).all()), tuple(kinds.tolist()))
-    return run, Tables(start, count, reads, kept, receivers, starts, matrices)
+    leg = Leg(n, rows, most, width, blocks, first, bool((count == rows).all()), tuple(kinds.tolist()))
+    return leg, Tables(start, count, reads, kept, receivers, starts, matrices)
 
 
 def _slice(matrix: np.ndarray) -> tuple:

@@ -74,6 +74,19 @@ def refuse_repeats(name: str, neurons: Sequence, numbers: np.ndarray) -> None:
         raise ValueError(f"{name}: neuron {neurons[values[counts > 1][0]]!r} is listed twice")
 
 
+def normed(number: Numbers, inputs: np.ndarray, outputs: np.ndarray, chosen) -> np.ndarray:
+    """(N,) bool: the neurons that a batch norm is for; by default those that are neither input nor output."""
+    normed = np.full(len(number.neurons), chosen is None)
+    if chosen is None:
+        normed[inputs] = normed[outputs] = False
+    else:
+        normed[number("normed", listed("normed", chosen))] = True
+        if normed[inputs].any():
+            neuron = number.neurons[inputs[normed[inputs].argmax()]]
+            raise ValueError(f"normed: neuron {neuron!r} is an input, whose value is given; leave it out")
+    return normed
+
+
 def refuse_bad_arrows(neurons: Sequence, inputs: np.ndarray, arrows: np.ndarray) -> None:
     source, target = arrows.T
     into = np.isin(target, inputs)

@@ -17,7 +17,7 @@ from fnn.checks import targets
 from fnn.checks.arrays import AnyArray
 from fnn.functions import trace
 from fnn.implicit import scalar
-from fnn.implicit.arguments import arguments, one_linear_layer, target_values
+from fnn.implicit.given import given, one_linear_layer, target_values
 from fnn.layers import Dense, LayerTrace, Params
 from fnn.losses import Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError, as_targets
 
@@ -47,7 +47,7 @@ def generalized_linear(params: Params, x: AnyArray, y: AnyArray, learning_rate: 
     >>> bool(jnp.allclose(new[0].b, explicit))
     True
     """
-    params, x, y, eta = arguments("generalized_linear", params, x, y, learning_rate, loss)
+    params, x, y, eta = given("generalized_linear", params, x, y, learning_rate, loss)
     one_linear_layer("generalized_linear", params)
     if type(loss) not in LOSSES:
         instead = "implicit.linear(...)" if type(loss) is SquaredError else "loss=fnn.SigmoidCrossEntropy()"

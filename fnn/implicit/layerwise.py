@@ -19,8 +19,8 @@ from fnn.activations import Identity
 from fnn.backward import hidden_delta, input_gradient, output_delta
 from fnn.checks import arrays
 from fnn.checks.arrays import AnyArray
-from fnn.implicit.arguments import arguments, target_values
 from fnn.implicit.generalized import LOSSES, moved, output_step, rows, squared_length
+from fnn.implicit.given import given, target_values
 from fnn.implicit.units import HAVE_STEP, unit_step
 from fnn.layers import Dense, Params, each
 from fnn.losses import Loss, SquaredError
@@ -61,7 +61,7 @@ def layerwise(
     >>> layerwise(params, jnp.ones((5, 3)), jnp.zeros(5, int), 0.1, loss=fnn.SoftmaxCrossEntropy())
     (Dense(W=(4, 3), b=(4,), Tanh(), float32), Dense(W=(2, 4), b=(2,), Identity(), float32))
     """
-    params, x, y, eta = arguments("layerwise", params, x, y, learning_rate, loss)
+    params, x, y, eta = given("layerwise", params, x, y, learning_rate, loss)
     arrays.one_of("output", output, OUTPUTS)
     steps = whole("steps", steps)
     for i, layer in enumerate(params):

@@ -24,7 +24,7 @@ from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.checks.arrays import AnyArray
 from fnn.functions import trace
-from fnn.implicit.arguments import arguments, one_linear_layer
+from fnn.implicit.given import given, one_linear_layer
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
 
@@ -57,7 +57,7 @@ def linear(
     >>> new[0].W.tolist(), new[0].b.tolist()
     ([[1.0, 0.0]], [1.0])
     """
-    params, x, y, eta = arguments("linear", params, x, y, learning_rate, loss)
+    params, x, y, eta = given("linear", params, x, y, learning_rate, loss)
     one_linear_layer("linear", params)
     if type(loss) is not SquaredError:
         raise ValueError(

@@ -18,7 +18,7 @@ from fnn.checks import network as checks
 from fnn.checks.arrays import AnyArray
 from fnn.curvature import hvp
 from fnn.functions import value_and_backprop
-from fnn.implicit.arguments import rate
+from fnn.implicit.given import rate
 from fnn.implicit.newton import length, minimise
 from fnn.layers import Params
 from fnn.losses import Loss

@@ -1,6 +1,6 @@
 """Norms, clipping, moments and noise of per-example gradients; see ``fnn.per_example``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from jax import Array
 from fnn.backward import RULES
 from fnn.checks import arrays, targets
 from fnn.checks.arrays import AnyArray
-from fnn.kinds import GRAPH, LAYERS, AnyParams, Outputs, given, kind
+from fnn.kinds import AnyParams, Outputs, either, given, kind
 from fnn.losses import Loss, SquaredError
 from fnn.numbers import number, whole
 from fnn.per_example import graphs, layers
@@ -43,27 +43,12 @@ class NoiseScale(NamedTuple):
     squared_norm: Array
 
 
-class Sums(NamedTuple):
-    """The functions that differ between layers and graphs; implemented in ``layers`` and ``graphs``."""
-
-    require_separable: Callable  # (params): raises unless per-example gradients exist
-    factors: Callable  # (params, masks, outputs, delta_z), a pytree of arrays (…, B, n)
-    squared_lengths: Callable  # (params, factors, masks) -> ‖g_i‖², in total and by layer
-    weighted_sums: Callable  # (params, factors, masks, weights, power=1)
-    outer_products: Callable  # (params, factors, masks)
+def sums(params: AnyParams) -> Any:
+    """The factors and their sums for these parameters: ``per_example.layers`` or ``per_example.graphs``."""
+    return either(params, layers, graphs)
 
 
-SUMS = {
-    of: Sums(*(getattr(module, name) for name in Sums._fields)) for of, module in ((LAYERS, layers), (GRAPH, graphs))
-}
-
-
-def sums(params: AnyParams) -> Sums:
-    """The functions for these parameters."""
-    return SUMS[kind(params)]
-
-
-def arguments(params, x, y, loss: Loss | None, masks) -> tuple:
+def given_examples(params, x, y, loss: Loss | None, masks) -> tuple:
     """(params, x, y, masks) in the form that the compiled functions take; y and the loss may be None."""
     params, x, masks = given(params, x, masks, RULES)
     of = kind(params)
@@ -104,7 +89,7 @@ def norms(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredEr
     >>> bool(jnp.allclose(norms(params, x, y).total[0], length))
     True
     """
-    return _norms(*arguments(params, x, y, loss, masks), loss=loss)
+    return _norms(*given_examples(params, x, y, loss, masks), loss=loss)
 
 
 def gradients(
@@ -126,7 +111,7 @@ def gradients(
     >>> gradients(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))[0].W.shape
     (5, 4, 3)
     """
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = given_examples(params, x, y, loss, masks)
     size = len(x) if chunk is None else whole("chunk", chunk)
     found = _factors(params, x, y, masks, loss=loss)
     if chunk is None:
@@ -151,7 +136,7 @@ def clipped(
     differentially private SGD. Other arguments and errors: see ``fnn.per_example``.
     Source: Abadi et al. 2016, *Deep learning with differential privacy*, algorithm 1.
     """
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = given_examples(params, x, y, loss, masks)
     if not isinstance(clip, jax.core.Tracer):
         clip = number("per_example.clipped", "clip", clip, above=0)
     noise = number("per_example.clipped", "noise", noise, least=0)
@@ -169,7 +154,7 @@ def moments(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = Squared
 
     Arguments and errors: see ``fnn.per_example``.
     """
-    return _moments(*arguments(params, x, y, loss, masks), loss=loss)
+    return _moments(*given_examples(params, x, y, loss, masks), loss=loss)
 
 
 def noise_scale(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError(), masks=None) -> NoiseScale:
@@ -179,7 +164,7 @@ def noise_scale(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = Squ
     batch is too small. B ≥ 2. Other arguments and errors: see ``fnn.per_example``.
     Source: McCandlish, Kaplan, Amodei et al. 2018, *An empirical model of large-batch training*, appendix A.
     """
-    params, x, y, masks = arguments(params, x, y, loss, masks)
+    params, x, y, masks = given_examples(params, x, y, loss, masks)
     if len(x) < 2:
         raise ValueError("x: expected at least 2 examples, because one has no variance, got 1")
     return _noise_scale(params, x, y, masks, loss=loss)

@@ -9,12 +9,14 @@ from jax import Array
 
 from fnn.checks import arrays
 from fnn.checks.arrays import AnyArray
-from fnn.kinds import GRAPH, kind
+from fnn.kinds import require_layers
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.per_example.gradients import arguments, factors, outputs_of
+from fnn.per_example.gradients import factors, given_examples, outputs_of
 from fnn.per_example.layers import Factors, require_shared_inputs
 from fnn.per_example.layers import factors as layer_factors
+
+NOT_FACTORED = "inner products cost as much as from the full gradients"
 
 
 def gram(
@@ -40,11 +42,11 @@ def gram(
     >>> bool(jnp.allclose(jnp.sqrt(jnp.diagonal(products)), fnn.per_example.norms(params, x, y).total))
     True
     """
-    _refuse_graphs(params, "gram", "per_example.gradients(params, x, y)")
+    require_layers(params, "gram", f"{NOT_FACTORED}; write per_example.gradients(params, x, y), and multiply those")
     if (x2 is None) != (y2 is None):
         raise TypeError("x2, y2: expected both or neither; without them the columns are those of x and y")
-    rows = _arguments(params, x, y, loss, masks)
-    columns = rows if x2 is None else _arguments(params, x2, y2, loss, masks2)
+    rows = _given(params, x, y, loss, masks)
+    columns = rows if x2 is None else _given(params, x2, y2, loss, masks2)
     return _gram(rows, columns, loss=loss)
 
 
@@ -59,29 +61,17 @@ def ntk(params: Params, x: AnyArray, x2: AnyArray | None = None, *, traced: bool
     >>> ntk(params, jnp.ones((5, 3)), jnp.ones((7, 3))).shape
     (5, 7, 2, 2)
     """
-    _refuse_graphs(
-        params,
-        "ntk",
-        "fnn.pullback(params, x[i], unit)[0] for every example and each row of the identity",
-    )
+    every = "fnn.pullback(params, x[i], unit)[0] for every example and each row of the identity"
+    require_layers(params, "ntk", f"{NOT_FACTORED}; write {every}, and multiply those")
     arrays.one_of("traced", traced, (False, True))
-    rows, columns = (arguments(params, of, None, None, None) for of in (x, x if x2 is None else x2))
+    rows, columns = (given_examples(params, of, None, None, None) for of in (x, x if x2 is None else x2))
     return _ntk(rows, columns, traced=traced)
 
 
-def _arguments(params, x, y, loss, masks) -> tuple:
-    found = arguments(params, x, y, loss, masks)
+def _given(params, x, y, loss, masks) -> tuple:
+    found = given_examples(params, x, y, loss, masks)
     require_shared_inputs(found[3])
     return found
-
-
-def _refuse_graphs(params, name: str, call: str) -> None:
-    """Raise TypeError for a graph, where neurons have different inputs, so that the sum over arrows does not factor."""
-    if kind(params) is GRAPH:
-        raise TypeError(
-            f"params: {name} takes layers, got a fnn.graph.GraphParams, where every neuron has its own inputs, so that "
-            f"inner products cost as much as from the full gradients; write {call}, and multiply those"
-        )
 
 
 def _products(rows: list[Factors], columns: list[Factors], traced: bool) -> Array:

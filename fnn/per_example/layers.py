@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.backward import RULES
-from fnn.batchnorm import BatchNorm, standardise
+from fnn.batchnorm import BatchNorm, norm_like, standardise
 from fnn.dropout import Mask
 from fnn.kinds import Backward, Outputs, kind
 from fnn.layers import Dense, Params
@@ -106,13 +106,11 @@ def weighted_sums(params: Params, of_layers: list[Factors], masks, weights: Arra
 
     def layer_sum(layer: Dense, f: Factors, mask: Mask) -> Dense:
         delta = weights[:, None] * f.delta**power
-        W, norm = jnp.einsum("...bj,...bk->...jk", delta, f.a_in**power), layer.norm
+        W = jnp.einsum("...bj,...bk->...jk", delta, f.a_in**power)
         if mask.arrows is not None:
             W = W * mask.arrows**power
-        if norm is not None:
-            gamma, beta = (jnp.sum(weights[:, None] * v**power, axis=-2) for v in f.by_norm)
-            norm = replace(norm, gamma=gamma, beta=beta)
-        return replace(layer, W=W, b=jnp.sum(delta, axis=-2), norm=norm)
+        by_norm = [jnp.sum(weights[:, None] * v**power, axis=-2) for v in f.by_norm]
+        return replace(layer, W=W, b=jnp.sum(delta, axis=-2), norm=norm_like(layer.norm, by_norm))
 
     return tuple(map(layer_sum, params, of_layers, masks))
 
@@ -121,12 +119,10 @@ def outer_products(params: Params, of_layers: list[Factors], masks) -> Params:
     """Every full g_i: a pytree like ``params`` with a leading axis of examples."""
 
     def layer_products(layer: Dense, f: Factors, mask: Mask) -> Dense:
-        W, norm = jnp.einsum("...bj,...bk->...bjk", f.delta, f.a_in), layer.norm
+        W = jnp.einsum("...bj,...bk->...bjk", f.delta, f.a_in)
         if mask.arrows is not None:
             W = W * mask.arrows[..., None, :, :]
-        if norm is not None:
-            gamma, beta = (jnp.moveaxis(v, -2, 0) for v in f.by_norm)
-            norm = replace(norm, gamma=gamma, beta=beta)
-        return replace(layer, W=jnp.moveaxis(W, -3, 0), b=jnp.moveaxis(f.delta, -2, 0), norm=norm)
+        b, *by_norm = (jnp.moveaxis(v, -2, 0) for v in (f.delta, *f.by_norm))
+        return replace(layer, W=jnp.moveaxis(W, -3, 0), b=b, norm=norm_like(layer.norm, by_norm))
 
     return tuple(map(layer_products, params, of_layers, masks))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.backward import RULES
 from fnn.checks import arrays, targets
 from fnn.data import Dataset, as_floats, for_network
 from fnn.functions import forward
@@ -81,7 +82,11 @@ def folded(params, x, dropout, *, scale):
     if not own.has_norm(params):
         return params if dropout is None else own.fold(params, None, dropout)
     kept, dtype = own.kept_weights(params, dropout), own.ports(params).dtype
-    of_batches = jax.lax.map(lambda batch: own.norm_statistics(kept, as_floats(batch, dtype, scale)), x)
+
+    def of_batch(batch):
+        return own.norm_statistics(*own.given(kept, as_floats(batch, dtype, scale), None, RULES))
+
+    of_batches = jax.lax.map(of_batch, x)
     return own.fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), of_batches), dropout)
 
 

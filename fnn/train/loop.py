@@ -114,7 +114,7 @@ def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
     of = kind(params)
     x = as_floats(x, of.ports(params).dtype, scale)
     masks = rows.masks(jax.random.fold_in(key, number), params, dropout, len(x))
-    return of.arguments(params, x, masks, rules)[1:]
+    return of.given(params, x, masks, rules)[1:]
 
 
 def all_finite(tree, state, new_state):

@@ -18,7 +18,7 @@ from fnn.checks.targets import target_rows
 from fnn.equations import graph_lines, lines
 from fnn.equations.layers import LOSS
 from fnn.functions import Objective, forward, results, trace, value_and_backprop
-from fnn.kinds import GRAPH, kind
+from fnn.kinds import either
 from fnn.stacking import unstack
 from fnn.train import loop
 from fnn.train.prefetch import Chunk
@@ -93,8 +93,7 @@ def updated(params, state) -> str:
 
 def quantities(params, x: Array, y: Array, masks, objective: Objective) -> Iterator[tuple[str, Array]]:
     """Everything that a step computes, named and in order: ψ, z and a upward, the loss, δ's and gradients downward."""
-    of_kind = of_graph if kind(params) is GRAPH else of_layers
-    return of_kind(params, x, y, masks, *objective)
+    return either(params, of_layers, of_graph)(params, x, y, masks, *objective)
 
 
 def of_layers(params, x, y, masks, loss, reduction, rules):

@@ -14,7 +14,6 @@ import numpy as np
 
 from fnn.activations import Activation
 from fnn.backward import RULES
-from fnn.batchnorm import normalise
 from fnn.curvature.tangents import TangentRules
 from fnn.dropout import masked
 from fnn.equations.changes import (
@@ -90,8 +89,7 @@ def _autodiff(parameters, v, x, y, mask, index, *, layout, loss) -> tuple[Values
     def total(parameters: Leaves, psi, z, outputs, a, x):
         norm = parameters.norm and replace(parameters.norm, beta=parameters.norm.beta[:, None] + z)
         shifted = Leaves(parameters.weights, parameters.biases[:, None] + psi, norm)
-        rules = RULES._replace(normalise=lambda norm, psi: normalise(replace(norm, beta=norm.beta.T), psi))
-        states, z_out, _ = states_and_outputs(layout, index, with_mask(shifted, mask), x, mask.units, rules)
+        states, z_out, _ = states_and_outputs(layout, index, with_mask(shifted, mask), x, mask.units)
         a_out = layout.output.value(z_out + outputs) + a
         return jnp.sum(loss.value(a_out, y)), (states, z_out, a_out)
 
@@ -142,7 +140,7 @@ class _At:
         self.case, self.loss, self.graph, self.layout = case, loss, graph, layout
         self.params, self.v, self.units, self.tolerance = params, v, mask.units, tolerance
         self.computed, self.sends = graph.generation > 0, np.isin(np.arange(len(graph)), graph.arrows[:, 0])
-        self.normed = graph.hidden if params.norm is not None else np.zeros(len(graph), bool)
+        self.normed = graph.normed if params.norm is not None else np.zeros(len(graph), bool)
 
     def forward(self) -> Iterator[Line]:
         """R{ψ}, R{z} and R{o} of the neurons that are no inputs."""
@@ -208,8 +206,7 @@ class _At:
         def hand(rules: TangentRules):
             return rules.hidden_delta(g, dg, activation, z, a, dz)
 
-        of = "d/dz" if self.normed[neurons[0]] else "lambda"
-        yield from self.cut(LAMBDA_CHANGE, neurons, hand, oracle, terms, factors, of=of)
+        yield from self.cut(LAMBDA_CHANGE, neurons, hand, oracle, terms, factors)
 
     def norm_pullback(self, neurons: np.ndarray) -> Iterator[Line]:
         at, own = self.of_norm(neurons), self.d.gradients.norm
@@ -234,7 +231,7 @@ class _At:
         yield Line(NEURON_CHANGE, 0, NEURON_CHANGE.of(), lambda rules: rules.bias_gradient(d_lam),
                    self.d.gradients.biases[computed], summed, through, computed)  # fmt: skip
 
-    def cut(self, equation: Equation, neurons, hand: Callable, oracle, terms, factors=(), **names) -> Iterator[Line]:
+    def cut(self, equation: Equation, neurons, hand: Callable, oracle, terms, factors=()) -> Iterator[Line]:
         """The line of each group from that of many neurons, which are the last axis of its arrays.
 
         factors: those that may be much larger than their products, see ``rounding``.
@@ -253,7 +250,8 @@ class _At:
             its_terms = {name: term[..., places] for name, term in terms.items()}
             extra = rounding(self.tolerance, *(factor[..., places] for factor in factors)) if factors else 0.0
             generation = int(self.graph.generation[group.neurons[0]])
-            name = equation.of(at=group.at, k=group.k, **names)
+            of = "d/dz" if self.normed[neurons[places[0]]] else "lambda"  # before its batch norm, if there is one
+            name = equation.of(at=group.at, k=group.k, of=of)
             yield Line(equation, generation, name, partial(part, places), oracle[..., places], its_terms, extra,
                        neurons[places])  # fmt: skip
 

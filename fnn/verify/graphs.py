@@ -15,11 +15,11 @@ from fnn.checks import network as checks
 from fnn.data import for_network
 from fnn.dropout import Mask, masked
 from fnn.equations.graphs import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
-from fnn.graph import arguments
 from fnn.graph.graph import Graph, GraphParams
 from fnn.graph.passes import leaves, states_and_outputs, with_mask
 from fnn.graph.plan import plan
 from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_rows, lambdas_of_inputs, weight_gradients
+from fnn.kinds import GRAPH
 from fnn.losses import Loss, as_targets
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.diagnose import generic
@@ -48,12 +48,12 @@ def network(params, x, y, loss: Loss, rules: Rules, masks, dtype, tolerance) -> 
 
 def data_or_random(params, x, y, loss, masks) -> list[tuple]:
     """(name, params, x, y, mask) each."""
-    arguments.network(params)
+    GRAPH.require(params)
     if x is not None:
-        arguments.check(*arguments.given(params, x, masks, RULES))
+        GRAPH.check(*GRAPH.given(params, x, masks, RULES))
         mask = Mask() if masks is None else masks
         x, y = (np.atleast_2d(x), np.asarray(y)[None]) if x.ndim == 1 else (x, y)
-        data = for_network((np.asarray(x), np.asarray(y)), arguments.ports(params), loss, "x, y")
+        data = for_network((np.asarray(x), np.asarray(y)), GRAPH.ports(params), loss, "x, y")
         return [("the data given", params, data.x, data.y, mask)]
     random, given = np.random.default_rng(SEED), params.graph
     x = random.normal(size=(BATCH, len(given.inputs)))
@@ -208,7 +208,7 @@ def _values(layout, index, at: _Point, rules: Rules, direct, given) -> Values:
     through = lambdas_of_inputs(layout, index, at.parameters, at.units, back, rules, given)
     lam = through if given is None else given
     sums = rules.bias_gradient(by_neurons(layout, index, lam).T)
-    norms = [by_neurons(layout, index, v)[:, 0] for v in back[1:] if v is not None]
+    norms = [by_neurons(layout, index, v)[:, 0] for v in (back.gamma, back.beta) if v is not None]
     return Values(
         by_neurons(layout, index, through),
         masked(weight_gradients(layout, index, lam, at.o, rules), at.arrows),

@@ -1,19 +1,44 @@
-"""Argument checks for graphs, in addition to those in ``fnn.checks`` for all networks."""
+"""A graph's arguments, checked, and in the form that the passes take."""
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fnn.backward import RULES
+from fnn.backward import RULES, Rules
 from fnn.checks import arrays
 from fnn.checks import network as checks
 from fnn.dropout import Mask
-from fnn.graph import passes
 from fnn.graph.graph import GraphParams
-from fnn.graph.passes import Given
+from fnn.graph.plan import Index, Layout, plan
 from fnn.numbers import number
 
 
-def network(params) -> None:
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A graph's mask with what its passes look up: the plan's tables, and the arrows (M, 2).
+
+    dense: whether every arrow is computed in a matrix, so that rules other than ours see all of them.
+    """
+
+    mask: Mask
+    tables: Index
+    arrows: Any
+    dense: bool = field(metadata={"static": True})
+
+    @property
+    def units(self) -> jax.Array | None:
+        """The mask of the units as the recursion has it, (N, B) or (N, 1), or None."""
+        return None if self.mask.units is None else self.mask.units.T
+
+    def layout(self, params: GraphParams) -> Layout:
+        """The static half of the plan to which the tables belong."""
+        return plan(params.graph, self.dense).layout
+
+
+def require(params) -> None:
     """Raise unless ``params`` are :class:`GraphParams` of arrays, with one number per arrow or neuron."""
     if not isinstance(params, GraphParams):
         raise TypeError(f"params: expected fnn.graph.GraphParams, got {arrays.describe(params)}; write graph.init(key)")
@@ -43,7 +68,7 @@ def ports(params: GraphParams) -> checks.Ports:
     return checks.Ports(params.weights.dtype, len(params.graph.inputs), len(params.graph.outputs))
 
 
-def given(params, x, masks, rules) -> tuple[GraphParams, jax.Array, Given]:
+def given(params, x, masks, rules: Rules) -> tuple[GraphParams, jax.Array, Given]:
     """(params, x, masks) in the form that the compiled functions take."""
     if rules.affine is not RULES.affine:
         raise ValueError(
@@ -52,15 +77,16 @@ def given(params, x, masks, rules) -> tuple[GraphParams, jax.Array, Given]:
         )
     mask = Mask() if masks is None else masks
     if not arrays.plain((params, x, mask)) or not isinstance(mask, Mask):
-        network(params)
+        require(params)
         checks.floating("x", x, ports(params))
         checks.mask_argument("masks", mask)
-    return params, x, passes.given(params, mask, rules)
+    dense = rules != RULES
+    return params, x, Given(mask, plan(params.graph, dense).tables, params.graph.arrows, dense)
 
 
 def check(params: GraphParams, x: jax.Array, masks: Given) -> None:
     """Raise unless the parameters, x and the mask fit together; called at trace time."""
-    network(params)
+    require(params)
     checks.floating("x", x, ports(params))
     batch, mask = checks.examples(x, len(params.graph.inputs)), masks.mask
     checks.mask_argument("masks", mask)

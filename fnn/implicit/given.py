@@ -12,7 +12,7 @@ from fnn.losses import Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from fnn.numbers import number
 
 
-def arguments(call: str, params, x, y, learning_rate, loss: Loss):
+def given(call: str, params, x, y, learning_rate, loss: Loss):
     """(params, x, y, η as an array in the parameters' dtype); raises TypeError or ValueError naming the argument."""
     params, x, _ = checks.careful_arguments(params, x, None)
     targets.target_arguments(checks.ports(params), y, loss)
