@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,19 @@ def norm_pullback_tangent(
         dh = _projected(norm, dh, x_hat) - dx_hat * along_x_hat - x_hat * along_dx_hat
         dh -= _projected(norm, h, x_hat) * (ds / s)
     return dh / s, jnp.sum(d_delta_z * x_hat + delta_z * dx_hat, axis=0), jnp.sum(d_delta_z, axis=0)
+
+
+class NormStatistics(NamedTuple):
+    """Mean and unbiased variance of a layer's ψ over the population, (n,) each; (D, n) for a ``Stack``."""
+
+    mean: Array
+    variance: Array
+
+
+def psi_statistics(psi: Array) -> NormStatistics:
+    """The mean and the unbiased variance of ψ (…, m, n) over a mini-batch, in two passes."""
+    mean = jnp.mean(psi, axis=-2, keepdims=True)
+    return NormStatistics(mean[..., 0, :], jnp.sum((psi - mean) ** 2, axis=-2) / (psi.shape[-2] - 1))
 
 
 def _standardise_tangent(norm: BatchNorm, psi: Array, dpsi: Array) -> tuple[Array, Array]:

@@ -17,9 +17,9 @@ import numpy as np
 
 from fnn.checks.arrays import describe
 from fnn.checks.network import Ports
-from fnn.checks.numbers import number, whole
 from fnn.checks.targets import target_arguments
 from fnn.losses import Loss
+from fnn.numbers import number, whole
 from fnn.streams import CHUNK_BYTES, Batches, by_blocks, memory_mapped
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]

@@ -5,18 +5,16 @@
 """
 
 import json
-from typing import Any
 
 import jax.export
-import numpy as np
 
 from fnn.activations import Activation
-from fnn.activations.written import read, written
 from fnn.batchnorm import BatchNorm
 from fnn.dropout import Mask
-from fnn.graph.graph import Graph, GraphParams
+from fnn.graph.graph import GraphParams
 from fnn.graph.passes import Trace
 from fnn.layers import Dense, LayerTrace, Stack
+from fnn.written import read, read_graph, written, written_graph
 
 
 def _classes() -> dict[str, type]:
@@ -49,29 +47,11 @@ def _norm_from_bytes(data: bytes) -> tuple:
 
 def _graph_to_bytes(static: tuple) -> bytes:
     (graph,) = static
-    neurons = None if isinstance(graph.neurons, range) else list(graph.neurons)
-    if neurons is not None and not all(isinstance(name, (str, int)) for name in neurons):
-        raise TypeError("params.graph: expected neurons named by strings or integers, which JSON can hold")
-    content: dict[str, Any] = {
-        "neurons": neurons,
-        "kinds": [written(kind) for kind in graph.kinds],
-        **{name: getattr(graph, name).tolist() for name in ("kind", "arrows", "inputs", "outputs")},
-        "normed": np.flatnonzero(graph.normed).tolist(),
-    }
-    return json.dumps(content).encode()
+    return json.dumps(written_graph(graph)).encode()
 
 
 def _graph_from_bytes(data: bytes) -> tuple:
-    content = json.loads(data)
-    kinds = [read(kind, _classes()) for kind in content["kinds"]]
-    names = content["neurons"] or range(len(content["kind"]))
-    activations: Any = [kinds[k] for k in content["kind"]]
-    if content["neurons"] is not None:
-        activations = dict(zip(names, activations))
-    arrows = np.array(content["arrows"]).reshape(-1, 2)
-    pairs = [(names[source], names[target]) for source, target in arrows.tolist()]
-    inputs, outputs, normed = ([names[i] for i in content[part]] for part in ("inputs", "outputs", "normed"))
-    return (Graph(arrows if isinstance(names, range) else pairs, activations, inputs, outputs, normed or None),)
+    return (read_graph(json.loads(data), _classes()),)
 
 
 def _register() -> None:

@@ -2,28 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from fnn.backward import RULES
+from fnn.batchnorm import NormStatistics, psi_statistics
 from fnn.dropout import DropConnect, Dropout, Mask, expected_weights
 from fnn.layers import Params
 from fnn.network import forward_pass
-
-
-class NormStatistics(NamedTuple):
-    """Mean and unbiased variance of a layer's ψ over the population, (n,) each; (D, n) for a ``Stack``."""
-
-    mean: Array
-    variance: Array
-
-
-def psi_statistics(psi: Array) -> NormStatistics:
-    """The mean and the unbiased variance of ψ (…, m, n) over a mini-batch, in two passes."""
-    mean = jnp.mean(psi, axis=-2, keepdims=True)
-    return NormStatistics(mean[..., 0, :], jnp.sum((psi - mean) ** 2, axis=-2) / (psi.shape[-2] - 1))
 
 
 def norm_statistics(params: Params, x: Array, masks: Sequence[Mask]) -> tuple[NormStatistics | None, ...]:

@@ -5,6 +5,7 @@ beforehand; everything else is checked at trace time, which is free at run time.
 """
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,18 @@ from jax import Array
 from fnn.backward import RULES, Rules
 from fnn.checks import arrays, network, targets
 from fnn.checks.arrays import AnyArray
-from fnn.checks.numbers import whole
 from fnn.dropout import DropConnect, Dropout
-from fnn.kinds import AnyParams, Backward, Kind, kind
+from fnn.kinds import AnyParams, Kind, given, kind
 from fnn.losses import Loss, SquaredError
+from fnn.numbers import whole
+
+
+class Objective(NamedTuple):
+    """The loss C and the equations that differentiate it; static, because functions are compiled for each."""
+
+    loss: Loss
+    reduction: str
+    rules: Rules = RULES
 
 
 def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES) -> Array:
@@ -65,7 +74,7 @@ def backprop(
     >>> fnn.backprop(params, jnp.ones((5, 3)), jnp.zeros((5, 2)))
     (Dense(W=(4, 3), b=(4,), Sigmoid(beta=1.0), float32), Dense(W=(2, 4), b=(2,), Identity(), float32))
     """
-    return results(("gradients",), params, x, y, loss, reduction, masks, rules)[0]
+    return results(("gradients",), params, x, y, masks, Objective(loss, reduction, rules))[0]
 
 
 def value_and_backprop(
@@ -79,7 +88,7 @@ def value_and_backprop(
     rules: Rules = RULES,
 ) -> tuple[Array, AnyParams]:
     """The loss C, a scalar, and its gradients; arguments and errors as for :func:`backprop`."""
-    return results(("loss", "gradients"), params, x, y, loss, reduction, masks, rules)
+    return results(("loss", "gradients"), params, x, y, masks, Objective(loss, reduction, rules))
 
 
 def deltas(
@@ -92,7 +101,7 @@ def deltas(
     With the layers' inputs (``trace``) the gradients follow: ∂C/∂W^ℓ = (δ^ℓ)ᵀ a_in / N. Reverse-mode automatic
     differentiation computes the same numbers without exposing them. Arguments and errors as for :func:`backprop`.
     """
-    return results(("deltas",), params, x, y, loss, "sum", masks, rules)[0]
+    return results(("deltas",), params, x, y, masks, Objective(loss, "sum", rules))[0]
 
 
 def input_gradient(
@@ -109,7 +118,7 @@ def input_gradient(
 
     Arguments and errors as for :func:`backprop`.
     """
-    return results(("input_gradient",), params, x, y, loss, reduction, masks, rules)[0]
+    return results(("input_gradient",), params, x, y, masks, Objective(loss, reduction, rules))[0]
 
 
 def pullback(
@@ -154,18 +163,12 @@ def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, 
 # -- argument checks, once -------------------------------------------------------------------------------------
 
 
-def given(params, x, masks, rules) -> tuple:
-    """(params, x, masks) in the form that the compiled functions take."""
-    require_rules(rules)
-    return kind(params).given(params, x, masks, rules)
-
-
-def results(want: tuple[str, ...], params, x, y, loss, reduction, masks, rules) -> tuple:
-    """Those that ``want`` names: "loss", and fields of ``kinds.Backward``."""
-    params, x, masks = given(params, x, masks, rules)
-    require_target(params, y, loss)
-    arrays.one_of("reduction", reduction, network.REDUCTIONS)
-    return _backward(params, x, masks, y, loss=loss, reduction=reduction, rules=rules, want=want)
+def results(want: tuple[str, ...], params, x, y, masks, objective: Objective) -> tuple:
+    """The entries of :func:`derivatives` that ``want`` names."""
+    params, x, masks = given(params, x, masks, objective.rules)
+    require_target(params, y, objective.loss)
+    arrays.one_of("reduction", objective.reduction, network.REDUCTIONS)
+    return _backward(params, x, masks, y, objective=objective, want=want)
 
 
 def require_target(params, y, loss) -> None:
@@ -189,29 +192,32 @@ def _trace(params, x, masks, *, rules):
     return like_examples(of.trace(rules, params, jnp.atleast_2d(x), masks), x)
 
 
-@partial(jax.jit, static_argnames=("loss", "reduction", "rules", "want"))
-def _backward(params, x, masks, y, *, loss, reduction, rules, want):
-    values, pulled = value_and_pullback(params, x, masks, y, loss=loss, rules=rules)
-    scale = 1 / values.shape[0] if reduction == "mean" else 1
-    found = {
+@partial(jax.jit, static_argnames=("objective", "want"))
+def _backward(params, x, masks, y, *, objective, want):
+    found = derivatives(params, x, masks, y, objective)
+    return tuple(found[name] for name in want)  # XLA drops the rest
+
+
+def derivatives(params, x, masks, y, objective: Objective) -> dict[str, Any]:
+    """The loss C and its derivatives by name; pure, and checked at trace time.
+
+    "deltas" and "deltas_z" are of the sum over the examples, everything else of C.
+    """
+    loss = objective.loss
+    of, rules = checked(params, x, masks, objective.rules)
+    targets.target_arguments(of.ports(params), y, loss)
+    outputs = of.forward(rules, params, jnp.atleast_2d(x), masks)
+    y = targets.target_rows(y, like_examples(outputs.a, x), loss)
+    seed = rules.output_delta(loss, outputs.activation, outputs.z, outputs.a, y)  # (1)
+    values, pulled = targets.loss_values(loss, outputs.a, y), of.backward(rules, params, masks, outputs.passed, seed)
+    scale = 1 / values.shape[0] if objective.reduction == "mean" else 1
+    return {
         "loss": jnp.sum(values) * scale,
         "deltas": like_examples(pulled.deltas, x),
         "deltas_z": like_examples(pulled.deltas_z, x),
         "gradients": jax.tree.map(lambda leaf: leaf * scale, pulled.gradients),
         "input_gradient": like_examples(pulled.input_gradient * scale, x),
     }
-    return tuple(found[name] for name in want)  # XLA drops the rest
-
-
-def value_and_pullback(params, x, masks, y, *, loss, rules) -> tuple[Array, Backward]:
-    """The loss of every example, (B,), and all derivatives of their sum; pure, and checked at trace time."""
-    of, rules = checked(params, x, masks, rules)
-    targets.target_arguments(of.ports(params), y, loss)
-    outputs = of.forward(rules, params, jnp.atleast_2d(x), masks)
-    y = targets.target_rows(y, like_examples(outputs.a, x), loss)
-    seed = rules.output_delta(loss, outputs.activation, outputs.z, outputs.a, y)  # (1)
-    values = targets.loss_values(loss, outputs.a, y)
-    return values, of.backward(rules, params, masks, outputs.passed, seed)
 
 
 @partial(jax.jit, static_argnames="rules")
@@ -234,9 +240,3 @@ def checked(params, x, masks, rules) -> tuple[Kind, Rules]:
 def like_examples(tree, x: AnyArray):
     """Results (…, B, n) unchanged, or (…, n) if x is a single example."""
     return tree if x.ndim == 2 else jax.tree.map(lambda leaf: leaf[..., 0, :], tree)
-
-
-def require_rules(rules) -> None:
-    """Raise TypeError unless ``rules`` are :class:`Rules`."""
-    if not isinstance(rules, Rules):
-        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")

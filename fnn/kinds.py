@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from fnn import backward as layered
 from fnn import dropout, fold, layers, network
 from fnn.checks import network as checks
-from fnn.graph import given, graph, inference, passes
+from fnn.graph import given as of_graph
+from fnn.graph import graph, inference, passes
 
 AnyParams = TypeVar("AnyParams", bound=layers.Params | graph.GraphParams)
 
@@ -82,10 +83,10 @@ LAYERS = Kind(
     has_norm=lambda params: any(layer.norm is not None for layer in params),
 )
 GRAPH = Kind(
-    require=given.require,
-    given=given.given,
-    check=given.check,
-    ports=given.ports,
+    require=of_graph.require,
+    given=of_graph.given,
+    check=of_graph.check,
+    ports=of_graph.ports,
     forward=lambda *args: Outputs(*passes.forward(*args)),
     trace=passes.trace,
     backward=lambda *args: Backward(*passes.backward(*args)),
@@ -106,6 +107,18 @@ def either(params: Any, of_layers: Any, of_graph: Any) -> Any:
 def kind(params: Any) -> Kind:
     """The functions for these parameters."""
     return either(params, LAYERS, GRAPH)
+
+
+def given(params, x, masks, rules) -> tuple:
+    """(params, x, masks) in the form that the compiled functions take."""
+    require_rules(rules)
+    return kind(params).given(params, x, masks, rules)
+
+
+def require_rules(rules) -> None:
+    """Raise TypeError unless ``rules`` are ``fnn.Rules``."""
+    if not isinstance(rules, layered.Rules):
+        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
 
 
 def require_layers(params: Any, call: str, why: str) -> None:

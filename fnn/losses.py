@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from fnn.activations import Activation, Sigmoid, Softmax
-from fnn.checks.numbers import number
+from fnn.numbers import number
 
 __all__ = ["CrossEntropy", "Huber", "Loss", "Poisson", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredError"]
 

@@ -8,13 +8,15 @@ import numpy as np
 
 SMALL = 8  # the most rows or columns of an array whose numbers are written out
 PLAIN = {
-    r"\delta": "δ", r"\sigma": "σ", r"\odot": "⊙", r"\partial ": "∂", r"\mathsf{T}": "T", r" \, ": " ", r",\,": ",",
+    r"\beta": "β", r"\delta": "δ", r"\lambda": "λ", r"\sigma": "σ", r"\odot": "⊙", r"\partial ": "∂", r"\sum": "Σ",
+    r"\to": "→", r" \, ": " ", r",\,": ",", r"\_": "_",
 }  # fmt: skip
 NUMBER = "text-align:right;padding:0 6px;border:0;white-space:nowrap"
 MATRIX = (
     "margin:0;width:auto;border-collapse:separate;border-spacing:0;border:solid;border-width:0 1px;border-radius:6px"
 )
-EXPONENT = re.compile(r"\^(?:\{(\w+)\}|(T))")
+INDEX = re.compile(r"_\{([^}]*)\}")
+EXPONENT = re.compile(r"\^(?:\{(\w+)\}|\\mathsf\{(T)\})")
 RAISED = str.maketrans("0123456789T", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ")
 
 
@@ -67,13 +69,15 @@ def traced(layer: Any) -> str:
 
 
 def plain(latex: str) -> str:
-    """The LaTeX used here as plain text, with superscript digits."""
-    return EXPONENT.sub(lambda raised: (raised[1] or raised[2]).translate(RAISED), _in_characters(latex))
+    """The LaTeX used here as plain text, with superscript digits and indices in brackets."""
+    raised = EXPONENT.sub(lambda found: (found[1] or found[2]).translate(RAISED), latex)
+    return _in_characters(INDEX.sub(r"[\1]", raised))
 
 
 def marked_up(latex: str) -> str:
     """The LaTeX used here as HTML."""
-    return EXPONENT.sub(lambda raised: f"<sup>{raised[1] or raised[2]}</sup>", html.escape(_in_characters(latex)))
+    raised = EXPONENT.sub(lambda found: f"<sup>{found[1] or found[2]}</sup>", html.escape(latex))
+    return _in_characters(INDEX.sub(r"<sub>\1</sub>", raised))
 
 
 def _in_characters(latex: str) -> str:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fnn.checks.numbers import whole
+from fnn.numbers import whole
 
 __all__ = ["data_mesh", "initialize", "leave"]
 
@@ -88,13 +88,21 @@ def initialize(
         os.environ["XLA_FLAGS"] = f"{flags} {TIMEOUT_FLAG}={collective_timeout}".strip()
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
+    timeouts = {"initialization_timeout": start_timeout, "heartbeat_timeout_seconds": heartbeat_timeout}
     try:
-        jax.distributed.initialize(
-            coordinator_address, num_processes, process_id, initialization_timeout=start_timeout,
-            heartbeat_timeout_seconds=heartbeat_timeout, coordinator_bind_address=bind_address or coordinator_address,
-        )  # fmt: skip
-    except RuntimeError as error:
+        _join(given, coordinator_bind_address=bind_address or coordinator_address, **timeouts)
+    except (RuntimeError, ValueError):
         os.environ["XLA_FLAGS"] = flags
+        raise
+    _leave_on_errors()
+
+
+def _join(given: dict[str, Any], **options) -> None:
+    """``jax.distributed.initialize``, with errors that say what to write."""
+    try:
+        jax.distributed.initialize(**given, **options)
+    except RuntimeError as error:
         if "before" in str(error) and "JAX" in str(error):
             raise RuntimeError(
                 "initialize: JAX has already computed something or listed its devices; "
@@ -102,14 +110,11 @@ def initialize(
             ) from error
         raise
     except ValueError as error:
-        os.environ["XLA_FLAGS"] = flags
-        given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
         missing = ", ".join(name for name, value in given.items() if value is None)
         raise ValueError(
             f"{missing}: neither given nor found by JAX (Slurm, Kubernetes, Open MPI): {error}; "
             "write initialize('10.0.0.1:1234', num_processes=2, process_id=0)"
         ) from error
-    _leave_on_errors()
 
 
 def leave(status: int) -> None:

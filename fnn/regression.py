@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.checks import arrays
-from fnn.checks.numbers import number
+from fnn.numbers import number
 
 
 def least_squares(A: Array, y: Array, rcond: float | None = None) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fnn.checks.arrays import describe
-from fnn.checks.numbers import number, whole
+from fnn.numbers import number, whole
 
 CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
 BLOCK_BYTES = 1 << 24  # per block of rows whose values are checked together

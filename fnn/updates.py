@@ -43,7 +43,7 @@ import optax
 from jax import Array
 
 from fnn.checks import arrays
-from fnn.checks.numbers import number, whole
+from fnn.numbers import number, whole
 
 __all__ = ["Path", "Schedule", "State", "clip_by_global_norm", "descend", "max_norm", "momentum", "nesterov", "sgd"]
 

@@ -23,6 +23,18 @@ def normed(gradient="full", dtype="float32"):
     )
 
 
+def graph(names=("x", "h", 7, "y"), dtype="float32", batch_norm="fixed"):
+    """A graph with two activations and an output that sends an arrow, in which no two numbers are equal."""
+    x, h, k, y = names
+    arrows = [(x, h), (h, k), (x, k), (k, y)]
+    structure = fnn.graph.Graph(arrows, {h: fnn.Sigmoid(2.5), k: fnn.Tanh(), y: fnn.Sigmoid(2.5)}, [x], [k, y], [h, y])
+    params = structure.init(jax.random.key(0), dtype=dtype, batch_norm=batch_norm)
+    leaves, form = jax.tree.flatten(params)
+    return jax.tree.unflatten(
+        form, [leaf + jnp.arange(leaf.size, dtype=dtype) / 16 + i for i, leaf in enumerate(leaves)]
+    )
+
+
 def assert_same(loaded, params):
     """The same classes, shapes, dtypes and bits, in a structure that a compiled function finds again."""
     assert jax.tree.structure(loaded) == jax.tree.structure(params)

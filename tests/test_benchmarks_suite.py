@@ -11,7 +11,7 @@ import pytest
 
 from experiments import cache, table
 from experiments.benchmarks import __main__ as suite
-from experiments.benchmarks import aims, report, startup, timing
+from experiments.benchmarks import aims, calls, report, startup, timing
 from experiments.benchmarks.timing import Row
 
 pytestmark = pytest.mark.project
@@ -34,7 +34,7 @@ def test_every_workload_is_a_module_with_rows():
         assert callable(module.rows), name
 
 
-@pytest.mark.parametrize("name", ["graph", "implicit", "stack", "per_example", "curvature", "startup"])
+@pytest.mark.parametrize("name", ["graph", "implicit", "stack", "per_example", "curvature", "startup", "calls"])
 def test_the_rows_of_a_committed_record_have_its_ratios(name):
     path = table.GALLERY / f"benchmarks.{name}.json"
     if not path.exists():
@@ -258,3 +258,10 @@ def test_every_aim_is_of_a_row_that_the_committed_figures_have():
     assert cpus
     for records in cpus:
         assert len(aims.reached({name: report.rows(record) for name, record in records.items()})) == len(aims.AIMS)
+
+
+def test_single_calls_of_equal_gradients_are_timed_beside_jax(tmp_path):
+    calls.main(["--rounds", "2", "--out", str(tmp_path)])
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert [row.peer for row in calls.rows(figures)] == 2 * [calls.GRAD]
+    assert all(row.ratio > 0 for row in calls.rows(figures))

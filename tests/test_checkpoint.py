@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 import fnn
-from checkpoint_cases import assert_same, network, normed
+from checkpoint_cases import assert_same, graph, network, normed
 from fnn import checkpoint
 from problems import ACTIVATIONS, and_slow, problem
 
@@ -118,6 +118,30 @@ def test_another_program_finds_rows_for_receiving_neurons(exported):
     tensors = safetensors.numpy.load_file(exported)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
         "0.W": (4, 5), "0.b": (4,), "1.W": (6, 4), "1.b": (6,)}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("batch_norm", [None, "full", "fixed"])
+@pytest.mark.parametrize("names", [("x", "h", 7, "y"), (0, 1, 2, 3), (3, 2, 1, 0), (5, 4, 9, 8)], ids=str)
+def test_a_graph_comes_back_bit_by_bit_with_its_names(names, batch_norm, dtype, path):
+    with jax.enable_x64(dtype == "float64"):
+        params = graph(names, dtype, batch_norm)
+        checkpoint.export(path, params)
+        assert_same(checkpoint.load(path), params)
+
+
+def test_the_loaded_graph_computes_the_same_and_shares_the_compiled_function(path):
+    params, x = graph(batch_norm=None), jnp.ones((5, 1))
+    checkpoint.export(path, params)
+    loaded = checkpoint.load(path)
+    np.testing.assert_array_equal(fnn.forward(loaded, x), fnn.forward(params, x))
+    assert hash(loaded.graph) == hash(params.graph)
+
+
+def test_a_graph_whose_names_json_cannot_hold_is_not_written(path):
+    with pytest.raises(TypeError, match="params.graph: expected neurons named by strings or integers"):
+        checkpoint.export(path, graph(("x", ("h", 1), 7, "y")))
+    assert not path.exists()
 
 
 # -- activations of one's own ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A file that was damaged, or that another program wrote, is refused by name."""
 
+import hashlib
 import json
 import struct
 
@@ -8,7 +9,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from checkpoint_cases import assert_same, network, normed
+from checkpoint_cases import assert_same, graph, network, normed
 from fnn import checkpoint
 from fnn.summary import count
 from problems import and_slow
@@ -32,22 +33,24 @@ def exported(path):
 # -- damage ----------------------------------------------------------------------------------------------------
 
 
-def test_a_flipped_bit_anywhere_in_the_arrays_is_detected(path):
-    checkpoint.export(path, normed())
+@pytest.mark.parametrize("params", [normed(), graph()], ids=["layers", "graph"])
+def test_a_flipped_bit_anywhere_in_the_arrays_is_detected(params, path):
+    checkpoint.export(path, params)
     content = path.read_bytes()
     start = header_length(content)
-    assert len(content) - start == 4 * count(normed())
+    assert len(content) - start == 4 * count(params)
     for position in range(start, len(content)):
         damaged = bytearray(content)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"network.safetensors: [01]\.[a-zW.]+ is damaged"):
+        with pytest.raises(ValueError, match=r"network.safetensors: ([01]\.)?[a-zW.]+ is damaged"):
             checkpoint.load(path)
 
 
 @pytest.mark.parametrize("bit", and_slow([0], range(8)))  # 0: a digit or a letter becomes its neighbour
-def test_a_flipped_bit_in_the_header_never_gives_another_network(bit, path):
-    checkpoint.export(path, normed())
+@pytest.mark.parametrize("params", [normed(), graph()], ids=["layers", "graph"])
+def test_a_flipped_bit_in_the_header_never_gives_another_network(params, bit, path):
+    checkpoint.export(path, params)
     content = path.read_bytes()
     for position in range(header_length(content)):
         damaged = bytearray(content)
@@ -58,7 +61,7 @@ def test_a_flipped_bit_in_the_header_never_gives_another_network(bit, path):
         except ValueError as error:
             assert path.name in str(error)  # noqa: PT017
         else:
-            assert_same(loaded, normed())
+            assert_same(loaded, params)
 
 
 def test_a_file_cut_anywhere_is_no_whole_file(exported):
@@ -162,3 +165,31 @@ def test_arrays_that_are_not_those_that_were_written_are_refused(change, exporte
     rewritten(exported, change)
     with pytest.raises(ValueError, match="network.safetensors: "):
         checkpoint.load(exported)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda graph: graph["arrows"].append([0, 9]),
+        lambda graph: graph["arrows"].append([2, 1]),
+        lambda graph: graph["arrows"].pop(),
+        lambda graph: graph.pop("kinds"),
+        lambda graph: graph["kind"].append(0),
+        lambda graph: graph["inputs"].append(1),
+        lambda graph: graph.update(kinds=[{"name": "Cube"}] * 3),
+        lambda graph: graph.update(neurons=["x", "h"]),
+    ],
+    ids=["no such neuron", "a cycle", "fewer", "no kinds", "one kind more", "another input", "unknown", "no names"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_structure_that_is_no_graph_of_the_arrays_is_refused(change, path):
+    checkpoint.export(path, graph())
+    with safetensors.safe_open(path, framework="numpy") as file:
+        kept = file.metadata()
+    described, digests = json.loads(kept["architecture"]), json.loads(kept["sha256"])
+    change(described["graph"])
+    text = json.dumps(described)  # with a digest that is right
+    digests["architecture"] = hashlib.sha256(text.encode()).hexdigest()
+    rewritten(path, architecture=text, sha256=json.dumps(digests))
+    with pytest.raises(ValueError, match="network.safetensors: "):
+        checkpoint.load(path)

@@ -9,6 +9,7 @@ import pytest
 from jax import export
 
 import fnn
+from fnn.functions import Objective
 from fnn.train import loop
 
 GRAPH = fnn.graph.Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"], normed=["y"])
@@ -43,11 +44,11 @@ def test_forward_and_backprop_are_serialised_with_a_symbolic_batch_size(name, ne
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def an_epoch(params, state, x, y):
+def an_epoch(begun, x, y):
     order = jnp.arange(8, dtype=jnp.int32).reshape(2, 4)
     return loop.take_steps(
-        params, state, (x, y, order), 0, None, jax.random.key(0), optimizer=fnn.updates.momentum(0.1),
-        loss=fnn.SquaredError(), reduction="mean", rules=fnn.RULES, scale=1.0,
+        begun, (x, y, order), 0, None, jax.random.key(0), optimizer=fnn.updates.momentum(0.1),
+        objective=Objective(fnn.SquaredError(), "mean"), scale=1.0,
     )  # fmt: skip
 
 
@@ -63,4 +64,4 @@ def test_all_is_lowered_for_gpus_and_tpus(networks):
     clipped = partial(fnn.per_example.clipped, clip=1.0)
     export.export(jax.jit(clipped), platforms=platforms)(params, x, y)
     state = fnn.updates.momentum(0.1).init(params)
-    export.export(jax.jit(an_epoch), platforms=platforms)(params, state, x, y)
+    export.export(jax.jit(an_epoch), platforms=platforms)((params, state), x, y)

@@ -73,7 +73,7 @@ def assert_product(value, left, right, rest=0.0, scale=1.0):
 def by_layer(params, x, y, masks):
     """Of every layer: itself, its mask, trace, δ and gradients in bfloat16, and gradients in float32; and ∂C/∂x."""
     wanted = ("deltas", "gradients", "input_gradient")
-    *found, of_x = functions.results(wanted, params, x, y, LOSS, "mean", masks, BFLOAT16)
+    *found, of_x = functions.results(wanted, params, x, y, masks, functions.Objective(LOSS, "mean", BFLOAT16))
     entries = params, masks or [fnn.Mask()] * len(params), fnn.trace(params, x, masks=masks, rules=BFLOAT16), *found
     exact = fnn.backprop(params, x, y, masks=masks)
     return list(zip(*(fnn.unstack(params, of_entry) for of_entry in (*entries, exact)))), np.asarray(of_x)

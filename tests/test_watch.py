@@ -11,6 +11,7 @@ import pytest
 import fnn
 from errors import assert_refused
 from fnn import updates
+from fnn.functions import Objective
 from fnn.train import NonFinite, fit, nonfinite
 from fnn.train.feed import InMemory
 from fnn.train.loop import shuffle
@@ -188,7 +189,7 @@ GRAPHS = {
         "x": 1e25 * X[:, :1],
         "y": 1e15 * (Y[:, :1] + 1),
     },
-    "gradient of the biases is not finite": {
+    "gradient of the bias of neuron 'h' is not finite": {
         "params": graph(),
         "loss": Steep(),
         "x": 1e-3 * X[:, :1],
@@ -202,7 +203,7 @@ GRAPHS = {
 }
 
 
-MORE_OF_GRAPHS = ("a of neuron", "lambda", "gradient of the biases", "params.weights")
+MORE_OF_GRAPHS = ("a of neuron", "lambda", "gradient of the bias", "params.weights")
 
 
 @pytest.mark.parametrize("where", and_slow([where for where in GRAPHS if not where.startswith(MORE_OF_GRAPHS)], GRAPHS))
@@ -221,9 +222,7 @@ def test_an_optimizer_may_begin_with_an_infinity():
 
 def test_what_does_not_come_again_is_said():
     data, key = fnn.data.Dataset(X, Y), jax.random.key(0)
-    options = {
-        "optimizer": updates.sgd(0.1), "loss": SQUARED, "reduction": "mean", "rules": fnn.RULES, "scale": 1.0,
-    }  # fmt: skip
+    options = {"optimizer": updates.sgd(0.1), "objective": Objective(SQUARED, "mean"), "scale": 1.0}
     chunks = InMemory(data, 4).chunks(key, 3)
     begun = network(), options["optimizer"].init(network())
     error = nonfinite.non_finite(begun, chunks, 3, None, key, [], **options)

@@ -21,8 +21,9 @@ import tyro
 import fnn
 from experiments import results
 from experiments.benchmarks.timing import Row, interleaved, single, timed
-from fnn.functions import _backward, given
+from fnn.functions import Objective, _backward
 from fnn.graph import Graph, GraphParams
+from fnn.kinds import given
 
 BATCH, LOSS = 32, fnn.SquaredError()
 
@@ -123,7 +124,7 @@ def measured(name: str, params: GraphParams, rounds: int) -> dict:
     ratios = {way: seconds["ours"] / s for way, s in seconds.items() if way != "ours"}
     row["ratio"] = {way: np.round(np.percentile(r, (50, 25, 75)), 3).tolist() for way, r in ratios.items()}
     arguments = given(params, x, None, fnn.RULES)
-    static = {"loss": LOSS, "reduction": "mean", "rules": fnn.RULES, "want": ("gradients",)}
+    static = {"objective": Objective(LOSS, "mean"), "want": ("gradients",)}
     row["compile s"], row["temporary MB"] = {}, {}
     for way, lower in (
         ("ours", lambda: _backward.lower(*arguments, y, **static)),

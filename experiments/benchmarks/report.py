@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -33,23 +34,23 @@ def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[
     ]
     for device, records in in_order(kept):
         parts.append(f"## {device}")
-        newest = max(records.values(), key=lambda record: record["date"])
-        parts.append(made_with(newest))
+        ((usual, _),) = Counter(map(made_with, records.values())).most_common(1)  # a section with others says so
+        parts.append(usual)
         if device in pictures:
             parts.append(f"![Ratios on {device}]({pictures[device]})")
         if reached := aims.reached({name: rows(record) for name, record in records.items()}):
             parts.append(markdown("What is aimed at", AIMS, reached))
         for name, record in chosen(records, titles):
-            parts.append(section(titles[name], record, made_with(newest)))
+            parts.append(section(titles[name], record, usual))
     if all(platform(records) == "cpu" for records in kept.values()):
         parts.append(GPU.rstrip())
     return "\n\n".join(parts) + "\n"
 
 
-def section(title: str, record: dict, newest: str) -> str:
+def section(title: str, record: dict, usual: str) -> str:
     here = made_with(record)
     when = f"`{record['command']}`, {record['date']}, {table.duration(record)}."
-    return markdown(title, HEADER, [cells(row) for row in rows(record)], when + ("" if here == newest else f" {here}"))
+    return markdown(title, HEADER, [cells(row) for row in rows(record)], when + ("" if here == usual else f" {here}"))
 
 
 def markdown(title: str, header: tuple[str, ...], lines: Iterable[tuple[str, ...]], above: str = "") -> str:

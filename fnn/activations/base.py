@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from jax import Array, lax
 
-from fnn.checks.numbers import number
+from fnn.numbers import number
 
 
 @dataclass(frozen=True)

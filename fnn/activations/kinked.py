@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from fnn.activations.base import Activation
-from fnn.checks.numbers import number
+from fnn.numbers import number
 
 
 class Straight:

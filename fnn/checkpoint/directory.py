@@ -31,7 +31,7 @@ import numpy as np
 
 from fnn.checkpoint import content, orbax
 from fnn.checkpoint.fingerprint import describe, differences
-from fnn.checks.numbers import whole
+from fnn.numbers import whole
 
 
 class Checkpoint(NamedTuple):

@@ -12,7 +12,7 @@ from fnn import parallel
 from fnn.checkpoint import orbax
 from fnn.checkpoint.directory import Checkpoint, packed, resume
 from fnn.checkpoint.fingerprint import content, describe, key_text, static
-from fnn.checks.numbers import whole
+from fnn.numbers import whole
 
 KEEP = 3  # epochs: the newest, and two in reserve in case it is damaged
 

@@ -1,13 +1,16 @@
 """Parameters in a safetensors file: the arrays, the architecture as JSON, and a SHA-256 for every array.
 
 The layout, for other programs that read it: tensors are named ``{layer}.W``, ``{layer}.b`` and, with a batch norm,
-``{layer}.norm.gamma`` and ``{layer}.norm.beta``, with layers counted from 0. W has one row per receiving neuron. The
-file's metadata holds three strings:
+``{layer}.norm.gamma`` and ``{layer}.norm.beta``, with layers counted from 0. W has one row per receiving neuron. Those
+of a graph are ``weights``, ``biases`` and, with a batch norm, ``norm.gamma`` and ``norm.beta``. The file's metadata
+holds three strings:
 
     format        "fnn 1"
     architecture  JSON: one object per layer, {"activation": {"name": ..., fields}, "norm": null or
                   {"eps": ..., "gradient": ...}, "stacked": true for a run of layers, whose tensors have a
-                  leading axis of layers}
+                  leading axis of layers}; for a graph {"graph": {"neurons": names, or null for 0 … N−1,
+                  "kinds": the different activations, "kind": the one of every neuron, "arrows": [[source, target],
+                  ...], "inputs": [...], "outputs": [...], "normed": [...]}, "norm": as above}, with neurons by number
     sha256        JSON: tensor name → hex digest of its dtype, shape and bytes, and "architecture" → of that string;
                   a tensor's digest covers the text "{dtype} {shape}\\n", for example "float32 (10, 30)\\n", and
                   its entries row by row, little-endian
@@ -20,33 +23,37 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn.activations import Activation
-from fnn.activations.written import known, read, written
 from fnn.batchnorm import BatchNorm
 from fnn.checkpoint.fingerprint import digest
-from fnn.checks import network as checks
-from fnn.layers import Dense, Params, Stack
+from fnn.graph.graph import GraphParams
+from fnn.kinds import AnyParams, kind
+from fnn.layers import Dense, Stack
+from fnn.written import known, read, read_graph, written, written_graph
 
 __all__ = ["export", "load"]
 
 FORMAT = "fnn 1"
 
 
-def export(path, params: Params) -> None:
+def export(path, params: AnyParams) -> None:
     """Write ``params`` to the file ``path``, atomically.
 
-    params: a tuple of ``Dense`` whose activations are dataclasses. Raises TypeError for anything else, and OSError if
-    the file cannot be written. An existing file is replaced only when the new one is complete.
+    params: layers or a graph, with activations that are dataclasses, and neurons named by strings or integers. Raises
+    TypeError for anything else, and OSError if the file cannot be written. An existing file is replaced only when the
+    new one is complete.
     """
     safetensors = _safetensors()
-    checks.layers(params)
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in _named_leaves(params)}
-    architecture = json.dumps([_describe(layer) for layer in params])
+    kind(params).require(params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    tensors = {jax.tree_util.keystr(at, simple=True, separator="."): np.ascontiguousarray(leaf) for at, leaf in leaves}
+    architecture = json.dumps(_architecture(params))
     metadata = {"format": FORMAT, "architecture": architecture, "sha256": json.dumps(_digests(tensors, architecture))}
     path = Path(path)
     partial = path.with_name(path.name + ".part")
@@ -57,8 +64,8 @@ def export(path, params: Params) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
-    """The parameters in the file ``path``, with every array's digest verified.
+def load(path, activations: Iterable[type[Activation]] = ()) -> Any:
+    """The parameters in the file ``path``, layers or a graph, with every array's digest verified.
 
     activations: custom activation classes that the network uses. Raises FileNotFoundError, or ValueError if the file is
     damaged, was not written by :func:`export`, or names an unknown activation.
@@ -80,40 +87,45 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Params:
                 raise ValueError(f"{name} is damaged: its SHA-256 is not the one that was written")
         if digests:
             raise ValueError(f"{', '.join(digests)} is missing")
-        layers = json.loads(metadata["architecture"])
-        return tuple(_build(layer, f"{i}.", tensors, classes) for i, layer in enumerate(layers))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        params = _built(json.loads(metadata["architecture"]), tensors, classes)
+        kind(params).require(params)
+        return params
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _named_leaves(params: Params):
-    for i, layer in enumerate(params):
-        yield f"{i}.W", layer.W
-        yield f"{i}.b", layer.b
-        if layer.norm is not None:
-            yield f"{i}.norm.gamma", layer.norm.gamma
-            yield f"{i}.norm.beta", layer.norm.beta
+def _architecture(params) -> list | dict:
+    def norm(norm: BatchNorm | None) -> dict | None:
+        return None if norm is None else {"eps": norm.eps, "gradient": norm.gradient}
+
+    if isinstance(params, GraphParams):
+        return {"graph": written_graph(params.graph), "norm": norm(params.norm)}
+    return [
+        {"activation": written(layer.activation), "norm": norm(layer.norm), "stacked": layer.stacked}
+        for layer in params
+    ]
 
 
-def _describe(layer: Dense) -> dict:
-    norm = layer.norm
-    return {
-        "activation": written(layer.activation),
-        "norm": None if norm is None else {"eps": norm.eps, "gradient": norm.gradient},
-        "stacked": layer.stacked,
-    }
+def _built(architecture: list | dict, tensors: dict[str, np.ndarray], classes: dict[str, type]):
+    for name, tensor in tensors.items():
+        if jax.dtypes.canonicalize_dtype(tensor.dtype) != tensor.dtype:
+            raise ValueError(f"{name} is {tensor.dtype}; call jax.config.update('jax_enable_x64', True) first")
+    leaves = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
 
+    def norm(description: dict | None, prefix: str) -> BatchNorm | None:
+        if description is None:
+            return None
+        return BatchNorm(leaves[f"{prefix}norm.gamma"], leaves[f"{prefix}norm.beta"], **description)
 
-def _build(description: dict, prefix: str, tensors: dict, classes: dict) -> Dense:
-    activation, norm = read(description["activation"], classes), None
-    for key, leaf in tensors.items():
-        if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
-            raise ValueError(f"{key} is {leaf.dtype}; call jax.config.update('jax_enable_x64', True) first")
-    if description["norm"] is not None:
-        gamma, beta = (jnp.asarray(tensors[f"{prefix}norm.{leaf}"]) for leaf in ("gamma", "beta"))
-        norm = BatchNorm(gamma, beta, **description["norm"])
-    layer = Stack if description.get("stacked", False) else Dense
-    return layer(jnp.asarray(tensors[f"{prefix}W"]), jnp.asarray(tensors[f"{prefix}b"]), activation, norm)
+    def layer(i: int, description: dict) -> Dense:
+        of = Stack if description.get("stacked", False) else Dense
+        activation = read(description["activation"], classes)
+        return of(leaves[f"{i}.W"], leaves[f"{i}.b"], activation, norm(description["norm"], f"{i}."))
+
+    if isinstance(architecture, dict):
+        graph = read_graph(architecture["graph"], classes)
+        return GraphParams(leaves["weights"], leaves["biases"], graph, norm(architecture["norm"], ""))
+    return tuple(layer(i, description) for i, description in enumerate(architecture))
 
 
 def _digests(tensors: dict[str, np.ndarray], architecture: str) -> dict[str, str]:

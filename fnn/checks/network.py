@@ -12,8 +12,8 @@ import numpy as np
 
 from fnn.activations import Activation
 from fnn.checks.arrays import array, describe, one_of, plain, prng_key, same_shape
-from fnn.checks.numbers import floating_dtype, layer_sizes, number
 from fnn.dropout import Mask
+from fnn.numbers import floating_dtype, layer_sizes, number
 
 GRADIENTS = ("full", "fixed")
 REDUCTIONS = ("mean", "sum")

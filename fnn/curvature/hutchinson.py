@@ -9,11 +9,11 @@ from jax import Array
 
 from fnn.checks import arrays
 from fnn.checks.arrays import AnyArray
-from fnn.checks.numbers import whole
 from fnn.curvature.products import given_direction, hessian_product, passes
 from fnn.curvature.tangents import TANGENTS
 from fnn.kinds import AnyParams
 from fnn.losses import Loss, SquaredError
+from fnn.numbers import whole
 
 
 class Estimate(NamedTuple):

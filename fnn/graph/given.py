@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from fnn.backward import RULES, Rules
 from fnn.checks import arrays
 from fnn.checks import network as checks
-from fnn.checks.numbers import number
 from fnn.dropout import Mask
 from fnn.graph.graph import GraphParams
 from fnn.graph.plan import Index, Layout, plan
+from fnn.numbers import number
 
 
 @jax.tree_util.register_dataclass

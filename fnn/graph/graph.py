@@ -14,10 +14,10 @@ from fnn.activations import Activation, Identity, PerNeuron, Sigmoid
 from fnn.batchnorm import BatchNorm
 from fnn.checks import arrays
 from fnn.checks import network as checks
-from fnn.checks.numbers import floating_dtype, layer_sizes, number
 from fnn.graph import topology, validation
 from fnn.graph.random import drawn_arrows
 from fnn.layers import Dense, Params
+from fnn.numbers import floating_dtype, layer_sizes, number
 from fnn.stacking import unstack
 
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.backward import RULES
+from fnn.batchnorm import NormStatistics, psi_statistics
 from fnn.checks.arrays import describe
 from fnn.dropout import DropConnect, Dropout, Mask, kept, require_dropout, require_probability
-from fnn.fold import NormStatistics, psi_statistics
 from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
 from fnn.graph.passes import trace

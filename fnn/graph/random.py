@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from fnn.checks.arrays import prng_key
-from fnn.checks.numbers import whole
+from fnn.numbers import whole
 
 
 def drawn_arrows(key, neurons: int, arrows: int, inputs: int, outputs: int, generations: int) -> np.ndarray:

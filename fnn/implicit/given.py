@@ -8,8 +8,8 @@ from jax import Array
 from fnn.activations import Identity
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
-from fnn.checks.numbers import number
 from fnn.losses import Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from fnn.numbers import number
 
 
 def given(call: str, params, x, y, learning_rate, loss: Loss):

@@ -19,12 +19,12 @@ from fnn.activations import Identity
 from fnn.backward import hidden_delta, input_gradient, output_delta
 from fnn.checks import arrays
 from fnn.checks.arrays import AnyArray
-from fnn.checks.numbers import whole
 from fnn.implicit.generalized import LOSSES, moved, output_step, rows, squared_length
 from fnn.implicit.given import given, target_values
 from fnn.implicit.units import HAVE_STEP, unit_step
 from fnn.layers import Dense, Params, each
 from fnn.losses import Loss, SquaredError
+from fnn.numbers import whole
 
 OUTPUTS = ("proximal", "linear")
 

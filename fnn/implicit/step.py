@@ -16,13 +16,13 @@ from jax.flatten_util import ravel_pytree
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.checks.arrays import AnyArray
-from fnn.checks.numbers import number, whole
 from fnn.curvature import hvp
 from fnn.functions import value_and_backprop
 from fnn.implicit.given import rate
 from fnn.implicit.newton import length, minimise
 from fnn.layers import Params
 from fnn.losses import Loss
+from fnn.numbers import number, whole
 
 ROUNDINGS = 32  # rounding of η∇C in units of ε η: in float32, 671 of 672 small networks with η up to 1e4 need fewer
 
@@ -93,7 +93,7 @@ def step(
         relative = jnp.asarray(number("implicit.step", "tolerance", tolerance, above=0), eta.dtype)
     with jax.default_matmul_precision("highest"):  # an accelerator's default precision would dominate the residual
         new, residual, allowed = _step(
-            params, x, y, masks, eta, scale, relative, jnp.int32(steps), loss=loss, reduction=reduction
+            params, (x, y, masks), eta, scale, relative, jnp.int32(steps), loss=loss, reduction=reduction
         )
     if not isinstance(residual, jax.core.Tracer) and not residual <= allowed:
         _fail(float(residual), float(allowed), float(eta), steps)
@@ -101,7 +101,8 @@ def step(
 
 
 @partial(jax.jit, static_argnames=("loss", "reduction"))
-def _step(params, x, y, masks, eta, scale, relative, steps, *, loss, reduction):
+def _step(params, data, eta, scale, relative, steps, *, loss, reduction):
+    x, y, masks = data
     theta, unravel = ravel_pytree(params)
     options = {"loss": loss, "reduction": reduction, "masks": masks}
 

@@ -11,10 +11,9 @@ from jax import Array
 from fnn.backward import RULES
 from fnn.checks import arrays, targets
 from fnn.checks.arrays import AnyArray
-from fnn.checks.numbers import number, whole
-from fnn.functions import given
-from fnn.kinds import AnyParams, Outputs, either, kind
+from fnn.kinds import AnyParams, Outputs, either, given, kind
 from fnn.losses import Loss, SquaredError
+from fnn.numbers import number, whole
 from fnn.per_example import graphs, layers
 
 

@@ -56,11 +56,11 @@ def on_every_device(loop: Callable, mesh: Mesh) -> Callable:
     (axis,) = mesh.axis_names
     mine = P(None, axis)
 
-    def spread(params, optimizer_state, batches, *rest):
+    def spread(begun, batches, *rest):
         of_data = mine if batches[2] is None else P()
-        specs = (P(), P(), (of_data, of_data, mine), *(P() for _ in rest))
+        specs = (P(), (of_data, of_data, mine), *(P() for _ in rest))
         over = jax.shard_map(loop, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
-        return over(params, optimizer_state, batches, *rest)
+        return over(begun, batches, *rest)
 
     return spread
 
@@ -73,12 +73,12 @@ def rows_at_hand(value_and_gradients: Callable, masks: Callable, mesh: Mesh) -> 
     return partial(_value_and_gradients, value_and_gradients, mesh), partial(_masks, masks, mesh)
 
 
-def _value_and_gradients(of_rows: Callable, mesh: Mesh, params, x, masks, y, *, loss, reduction, rules):
+def _value_and_gradients(of_rows: Callable, mesh: Mesh, params, x, masks, y, objective):
     (axis,) = mesh.axis_names
     normed = jax.tree.map(lambda node: replace(node, axis=axis) if _is_norm(node) else node, params, is_leaf=_is_norm)
-    value, gradients = of_rows(normed, x, masks, y, loss=loss, reduction="sum", rules=rules)
+    value, gradients = of_rows(normed, x, masks, y, objective._replace(reduction="sum"))
     gradients = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(gradients))  # norms without an axis
-    scale = 1 / (len(x) * mesh.size) if reduction == "mean" else 1
+    scale = 1 / (len(x) * mesh.size) if objective.reduction == "mean" else 1
     leaves, structure = jax.tree.flatten((value, gradients))
     total = _total(_one_vector(leaves), mesh)  # one message per leaf would cost one latency each
     ends = np.cumsum([leaf.size for leaf in leaves])

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.checks.numbers import whole
 from fnn.data import Dataset, for_network
 from fnn.kinds import kind
 from fnn.losses import Loss
+from fnn.numbers import whole
 from fnn.streams import Batches
 from fnn.train.batches import Drawn
 from fnn.train.loop import sample_rows, shuffle

@@ -16,12 +16,13 @@ from fnn import parallel
 from fnn.backward import RULES
 from fnn.checkpoint.resume import Resumable, settings
 from fnn.checks import arrays
-from fnn.checks.numbers import whole
 from fnn.data import for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
+from fnn.functions import Objective
 from fnn.kinds import GRAPH, AnyParams, kind
 from fnn.losses import Loss
+from fnn.numbers import whole
 from fnn.precision import BFLOAT16
 from fnn.train.devices import Spread
 from fnn.train.evaluation import Record, evaluator, folded, require_network
@@ -123,35 +124,50 @@ def fit(
     epochs = whole("epochs", epochs)
     if validation is not None:
         validation = for_network(validation, kind(params).ports(params), loss, "validation")
-    same = settings(
-        key=key, loss=loss, batch_size=batch_size, reduction=reduction, examples=feed.examples, dropout=dropout,
-        precision=precision,
-    )  # fmt: skip
+    fixed: dict[str, Any] = {"key": key, "dropout": dropout, "batch_size": batch_size}
+    same = settings(**fixed, loss=loss, reduction=reduction, examples=feed.examples, precision=precision)
     if mesh is not None:
         parallel.require_mesh(mesh, batch_size)
-        parallel.require_equal(
-            params=params, data=feed.arrays, key=key, dropout=dropout, batch_size=batch_size, epochs=epochs
-        )
+        parallel.require_equal(params=params, data=feed.arrays, epochs=epochs, **fixed)
         feed = Spread(feed, mesh)
     kept = Resumable(checkpoint, every=every, epochs=epochs, key=key, same=same, stops=callback is not None)
     sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
     held_out = evaluator(validation, loss, partial(folded, x=sample, dropout=dropout, scale=feed.scale))
-    rules = RULES if precision is None else BFLOAT16
-    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "rules": rules, "mesh": mesh}
+    objective = Objective(loss, reduction, RULES if precision is None else BFLOAT16)
+    one_epoch = partial(_epoch, feed, dropout, key, optimizer=optimizer, objective=objective, mesh=mesh)
     with closing(feed), kept:
-        reached, history, left = kept.resume(start(optimizer, params))
-        started -= history[-1]["seconds"] if history else 0
-        with Bar(epochs, progress, len(history)) as bar, Metrics(metrics, history, kept.resumed) as written:
-            for epoch in left:
-                reached, losses = _epoch(feed, reached, epoch, dropout, key, history, **options)
-                record = {"epoch": epoch, "loss": mean_loss(losses)} | held_out(reached[0])
-                history.append(record | {"seconds": time.perf_counter() - started})
-                written.write(history[-1])
-                bar.show(history[-1], len(losses) * batch_size)
-                stop = callback is not None and bool(callback(Progress(epoch, reached[0], tuple(map(dict, history)))))
-                kept.after(reached, history, len(losses), stop)
-                if stop:
-                    break
+        told = _Told(started, progress, metrics, callback, batch_size)
+        return _trained(kept, start(optimizer, params), one_epoch, held_out, told)
+
+
+class _Told(NamedTuple):
+    """How a run reports its epochs."""
+
+    started: float
+    progress: bool | None
+    metrics: str | os.PathLike | None
+    callback: Callable | None
+    batch_size: int
+
+
+def _trained(kept: Resumable, begun, one_epoch: Callable, held_out: Callable, told: _Told):
+    """Run the remaining epochs, until the callback stops them; the parameters and the history."""
+    reached, history, left = kept.resume(begun)
+    started = told.started - (history[-1]["seconds"] if history else 0)
+    bar = Bar(kept.epochs, told.progress, len(history))
+    with bar, Metrics(told.metrics, history, kept.resumed) as written:
+        for epoch in left:
+            reached, losses = one_epoch(reached, epoch, history)
+            record = {"epoch": epoch, "loss": mean_loss(losses)} | held_out(reached[0])
+            history.append(record | {"seconds": time.perf_counter() - started})
+            written.write(history[-1])
+            bar.show(history[-1], len(losses) * told.batch_size)
+            stop = False
+            if told.callback is not None:
+                stop = bool(told.callback(Progress(epoch, reached[0], tuple(map(dict, history)))))
+            kept.after(reached, history, len(losses), stop)
+            if stop:
+                break
     return reached[0], history
 
 
@@ -185,14 +201,14 @@ def _require_precision(precision, params) -> None:
         )
 
 
-def _epoch(feed, begun: tuple[Any, Any], epoch: int, dropout, key, history, mesh, **options):
+def _epoch(feed, dropout, key, begun: tuple[Any, Any], epoch: int, history, mesh, **options):
     """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
     found: list[Any] = []
     epoch_key = jax.random.fold_in(key, epoch)
-    params, optimizer_state = begun if mesh is None else parallel.place(begun, mesh)
+    reached = begun if mesh is None else parallel.place(begun, mesh)
     for first, batches in feed.chunks(key, epoch):
-        params, optimizer_state, *of_chunk = take_steps(
-            params, optimizer_state, batches, first, dropout, epoch_key, scale=feed.scale, mesh=mesh, **options
+        reached, *of_chunk = take_steps(
+            reached, batches, first, dropout, epoch_key, scale=feed.scale, mesh=mesh, **options
         )
         found.append(of_chunk)
         # at most one chunk waits on the device, and none on a mesh, because several CPU devices stall on two at once
@@ -202,5 +218,4 @@ def _epoch(feed, begun: tuple[Any, Any], epoch: int, dropout, key, history, mesh
         alone = feed if mesh is None else feed.feed
         again = alone.chunks(key, epoch)
         raise non_finite(begun, again, epoch, dropout, epoch_key, history, scale=feed.scale, **options)
-    ended = params, optimizer_state
-    return ended if mesh is None else parallel.here(ended), np.concatenate(losses)
+    return reached if mesh is None else parallel.here(reached), np.concatenate(losses)

@@ -10,14 +10,14 @@ import numpy as np
 import optax
 from jax import Array
 
-from fnn.backward import RULES
 from fnn.checks import arrays
-from fnn.checks.numbers import number, whole
 from fnn.data import Dataset, for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
+from fnn.functions import Objective
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss
+from fnn.numbers import number, whole
 from fnn.train.evaluation import Record, folded, judged, means, named, require_network
 from fnn.train.fit import STATISTICS_EXAMPLES
 from fnn.train.loop import ALL_ROWS, inputs, mean_loss, require_training, sample_rows, shuffle, start, take_step
@@ -74,57 +74,49 @@ def fit_many(
     params, first = _stacked(params, members)
     require_training(first, optimizer, loss, reduction, dropout)
     data = _in_memory(data, first, loss, "data")
-    batch_size = whole("batch_size", batch_size, len(data), "examples")
-    epochs = whole("epochs", epochs)
-    if validation is not None:
-        validation = _in_memory(validation, first, loss, "validation")
-    rates = None if learning_rates is None else _require_rates(learning_rates, members)
-
-    x, y = jnp.asarray(data.x), jnp.asarray(data.y)
+    batch_size, epochs = whole("batch_size", batch_size, len(data), "examples"), whole("epochs", epochs)
+    validation = None if validation is None else _in_memory(validation, first, loss, "validation")
+    xy = jnp.asarray(data.x), jnp.asarray(data.y)
     seeds = np.asarray(jax.random.key_data(keys))  # indexing the typed keys would mark them as used
-    orders = partial(_orders, seeds, examples=len(data), batch_size=batch_size)
-    samples = None
-    if kind(first).has_norm(first):
-        of_members = [sample_rows(key, len(data), batch_size, STATISTICS_EXAMPLES) for key in seeds]
-        samples = np.stack(of_members, axis=1)
-    held_out = _evaluator(validation, loss, x, samples, dropout, data.scale, members)
+    samples = _samples(seeds, len(data), batch_size) if kind(first).has_norm(first) else None
+    held_out = _evaluator(validation, loss, xy[0], samples, dropout, data.scale, members)
     params, states = jax.vmap(partial(start, optimizer))(params)
-    states = states if rates is None else _with_rates(states, rates)
+    begun = params, states if learning_rates is None else _with_rates(states, learning_rates, members)
+    one_epoch = partial(_epoch, optimizer=optimizer, objective=Objective(loss, reduction), scale=data.scale)
     histories: list[list[Record]] = [[] for _ in range(members)]
     with Bar(epochs, progress) as bar:
         for epoch in range(1, epochs + 1):
-            params, states, losses = _run(
-                params, states, x, y, orders(epoch), dropout, jax.vmap(jax.random.fold_in, (0, None))(keys, epoch),
-                optimizer=optimizer, loss=loss, reduction=reduction, scale=data.scale,
-            )  # fmt: skip
-            of_losses, of_held_out = np.asarray(losses).T, held_out(params)
-            seconds = time.perf_counter() - started
-            for history, values, record in zip(histories, of_losses, of_held_out):
-                history.append({"epoch": epoch, "loss": mean_loss(values)} | record | {"seconds": seconds})
-            examples = members * len(of_losses[0]) * batch_size
-            bar.show({"loss": float(np.mean([history[-1]["loss"] for history in histories]))}, examples)
-    return params, histories
+            orders = _orders(seeds, epoch, examples=len(data), batch_size=batch_size)
+            begun, losses = one_epoch(begun, xy, orders, dropout, keys, epoch)
+            means_of_members = [*map(mean_loss, np.asarray(losses).T)]
+            of_held_out, seconds = held_out(begun[0]), time.perf_counter() - started
+            for history, loss_of_one, record in zip(histories, means_of_members, of_held_out):
+                history.append({"epoch": epoch, "loss": loss_of_one} | record | {"seconds": seconds})
+            bar.show({"loss": float(np.mean(means_of_members))}, orders.size)
+    return begun[0], histories
 
 
-@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "scale"))
-def _run(params, states, x, y, orders, dropout, keys, *, optimizer, loss, reduction, scale):
-    """One step of every member per row of ``orders``, (steps, N, B): parameters, states and losses (steps, N)."""
+@partial(jax.jit, static_argnames=("optimizer", "objective", "scale"))
+def _epoch(begun, xy, orders, dropout, keys, epoch, *, optimizer, objective, scale):
+    """One step of every member per row of ``orders``, (steps, N, B): (parameters, states) and losses (steps, N)."""
+    (x, y), keys = xy, jax.vmap(jax.random.fold_in, (0, None))(keys, epoch)
 
     def member(params, state, key, rows, number):
         # one mini-batch at a time, to avoid copies
-        batch, masks = inputs(ALL_ROWS, params, x[rows], number, dropout, key, scale, RULES)
-        return take_step(
-            params, state, batch, y[rows], masks,
-            optimizer=optimizer, loss=loss, reduction=reduction, rules=RULES,
-        )  # fmt: skip
+        batch, masks = inputs(ALL_ROWS, params, x[rows], number, dropout, key, scale, objective.rules)
+        return take_step(params, state, batch, y[rows], masks, optimizer=optimizer, objective=objective)
 
     def step(carry, of_step):
         (params, states), (rows, number) = carry, of_step
         params, states, values = jax.vmap(member, (0, 0, 0, 0, None))(params, states, keys, rows, number)
         return (params, states), values
 
-    (params, states), losses = jax.lax.scan(step, (params, states), (orders, jnp.arange(len(orders))))
-    return params, states, losses
+    return jax.lax.scan(step, begun, (orders, jnp.arange(len(orders))))
+
+
+def _samples(seeds: np.ndarray, examples: int, batch_size: int) -> np.ndarray:
+    """The rows of the mini-batches that measure every member's batch-norm statistics: (count, N, B)."""
+    return np.stack([sample_rows(key, examples, batch_size, STATISTICS_EXAMPLES) for key in seeds], axis=1)
 
 
 def _orders(seeds: np.ndarray, epoch: int, *, examples: int, batch_size: int) -> np.ndarray:
@@ -208,8 +200,9 @@ def _require_rates(learning_rates, members: int) -> np.ndarray:
     return rates
 
 
-def _with_rates(states, rates: np.ndarray):
+def _with_rates(states, learning_rates, members: int):
     """The optimizer's states, each with its rate; raises ValueError unless the rate is part of the state."""
+    rates = _require_rates(learning_rates, members)
     known = getattr(states, "hyperparams", {})
     if "learning_rate" not in known:
         raise ValueError(

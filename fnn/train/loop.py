@@ -13,8 +13,8 @@ from fnn.backward import RULES, Rules
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.data import as_floats
-from fnn.functions import given, require_rules, require_target, value_and_pullback
-from fnn.kinds import kind
+from fnn.functions import Objective, derivatives, require_target
+from fnn.kinds import given, kind, require_rules
 from fnn.losses import Loss, SquaredError
 from fnn.train import devices
 
@@ -22,7 +22,7 @@ from fnn.train import devices
 class Rows(NamedTuple):
     """A step's functions of the available rows of a mini-batch: all of them, or one device's."""
 
-    value_and_gradients: Callable  # (params, x, masks, y, *, loss, reduction, rules)
+    value_and_gradients: Callable  # (params, x, masks, y, objective)
     masks: Callable  # (key, params, dropout, rows)
 
 
@@ -47,7 +47,7 @@ def make_step(
     targets.loss_like(loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
-    compiled = jax.jit(partial(take_step, optimizer=optimizer, loss=loss, reduction=reduction, rules=rules))
+    compiled = jax.jit(partial(take_step, optimizer=optimizer, objective=Objective(loss, reduction, rules)))
 
     def step(params, state, x, y, masks=None):
         params, x, masks = given(params, x, masks, rules)  # before jit truncates them
@@ -57,11 +57,10 @@ def make_step(
     return step
 
 
-def value_and_gradients(params, x, masks, y, *, loss, reduction, rules):
+def value_and_gradients(params, x, masks, y, objective):
     """The loss and its gradients for all rows."""
-    values, pulled = value_and_pullback(params, x, masks, y, loss=loss, rules=rules)
-    scale = 1 / values.shape[0] if reduction == "mean" else 1
-    return jnp.sum(values) * scale, jax.tree.map(lambda leaf: leaf * scale, pulled.gradients)
+    found = derivatives(params, x, masks, y, objective)
+    return found["loss"], found["gradients"]
 
 
 def all_masks(key, params, dropout, rows: int):
@@ -73,43 +72,41 @@ def all_masks(key, params, dropout, rows: int):
 ALL_ROWS = Rows(value_and_gradients, all_masks)
 
 
-def take_step(params, state, x, y, masks=None, *, optimizer, loss, reduction, rules, rows=ALL_ROWS):
+def take_step(params, state, x, y, masks=None, *, optimizer, objective, rows=ALL_ROWS):
     """One step: the new parameters and state, and the loss before the step; traced by its compiled callers."""
-    value, gradients = rows.value_and_gradients(params, x, masks, y, loss=loss, reduction=reduction, rules=rules)
+    value, gradients = rows.value_and_gradients(params, x, masks, y, objective)
     with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
         update = optax.with_extra_args_support(optimizer).update
         steps, state = update(gradients, state, params, value=value)
         return optax.apply_updates(params, steps), state, value
 
 
-@partial(jax.jit, static_argnames=("optimizer", "loss", "reduction", "rules", "scale", "mesh", "inside"))
-def take_steps(
-    params, optimizer_state, batches, first, dropout, key, *,
-    optimizer, loss, reduction, rules, scale, mesh=None, inside=False,
-):  # fmt: skip
-    """One step per mini-batch: the new parameters and state, the losses, and whether all of them are finite.
+@partial(jax.jit, static_argnames=("optimizer", "objective", "scale", "mesh", "inside"))
+def take_steps(begun, batches, first, dropout, key, *, optimizer, objective, scale, mesh=None, inside=False):
+    """One step per mini-batch: the new (parameters, state), the losses, and whether all of them are finite.
 
-    batches: x, y and the rows of every mini-batch in them, (steps, B); or x (steps, B, n), y and None. first: the
-    number of the first step in its epoch, which with ``key`` determines its dropout masks. mesh: shards the rows of
-    every mini-batch, if given; inside: whether this is the loop on one of its devices.
+    begun: the parameters and the optimizer's state. batches: x, y and the rows of every mini-batch in them, (steps, B);
+    or x (steps, B, n), y and None. first: the number of the first step in its epoch, which with ``key`` determines its
+    dropout masks. mesh: shards the rows of every mini-batch, if given; inside: whether this is the loop on one of its
+    devices.
     """
-    options = {"optimizer": optimizer, "loss": loss, "reduction": reduction, "rules": rules}
+    options = {"optimizer": optimizer, "objective": objective}
     if mesh is not None and not inside:
         of_one = partial(take_steps, scale=scale, mesh=mesh, inside=True, **options)
-        return devices.on_every_device(of_one, mesh)(params, optimizer_state, batches, first, dropout, key)
+        return devices.on_every_device(of_one, mesh)(begun, batches, first, dropout, key)
     rows = ALL_ROWS if mesh is None else Rows(*devices.rows_at_hand(*ALL_ROWS, mesh))
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
-        x, masks = inputs(rows, params, x, number, dropout, key, scale, rules)
+        x, masks = inputs(rows, params, x, number, dropout, key, scale, objective.rules)
         params, state, value = take_step(params, state, x, y, masks, rows=rows, **options)
         return (params, state), value
 
     x, y, order = batches
     if order is not None:
         x, y = x[order], y[order]  # whole rows at once: faster than one gather in every step
-    (new, new_state), losses = jax.lax.scan(step, (params, optimizer_state), (x, y, first + jnp.arange(len(x))))
-    return new, new_state, losses, all_finite((losses, new), optimizer_state, new_state)
+    reached, losses = jax.lax.scan(step, begun, (x, y, first + jnp.arange(len(x))))
+    return reached, losses, all_finite((losses, reached[0]), begun[1], reached[1])
 
 
 def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):

@@ -1,9 +1,9 @@
 """NaN and infinity in training: found once per epoch, on the device, and then named with their equation.
 
-The compiled loop says whether an epoch's losses and what it made of the parameters are finite
-(``loop.take_steps``), which costs nothing, because NaN spreads. If they are not, the epoch is gone through again,
-step by step from its first parameters with the same mini-batches and masks, to the first step that yields something
-that is not; and that step's quantities are looked at in the order in which they are computed.
+The compiled loop reports whether an epoch's losses and new parameters are finite (``loop.take_steps``). This costs
+nothing, because NaN spreads. If they are not, the epoch is repeated step by step, from its first parameters and with
+the same mini-batches and masks, up to the first step with a result that is not finite. The quantities of that step are
+then examined in the order in which they are computed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,18 +15,9 @@ import numpy as np
 from jax import Array
 
 from fnn.checks.targets import target_rows
-from fnn.equations import (
-    ARROW_GRADIENT,
-    GRAPH_ACTIVATION,
-    GRAPH_NORM,
-    GRAPH_NORMALISE,
-    GRAPH_PSI,
-    LAMBDA,
-    LOSS,
-    NEURON_GRADIENT,
-    lines,
-)
-from fnn.functions import deltas, forward, trace, value_and_backprop
+from fnn.equations import graph_lines, lines
+from fnn.equations.layers import LOSS
+from fnn.functions import Objective, forward, results, trace, value_and_backprop
 from fnn.kinds import either
 from fnn.stacking import unstack
 from fnn.train import loop
@@ -34,10 +25,10 @@ from fnn.train.prefetch import Chunk
 
 
 class NonFinite(FloatingPointError):
-    """Training came to NaN or infinity; says in which epoch and step, layer and equation.
+    """Training reached NaN or infinity; the message names the epoch, the step, the layer and the equation.
 
-    epoch: its number from 1; step: the number in it, from 1, of the mini-batch, or None if it was not found again;
-    params, optimizer_state: the last good ones, with which this epoch began; history: the records of those before.
+    epoch: its number from 1; step: the number of the mini-batch in it, from 1, or None if the repeated epoch stayed
+    finite; params, optimizer_state: those with which this epoch began; history: the records of earlier epochs.
     """
 
     def __init__(self, where: str, epoch: int, step: int | None, params, optimizer_state, history):
@@ -55,22 +46,22 @@ def non_finite(
 ) -> NonFinite:
     """The exception for an epoch that was not finite.
 
-    begun: the parameters and the optimizer's state that it began with; chunks, dropout, key: as ``loop.take_steps`` got
-    them; options: the keywords of ``loop.take_steps``.
+    begun: the parameters and the optimizer's state at its start; chunks, dropout, key, options: the arguments of
+    ``loop.take_steps``.
     """
-    before, state = begun
+    before, objective = begun, options["objective"]
     for number, batch in steps(chunks):
-        new, new_state, losses, finite = loop.take_steps(before, state, batch, number, dropout, key, **options)
+        reached, _, finite = loop.take_steps(before, batch, number, dropout, key, **options)
         if not finite:
             x, y, order = batch
             x, y = (x[0], y[0]) if order is None else (x[order[0]], y[order[0]])
             x, masks = loop.inputs(
-                loop.ALL_ROWS, before, jnp.asarray(x), number, dropout, key, options["scale"], options["rules"]
+                loop.ALL_ROWS, before[0], jnp.asarray(x), number, dropout, key, options["scale"], objective.rules
             )
-            of_step = quantities(before, x, jnp.asarray(y), masks, options)
+            of_step = quantities(before[0], x, jnp.asarray(y), masks, objective)
             found = next((told for name, value in of_step if (told := told_of(name, value))), None)
-            return NonFinite(found or updated(new, new_state), epoch, number + 1, *begun, history)
-        before, state = new, new_state
+            return NonFinite(found or updated(*reached), epoch, number + 1, *begun, history)
+        before = reached
     where = "the loss, the parameters or the optimizer's state are not finite, but step by step they stay so"
     return NonFinite(where, epoch, None, *begun, history)
 
@@ -83,7 +74,7 @@ def steps(chunks: Iterable[tuple[int, Chunk]]) -> Iterator[tuple[int, Chunk]]:
 
 
 def told_of(name: str, value: Array) -> str | None:
-    """A sentence about the entries that are not finite, if there are any."""
+    """A sentence about the entries that are not finite, or None if all are."""
     bad = ~np.isfinite(np.asarray(value, np.float64))
     if not bad.any():
         return None
@@ -93,17 +84,16 @@ def told_of(name: str, value: Array) -> str | None:
 
 
 def updated(params, state) -> str:
-    """Which of the new parameters, made of finite gradients, is not finite."""
+    """A sentence about the first new parameter that is not finite although its gradients are."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if told := told_of(f"params{jax.tree_util.keystr(path)}, updated with finite gradients,", leaf):
             return told
     return "the optimizer's new state is not finite, made of finite gradients"
 
 
-def quantities(params, x: Array, y: Array, masks, options) -> Iterator[tuple[str, Array]]:
-    """What a step computes, in that order, by name: ψ, z and a upwards, the loss, δ's and gradients downwards."""
-    of_kind = either(params, of_layers, of_graph)
-    return of_kind(params, x, y, masks, options["loss"], options["reduction"], options["rules"])
+def quantities(params, x: Array, y: Array, masks, objective: Objective) -> Iterator[tuple[str, Array]]:
+    """Everything that a step computes, named and in order: ψ, z and a upward, the loss, δ's and gradients downward."""
+    return either(params, of_layers, of_graph)(params, x, y, masks, *objective)
 
 
 def of_layers(params, x, y, masks, loss, reduction, rules):
@@ -118,24 +108,13 @@ def of_layers(params, x, y, masks, loss, reduction, rules):
 
 
 def of_graph(params, x, y, masks, loss, reduction, rules):
-    """The quantities of a graph: ψ, z and a of every neuron in the order of generations, and λ against it."""
-    network, names, mask = params.graph, params.graph.neurons, masks.mask
-    computed = [k for k in np.argsort(network.generation, kind="stable").tolist() if network.generation[k] > 0]
-    traced = jax.tree.map(lambda v: np.asarray(v, np.float64), trace(params, x, masks=mask))
-    parts = {"psi": GRAPH_PSI, "z": GRAPH_NORMALISE, "a": GRAPH_ACTIVATION}
-    for k in computed:
-        for part, equation in parts.items():
-            yield equation.said.format(k=names[k]), getattr(traced, part)[:, k]
-    a = forward(params, x, masks=mask)
-    yield LOSS.said.format(loss=loss), loss.value(a, target_rows(y, a, loss))
-    value, gradients = value_and_backprop(params, x, y, loss=loss, reduction=reduction, masks=mask)
-    yield f"the {reduction} of the examples' losses", value
-    lambdas = np.asarray(deltas(params, x, y, loss=loss, masks=mask), np.float64)
-    for k in reversed(computed):
-        yield LAMBDA.said.format(k=names[k]), lambdas[:, k]
-    for (j, k), weight in zip(network.arrows.tolist(), np.asarray(gradients.weights, np.float64)):
-        yield ARROW_GRADIENT.said.format(j=names[j], k=names[k]), weight
-    yield NEURON_GRADIENT.said, gradients.biases
-    if gradients.norm is not None:
-        for equation, value in zip(GRAPH_NORM, (gradients.norm.gamma, gradients.norm.beta)):
-            yield equation.said, value
+    """The lines of the derivation of a graph, with the names of its neurons."""
+    graph, mask = params.graph, masks.mask
+    want, objective, a = ("loss", "deltas", "gradients"), Objective(loss, reduction), forward(params, x, masks=mask)
+    value, *derivatives = results(want, params, x, y, mask, objective)
+    computed: Any = trace(params, x, masks=mask), loss.value(a, target_rows(y, a, loss)), *derivatives
+    for line in graph_lines(graph, *jax.tree.map(np.asarray, computed)):
+        k, j = (None if number is None else graph.neurons[number] for number in (line.k, line.j))
+        yield line.equation.said.format(k=k, j=j, loss=loss), line.value
+        if line.equation is LOSS:
+            yield f"the {reduction} of the examples' losses", value

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fnn.checks import arrays
-from fnn.checks.numbers import number
+from fnn.numbers import number
 from fnn.verify.interpret import evaluate, precision_inside, trace
 from fnn.verify.neighbours import accept, moved, sides
 from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, is_floating, is_inexact

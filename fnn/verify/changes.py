@@ -11,7 +11,7 @@ import numpy as np
 from fnn.batchnorm import BatchNorm, standardise
 from fnn.curvature.tangents import TangentRules
 from fnn.dropout import masked
-from fnn.equations import (
+from fnn.equations.changes import (
     ACTIVATION_CHANGE,
     BIAS_CHANGE,
     HIDDEN_CHANGE,

@@ -16,7 +16,7 @@ from fnn.activations import Activation
 from fnn.backward import RULES
 from fnn.curvature.tangents import TangentRules
 from fnn.dropout import masked
-from fnn.equations import (
+from fnn.equations.changes import (
     ARROW_CHANGE,
     GRAPH_ACTIVATION_CHANGE,
     GRAPH_INPUT_CHANGE,

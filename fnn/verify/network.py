@@ -12,8 +12,7 @@ from fnn.backward import RULES, Rules
 from fnn.checks import network as checks
 from fnn.checks import targets
 from fnn.data import for_network
-from fnn.functions import require_rules
-from fnn.kinds import GRAPH, AnyParams, kind
+from fnn.kinds import GRAPH, AnyParams, kind, require_rules
 from fnn.losses import Loss
 from fnn.stacking import unstack
 from fnn.verify import graphs

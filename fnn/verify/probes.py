@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn import equations
+from fnn.equations import layers as equations
 from fnn.activations import PerNeuron
 from fnn.batchnorm import BatchNorm
 from fnn.dropout import Mask

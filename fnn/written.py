@@ -1,10 +1,13 @@
-"""Activations to and from JSON-compatible data, for files and exported programs."""
+"""Activations and graphs to and from JSON-compatible data, for files and exported programs."""
 
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from fnn.activations.base import Activation
+import numpy as np
+
+from fnn.activations import Activation
+from fnn.graph.graph import Graph
 
 
 def written(activation) -> dict[str, Any]:
@@ -40,3 +43,29 @@ def known(custom: Iterable[type] = ()) -> dict[str, type]:
     """The built-in and ``custom`` activations by class name."""
     ours = (cls for cls in Activation.__subclasses__() if cls.__module__.startswith("fnn."))
     return {cls.__name__: cls for cls in (*ours, *custom)}
+
+
+def written_graph(graph: Graph) -> dict[str, Any]:
+    """A graph's neurons, activations and arrows; raises TypeError unless its names are strings or integers."""
+    neurons = None if isinstance(graph.neurons, range) else list(graph.neurons)
+    if neurons is not None and not all(isinstance(name, (str, int)) for name in neurons):
+        raise TypeError("params.graph: expected neurons named by strings or integers, which JSON can hold")
+    return {
+        "neurons": neurons,
+        "kinds": [written(kind) for kind in graph.kinds],
+        **{name: getattr(graph, name).tolist() for name in ("kind", "arrows", "inputs", "outputs")},
+        "normed": np.flatnonzero(graph.normed).tolist(),
+    }
+
+
+def read_graph(data: dict[str, Any], classes: dict[str, type]) -> Graph:
+    """The graph described by ``written_graph``'s result."""
+    kinds = [read(kind, classes) for kind in data["kinds"]]
+    names = data["neurons"] or range(len(data["kind"]))
+    activations: Any = [kinds[k] for k in data["kind"]]
+    if data["neurons"] is not None:
+        activations = dict(zip(names, activations, strict=True))
+    arrows = np.array(data["arrows"], int).reshape(-1, 2)
+    pairs = [(names[source], names[target]) for source, target in arrows.tolist()]
+    inputs, outputs, normed = ([names[i] for i in data[part]] for part in ("inputs", "outputs", "normed"))
+    return Graph(arrows if isinstance(names, range) else pairs, activations, inputs, outputs, normed or None)
