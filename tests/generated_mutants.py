@@ -177,8 +177,13 @@ def _replacements(node, parents, types, arguments) -> Iterator[tuple[str, ast.AS
         case ast.UnaryOp(ast.USub() | ast.Not(), operand):
             yield "sign or not", operand
         case ast.Constant(value) if not isinstance(parents[parent], ast.keyword):
-            yield from (("axis" if isinstance(parent, ast.keyword) and parent.arg == "axis" else "constant", ast.Constant(other))
-                        for other in _constants(value, parent))
+            yield from (
+                (
+                    "axis" if isinstance(parent, ast.keyword) and parent.arg == "axis" else "constant",
+                    ast.Constant(other),
+                )
+                for other in _constants(value, parent)
+            )
         case ast.Name(name, ast.Load()) if name in types:
             known, _ = types[name]
             for other, (kind, since) in types.items():
@@ -238,8 +243,10 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
 
 def _is_term(node, parent, types) -> bool:
     """Whether the node is a term of a sum, an argument, or a result: where a sign is another mistake than elsewhere."""
-    if not isinstance(node, (ast.BinOp, ast.Call, ast.Name, ast.Attribute)) or isinstance(node, ast.Name) and (
-        not isinstance(node.ctx, ast.Load) or types.get(node.id, ("",))[0] != "Array"
+    if (
+        not isinstance(node, (ast.BinOp, ast.Call, ast.Name, ast.Attribute))
+        or isinstance(node, ast.Name)
+        and (not isinstance(node.ctx, ast.Load) or types.get(node.id, ("",))[0] != "Array")
     ):
         return False
     match parent:

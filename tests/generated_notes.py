@@ -62,7 +62,7 @@ def holds(note: str, evidence: Iterable[Evidence]) -> bool | None:
         return any(not e.raised and np.shape(e.hand) != np.shape(e.right) for e in wrong)
     valued = [e for e in wrong if not e.raised and np.shape(e.hand) == np.shape(e.right)]
     if note == "it is not finite":
-        return any(not np.isfinite(np.asarray(e.hand)).all() for e in valued)
+        return all(not np.isfinite(np.asarray(e.hand)).all() for e in valued)
     if note == "the transpose":
         return all(close(e.hand, np.asarray(e.right).T) for e in wrong if not e.raised)
     if note in ("not summed over the examples", "summed over both axes"):
