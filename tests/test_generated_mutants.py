@@ -120,7 +120,11 @@ INSTANCES = (
     fnn.PiecewiseLinear(0.4, 0.1, -1, 1.5), fnn.Threshold(), fnn.Sign(), fnn.Softmax(),
 )  # fmt: skip
 MORE = {fnn.GELU: (fnn.GELU(True),)}  # the other branch
-PER_NEURON_ONLY = {(fnn.Identity, "derivative"), (fnn.ReLU, "derivative")}  # where the pull-back reads no derivative
+PER_NEURON_ONLY = {
+    (fnn.Identity, "derivative"),
+    (fnn.Identity, "second_derivative"),
+    (fnn.ReLU, "derivative"),
+}  # where the pull-back reads no derivative
 
 
 def defining(cls, method: str) -> type:
@@ -172,17 +176,18 @@ def functions_of_activations(second: bool) -> Iterator[Mutant]:
     methods = ("second_derivative", "pullback_tangent", "pushforward") if second else ("derivative", "pullback")
     base, mixed = (
         activations.Activation,
-        activations.PerNeuron((fnn.Tanh(), fnn.GELU(), fnn.Tanh(), fnn.Gaussian(), fnn.ELU())),
+        activations.PerNeuron((fnn.Tanh(), fnn.GELU(), fnn.Tanh(), fnn.Gaussian(0.3, 0.8), fnn.ELU())),
     )
+    seen = {(base, method) for method in methods}
     for activation in (*INSTANCES, mixed):
         for method in methods:
-            if defining(type(activation), method) is not base:
-                yield from of_activation(activation, method, getattr(type(activation), method), second)
+            owner = defining(type(activation), method)
+            if (owner, method) not in seen:
+                seen.add((owner, method))
+                yield from of_activation(activation, method, getattr(owner, method), second)
     for method in methods:
         if method not in ("derivative", "second_derivative"):
             yield from of_activation(fnn.Gaussian(0.3, 0.8), method, getattr(base, method), second)
-    if second:
-        yield from of_activation(fnn.Softmax(), "pushforward", base.pushforward, second)
 
 
 LOSSES = (  # the losses of a class, with outputs for each
@@ -499,6 +504,18 @@ EQUIVALENT = (  # function, pattern of "before -> after", why the numbers are th
     ("activations.kinked.Threshold.derivative", r"-jnp|_like\((a|-z)\)", LIKE),
     ("activations.kinked.Sign.derivative", r"-jnp|_like\((a|-z)\)", LIKE),
     ("activations.per_neuron.PerNeuron.derivative", r"_each\((a|-z),", LIKE),
+    ("activations.smooth.Identity.second_derivative", r"-jnp|_like\((a|-z)\)", LIKE),
+    ("activations.smooth.Identity.pullback_tangent", r"-jnp|_like\((g|z|a|-dz)\)", LIKE),
+    ("activations.smooth.Softsign.second_derivative", r"sign\(a\)|abs\(-z\)", SIGN),
+    ("activations.smooth.ELU.second_derivative", r"-> .*(a < 0|z <= 0)", SIGN),
+    ("activations.smooth.Softplus.second_derivative", r"logistic\(-z\)", EVEN),
+    ("activations.smooth.GELU.second_derivative", r"self\._slope\(-z\)", EVEN),
+    ("activations.smooth.Gaussian.second_derivative", r"-> u = (-|\(self\.mu - z)", EVEN),
+    ("activations.smooth.Softmax.pullback_tangent", r"pullback\(dz, (g|a|dz|-z), a\)", UNREAD),
+    ("activations.smooth.Softmax.pullback_tangent", r"-> .*axis=1", ROWS),
+    ("activations.kinked.Straight.second_derivative", r"-jnp|_like\((a|-z)\)", LIKE),
+    ("activations.kinked.Straight.pullback_tangent", r"-jnp|_like\((g|z|a|-dz)\)", LIKE),
+    ("activations.per_neuron.PerNeuron.second_derivative", r"_each\((a|-z),", LIKE),
     ("activations.base.Activation.pullback", r"self\.derivative\(z, a\)", "the barrier is for the compiler"),
     ("losses.Huber.gradient", r"-> return jnp\.clip\(-self\.threshold, a - y, self\.threshold\)", "the same numbers"),
     ("losses.SoftmaxCrossEntropy.gradient", r"as_targets\(y, -a\)", LIKE),
@@ -527,6 +544,7 @@ IN_GRAPHS = (
     ("backward.weight_gradient", r"-> return delta\.T @ a_in$", "a graph's masks are not the rules'"),
 )
 MISSED_TODAY = (  # function, pattern, what verify does not try
+    ("activations.smooth.Softsign.second_derivative", r"-> return -2 / jnp\.sign\(z\)", "z is 0"),
     *((f"losses.{loss}.{method}",
        r"as_targets\(y, \w+\) -> (pass|y = y)|as_targets\(y, y\)|-> .*(- y$|sum\(y, )", LABELS)
       for loss in ("SoftmaxCrossEntropy", "SigmoidCrossEntropy", "CrossEntropy")
