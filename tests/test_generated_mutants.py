@@ -193,7 +193,7 @@ def functions_of_activations(second: bool) -> Iterator[Mutant]:
 LOSSES = (  # the losses of a class, with outputs for each
     {fnn.SquaredError(0.7): (fnn.Gaussian(0.3, 0.8),)},
     {fnn.Huber(0.3): (fnn.Gaussian(0.3, 0.8),)},
-    {fnn.SoftmaxCrossEntropy(): (fnn.Identity(), fnn.Tanh())},
+    {fnn.SoftmaxCrossEntropy(): (fnn.Identity(), fnn.Tanh(), fnn.Gaussian(0.3, 0.8))},
     {fnn.SigmoidCrossEntropy(): (fnn.Identity(), fnn.Tanh())},
     {fnn.Poisson(): (fnn.Identity(), fnn.Tanh())},
     {fnn.CrossEntropy(): (fnn.Sigmoid(1.5), fnn.Gaussian(0.3, 0.8)),
