@@ -78,7 +78,7 @@ def test_exactly_the_wrong_cotangents_are_named(name):
     assert_judged(name)
 
 
-@pytest.mark.parametrize("decorate", [jax.jit, layered, lambda f: layered(jax.jit(layered(f)))])
+@pytest.mark.parametrize("decorate", [jax.jit, layered, lambda f: layered(jax.jit(layered(f))), functools.partial])
 @pytest.mark.parametrize("name", KINDS)
 def test_they_are_named_under_any_decorators(name, decorate):
     assert_judged(name, decorate)
@@ -92,12 +92,12 @@ def test_float32_sees_the_same_mistakes(name):
 @pytest.mark.parametrize(("factor", "says"), [(-1, "the sign"), (2, "a factor 2 too large"), (0, "it is zero")])
 def test_the_note_says_what_the_mistake_looks_like(factor, says):
     report = custom_vjp(with_vjp(jnp.sin, lambda a, g: (factor * jnp.cos(a[0]) * g,)), normal(4))
-    assert [finding.note for finding in report.wrong] == [says, says]
+    assert [finding.note for finding in report.wrong] == [says]
 
 
 def test_the_assertion_shows_the_report():
     custom_vjp(FUNCTIONS["dense"][0], *DENSE).check()
-    with pytest.raises(DerivationError, match=r"(?s)args\[1\], cotangent 1 .*looks like: the sign"):
+    with pytest.raises(DerivationError, match=r"(?s)args\[1\] .*looks like: the sign"):
         custom_vjp(FUNCTIONS["dense, sign"][0], *DENSE).check()
     assert str(custom_vjp(FUNCTIONS["dense, sign"][0], *DENSE)) == str(custom_vjp(FUNCTIONS["dense, sign"][0], *DENSE))
 
@@ -184,7 +184,7 @@ def test_constant_functions_are_vacuous_and_not_wrong():
 # ---- misuse ----
 
 
-@pytest.mark.parametrize("f", [jnp.sin, jax.jit(jnp.sin), lambda x: x, functools.partial(FUNCTIONS["pair"][0], 2.0), 3])
+@pytest.mark.parametrize("f", [jnp.sin, jax.jit(jnp.sin), lambda x: x, functools.partial(jnp.multiply, 2.0), 3])
 def test_what_has_no_derivative_of_its_own_is_refused_with_advice(f):
     with pytest.raises(TypeError, match="f: expected a function with a custom derivative, got"):
         custom_vjp(f, normal(4))

@@ -48,8 +48,7 @@ def test_central_differences_judge_what_autodiff_cannot(case):
 
     report = judged(1)
     assert report.ok
-    assert "central differences of step" in note(report)
-    assert "each of the 6 entries" in note(report)
+    assert "compared with differences along each of the 6 entries, of an estimated error of" in note(report)
     assert all(named(judged(factor)) == {"args[0]"} for factor in (1.1, -1, 0))
 
 
@@ -62,7 +61,7 @@ def test_one_wrong_entry_among_two_hundred_is_located_by_differences(change, ind
     f = jax.jit(with_vjp(in_numpy(np.tanh), entry(CHANGES[change], index)))
     report = custom_vjp(f, np.tanh(normal(10, 20)))
     assert {finding.index for finding in report.wrong} == {index}
-    assert len(report.wrong) == 2
+    assert len(report.wrong) == 1
     assert "each of the 200 entries" in note(report)
 
 

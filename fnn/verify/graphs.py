@@ -14,12 +14,8 @@ from fnn.batchnorm import BatchNorm, standardise
 from fnn.checks import network as checks
 from fnn.data import for_network
 from fnn.dropout import Mask, masked
-<<<<<<< HEAD
-from fnn.equations import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
-from fnn.graph import given as graph_given
-=======
 from fnn.equations.graphs import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
->>>>>>> front2
+from fnn.graph import given as graph_given
 from fnn.graph.graph import Graph, GraphParams
 from fnn.graph.passes import leaves, states_and_outputs, with_mask
 from fnn.graph.plan import plan

@@ -30,13 +30,22 @@ class Traced(NamedTuple):
     structure: Any
 
     def __call__(self, *leaves):
-        found = run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves)
-        return jax.tree.unflatten(self.structure, found)
+        return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves))
+
+    def perturbed(self, random, *leaves):
+        """The value where every rounding is another one: each operation's result is moved by up to one unit of it."""
+
+        def perturb(equation, values: list) -> list:
+            return [_nudged(random, value) for value in values] if equation.primitive.name in ROUNDED else values
+
+        return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, then=perturb))
 
 
 def is_array(leaf) -> bool:
-    """Whether a leaf of the arguments is a number or an array, and not part of the function."""
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int, complex)) and not isinstance(leaf, bool)
+    """Whether a leaf of the arguments is a number or an array, and not part of the function, as a random key is."""
+    if isinstance(leaf, jax.Array):
+        return not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+    return isinstance(leaf, (np.ndarray, np.generic, float, int, complex)) and not isinstance(leaf, bool)
 
 
 def trace(function: Callable, *args) -> tuple[Traced, list]:
@@ -95,7 +104,7 @@ def called(function: Callable, *args) -> Value:
         traced, arrays = trace(function, *args)
         return Value(traced(*arrays), precision_inside(traced.jaxpr.jaxpr))
     except Exception as error:
-        copies = jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, (jax.Array, np.ndarray)) else leaf, args)
+        copies = jax.tree.map(lambda leaf: np.array(leaf) if hasattr(leaf, "shape") and is_array(leaf) else leaf, args)
         try:
             found = function(*copies)
         except Exception as own:
@@ -108,8 +117,11 @@ def evaluate(function: Callable, *args):
     return called(function, *args).value
 
 
-def run(jaxpr, consts, args, see: Callable | None = None) -> list[np.ndarray]:
-    """The outputs of a traced function; ``see(equation, inputs)`` is called for each equation."""
+def run(jaxpr, consts, args, see: Callable | None = None, then: Callable | None = None) -> list[np.ndarray]:
+    """The outputs of a traced function; for each equation, ``see(equation, inputs)`` is called before it.
+
+    ``then(equation, values)``, if given, returns what takes the place of its values.
+    """
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, map(np.asarray, consts)))
     values.update(zip(jaxpr.invars, (np.asarray(arg, var.aval.dtype) for arg, var in zip(args, jaxpr.invars))))
 
@@ -118,19 +130,19 @@ def run(jaxpr, consts, args, see: Callable | None = None) -> list[np.ndarray]:
 
     with np.errstate(all="ignore"):
         for equation in jaxpr.eqns:
-            for var, value in zip(equation.outvars, _apply(equation, [read(var) for var in equation.invars], see)):
-                values[var] = value
+            found = _apply(equation, [read(var) for var in equation.invars], see, then)
+            values.update(zip(equation.outvars, found if then is None else then(equation, found)))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _apply(equation, inputs: list, see: Callable | None) -> list:
+def _apply(equation, inputs: list, see: Callable | None, then: Callable | None) -> list:
     if see is not None:
         see(equation, inputs)
     name, params, out = equation.primitive.name, equation.params, equation.outvars
     if name in INLINED:
         inner = params[INLINED[name]]
         jaxpr, consts = (inner.jaxpr, inner.consts) if isinstance(inner, core.ClosedJaxpr) else (inner, ())
-        return run(jaxpr, consts, inputs, see)
+        return run(jaxpr, consts, inputs, see, then)
     if name == "optimization_barrier":
         return inputs
     if name in TABLE and all(np.issubdtype(var.aval.dtype, np.generic) for var in out):
@@ -247,6 +259,20 @@ TABLE: dict[str, Callable] = {
     "argmax": _argument(np.argmax), "argmin": _argument(np.argmin), "cumsum": _cumulative(np.cumsum),
     "cumprod": _cumulative(np.cumprod),
 }  # fmt: skip
+
+
+ROUNDED = {
+    "add", "add_any", "sub", "mul", "div", "exp", "exp2", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "sinh",
+    "cosh", "sqrt", "rsqrt", "cbrt", "pow", "integer_pow", "square", "logistic", "erf", "erfc", "dot_general",
+    "reduce_sum", "cumsum",
+}  # fmt: skip
+
+
+def _nudged(random, value: np.ndarray) -> np.ndarray:
+    if not jnp.issubdtype(value.dtype, jnp.inexact):
+        return value
+    eps = float(jnp.finfo(value.dtype).eps)
+    return np.asarray(value * (1 + eps * random.uniform(-1, 1, value.shape)), value.dtype)
 
 
 # -- the precision that a function has inside ------------------------------------------------------------------

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.equations import layers as equations
 from fnn.activations import PerNeuron
 from fnn.batchnorm import BatchNorm
 from fnn.dropout import Mask
 from fnn.equations import Line
+from fnn.equations import layers as equations
 from fnn.layers import Params
 from fnn.losses import Loss
 from fnn.stacking import unstack

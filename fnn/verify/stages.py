@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks.arrays import describe
-from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype
+from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype, not_compared
 from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import TOLERANCE, exactly, fresh, has_derivatives, in_dtype, is_inexact
 from fnn.verify.report import Finding, Report, norm, norm_error
@@ -58,11 +58,12 @@ def _judge(chain, x, dtype, tolerance) -> Report:
         cotangents = [random_like(y, random) for y in outputs]
         hand_bar = oracle_bar = cotangents[-1]
         findings: list[Finding] = []
+        notes: list[str] = []
         for i in range(len(chain) - 1, -1, -1):
             at = _Stage(chain[i], i + 1, params[i], inputs[i], outputs[i], dtype)
             judged, hand_bar, oracle_bar = at.judge(cotangents[i], hand_bar, oracle_bar, tolerance)
-            findings += judged
-    return Report(tuple(findings), dtype, what="cotangent", seed=SEED)
+            findings, notes = findings + judged, notes + at.notes
+    return Report(tuple(findings), dtype, tuple(notes), what="cotangent", seed=SEED)
 
 
 class _Stage:
@@ -71,6 +72,7 @@ class _Stage:
     def __init__(self, stage: Stage, number: int, p, x, y, dtype: str):
         self.stage, self.number, self.dtype = stage, number, dtype
         self.given = (p, x, y)
+        self.notes: list[str] = []
         self.known: dict[str, Any] = {"kind": stage.name, "layer": number}
 
     def hand(self, given):
@@ -103,7 +105,9 @@ class _Stage:
                        self.dtype)  # fmt: skip
         limit = tolerance or TOLERANCE[box.precision()]
         known = [{"end_to_end": end, **self.known} for end in ends]
-        findings = box.findings(box.values(box.hand), box.values(box.oracle), limit, known)
+        right = box.values(box.oracle)
+        self.notes += [f"{self.stage.name}: {note}" for note in not_compared(right)]
+        findings = box.findings(box.values(box.hand), right, limit, known)
         return findings, None if chained is None else chained[1], through[1]
 
     def chained(self, hand_bar, kept):
@@ -168,7 +172,7 @@ def _wanted(given, hand) -> tuple[list[str], Callable] | str:
         for tree, keep in zip(pair, inexact):
             if any(keep):
                 leaves += [leaf for leaf, k in zip(jax.tree.leaves(tree, is_leaf=_is_none), keep) if k]
-        return [np.nan if leaf is None else leaf for leaf in leaves]
+        return [np.asarray(np.nan) if leaf is None else leaf for leaf in leaves]
 
     return names, kept
 
