@@ -8,7 +8,7 @@ from fnn.verify.custom import custom_vjp
 from fnn.verify.gradients import gradient
 from fnn.verify.network import network
 from fnn.verify.probes import probes
-from fnn.verify.report import DerivationError, Finding, Report
+from fnn.verify.report import DerivationError, Finding, Report, WeakComparison
 from fnn.verify.stages import Stage, stages
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Finding",
     "Report",
     "Stage",
+    "WeakComparison",
     "curvature",
     "custom_vjp",
     "gradient",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from fnn.checks import arrays
 from fnn.numbers import number
-from fnn.verify.interpret import evaluate, precision_inside, trace
+from fnn.verify.interpret import Traced, evaluate, forgetting, is_array, precision_inside, trace
 from fnn.verify.neighbours import accept, sides
 from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, is_floating, is_inexact
 from fnn.verify.patterns import statements
@@ -17,6 +18,7 @@ from fnn.verify.report import Finding, Report, compare, norm
 from fnn.verify.smallest import beside, shown, shrunk
 
 DRAWS = 5  # of other roundings
+OF_LEAF = 1e-6  # at most, relative to an array itself, for cancellation that the oracle avoids
 EXCUSED = 1e-3  # at most, relative to the largest leaf: larger changes of the oracle are not rounding
 
 
@@ -56,6 +58,10 @@ class BlackBox:
     def values(self, function: Callable, inputs=None) -> list[np.ndarray]:
         return [np.asarray(leaf) for leaf in evaluate(function, self.inputs if inputs is None else inputs)]
 
+    @cached_property
+    def _traced(self) -> tuple[Traced, list]:
+        return trace(self.oracle, self.inputs)
+
     def precision(self) -> str:
         """The coarsest dtype in which either function computes, or that of the comparison."""
         found = [self.dtype]
@@ -70,7 +76,8 @@ class BlackBox:
         """One finding per array; ``ours`` and ``theirs``: the arrays at the inputs; ``known``: further fields for each.
 
         The terms that a black box sums are unknown. So an error may also be up to a hundred times the **oracle's**
-        change when every operation in it rounds differently, and an entry may lie between the two sides of a
+        change when every operation in it rounds differently; a millionth of its array, if it is no more than the
+        rounding of what the oracle computes on the way; and an entry may lie between the two sides of a
         jump of the oracle. What is not finite in the oracle is not compared.
         """
         known = known or [{} for _ in self.names]
@@ -80,10 +87,13 @@ class BlackBox:
             return found
         theirs = self._beside_jumps(ours, theirs, tolerance)
         whole = max(finding.size for finding in found)
-        for i, change in enumerate(self._changes(theirs)):
+        changes, inside = self._changes(theirs)
+        for i, change in enumerate(changes):
             if found[i].ok or found[i].index is None:
                 continue
-            size = max(found[i].size, min(100 * change, EXCUSED * whole) / tolerance)
+            rounding = inside * float(np.sqrt(np.size(theirs[i])))
+            excused = max(min(100 * change, EXCUSED * whole), min(rounding, OF_LEAF * found[i].size))
+            size = max(found[i].size, excused / tolerance)
             found[i] = compare(self.names[i], ours[i], theirs[i], tolerance, size, **known[i])
             if not found[i].ok:
                 notes = self.notes(ours[i], theirs[i], tolerance)
@@ -95,21 +105,30 @@ class BlackBox:
             return ["the complex conjugate"] if np.allclose(np.conj(oracle), hand, rtol=1e-6) else []
         return statements(np.asarray(hand, np.float64), np.asarray(oracle, np.float64), tolerance)
 
-    def _changes(self, leaves) -> list[float]:
-        """How much each of the oracle's arrays changes if all roundings are others: the median of a few draws."""
-        traced, arrays = trace(self.oracle, self.inputs)
+    def _changes(self, leaves) -> tuple[list[float], float]:
+        """How much each of the oracle's arrays changes if all roundings are others: the median of a few draws.
+
+        And the rounding of the largest number that it computes on the way, which another formula may sum.
+        """
+        traced, arrays = self._traced
         draws = []
         with np.errstate(invalid="ignore", over="ignore"):
             for seed in range(DRAWS):
                 moved = traced.perturbed(np.random.default_rng(seed), *arrays)
                 draws.append([norm(m - leaf) for m, leaf in zip(moved, leaves)])
-        return [float(np.nan_to_num(np.median(changes), posinf=0.0)) for changes in zip(*draws)]
+        changes = [float(np.nan_to_num(np.median(of), posinf=0.0)) for of in zip(*draws)]
+        return changes, 16 * float(np.finfo(self.dtype).eps) * traced.largest_inside(*arrays)
 
     def _beside_jumps(self, ours, theirs, tolerance: float) -> list[np.ndarray]:
         """The oracle's arrays, with our entries wherever the oracle jumps and ours lie between its two sides."""
         if any(map(np.iscomplexobj, theirs)):
             return theirs
-        found = sides(lambda inputs: self.values(self.oracle, inputs), self.inputs)
+        traced, _ = self._traced
+
+        def oracle(inputs) -> list:
+            return traced(*(leaf for leaf in jax.tree.leaves(inputs) if is_array(leaf)))
+
+        found = sides(oracle, self.inputs)
         kept = []
         for hand, oracle, at in zip(ours, theirs, found):
             slack = 100 * tolerance * np.maximum(np.abs(at.low), np.abs(at.high))
@@ -190,7 +209,9 @@ def _name(path) -> str:
     return f"{getattr(head, 'name', getattr(head, 'key', getattr(head, 'idx', head)))}" + jax.tree_util.keystr(path[1:])
 
 
-def differing_calls(function: Callable, inputs) -> bool:
-    """Whether two calls of a function with the same inputs return different numbers."""
-    first, second = (jax.tree.leaves(evaluate(function, inputs)) for _ in range(2))
-    return any(not np.array_equal(a, b, equal_nan=is_floating(a)) for a, b in zip(first, second))
+def differing_calls(function: Callable, *args) -> bool:
+    """Whether two calls of a function with the same arguments return different numbers."""
+    with forgetting():
+        first, second = (jax.tree.leaves(evaluate(function, *args)) for _ in range(2))
+    pairs = zip(first, second)
+    return any(not np.array_equal(a, b, equal_nan=is_floating(a)) for a, b in pairs if is_array(a) and is_array(b))

@@ -183,6 +183,9 @@ class _Judge:
             mine = box.values(box.hand)
         except Exception as error:  # a rule is the user's
             return [Finding("the custom derivative", float("inf"), 0.0, note=_raised(error))]
+        if differing_calls(box.hand, self.inputs):
+            note = "not deterministic: two calls with the same arguments return different numbers"
+            return [Finding("the custom derivative", float("inf"), 0.0, note=note)]
         right, doubt = self._automatic(box, mine, same)
         precision = box.precision()
         limit = self.tolerance or TOLERANCE[precision]

@@ -16,7 +16,8 @@ from fnn.losses import as_targets
 from fnn.verify.equations import DELTAS, Failure, Judged, is_elementwise
 from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import AUTODIFF, loss_gradient, slope
-from fnn.verify.patterns import same, statements
+from fnn.verify.patterns import statements
+from fnn.verify.report import norm
 
 Guess = tuple[str, object]
 
@@ -25,18 +26,20 @@ def explanations(judged: Judged, tolerance: float) -> list[str]:
     """What turns the right value into the hand-written one, the most specific first."""
     if isinstance(judged.hand, Failure):
         error = judged.hand.error
-        return [f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
+        said = f"it raises {type(error).__name__}"
+        return [f"{said}: {str(error).splitlines()[0]}" if str(error) else said, said]
     hand, oracle = np.asarray(judged.hand), judged.oracle
     found = []
     if hand.shape != oracle.shape or hand.size > 1:
         with np.errstate(all="ignore"):
-            found = [name for name, make in _guesses(judged) if _explains(make, hand, judged.known, tolerance)]
+            found = [name for name, make in _guesses(judged) if _explains(make, hand, oracle, judged.known, tolerance)]
     return found + statements(
         hand, oracle, tolerance, judged.line.equation.axes, _beside(judged), _named_factors(judged)
     )
 
 
-def _explains(make: Callable, hand: np.ndarray, known: np.ndarray, tolerance: float) -> bool:
+def _explains(make: Callable, hand: np.ndarray, oracle: np.ndarray, known: np.ndarray, tolerance: float) -> bool:
+    """Whether a guess gives the hand-written value, far closer than the right one is."""
     try:
         value = np.asarray(evaluate(make))
     except Exception:  # the guess has no meaning here, as where shapes differ
@@ -45,7 +48,14 @@ def _explains(make: Callable, hand: np.ndarray, known: np.ndarray, tolerance: fl
         return False
     if known.shape == hand.shape:
         hand, value = np.where(known, hand, 0), np.where(known, value, 0)
-    return bool(hand.any()) and same(hand, value, tolerance)
+    told = ~np.isnan(value) | np.isnan(hand)  # of the others the guess says nothing
+    finite = np.isfinite(hand) & told
+    if not np.array_equal(finite, np.isfinite(value) & told):
+        return False
+    hand, value = np.where(finite, hand, 0), np.where(finite, value, 0)
+    error, size = norm(hand - value), norm(value)
+    wrong = norm(hand - np.where(finite, oracle, 0)) if oracle.shape == hand.shape else size
+    return error <= max(100 * tolerance * size, min(1e-6 * size, 1e-3 * wrong))
 
 
 def _beside(judged: Judged) -> dict[str, np.ndarray]:
@@ -147,7 +157,7 @@ def _delta(n: int, g, activation, z, a, judged: Judged) -> Iterator[tuple[str, C
         yield f"z[{n}] in place of sigma'(z[{n}])", lambda: g * z
         yield f"sigma'(a[{n}]) in place of sigma'(z[{n}])", lambda: g * slope(activation, a)
         yield f"sigma'(z[{n}]) applied twice", lambda: g * own * own
-        yield f"divided by sigma'(z[{n}])", lambda: g / np.where(own == 0, 1, own)
+        yield f"divided by sigma'(z[{n}])", lambda: g / np.where(np.abs(own) < 1e-4, np.nan, own)  # noise beyond
         yield f"sigma'(z[{n}]) alone: its factor is missing", lambda: own
         yield f"1 - sigma'(z[{n}]) in place of sigma'(z[{n}])", lambda: g * (1 - own)
     else:

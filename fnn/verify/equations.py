@@ -1,5 +1,6 @@
 """Every line of a network on one case of data: the hand-written value, autodiff's, and the size of its terms."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from fnn.verify.oracle import AUTODIFF, loss_gradient
 from fnn.verify.report import norm
 
 DELTAS, FORWARD = ("output_delta", "hidden_delta"), ("affine", "normalise")
+BETWEEN = (1.0, 0.6, 0.3, 0.1, 1e-3, -0.1, -0.3, -1.0)
 TOO_LARGE = 1e15  # what is fed: squares and products of it are still finite in float32
 NAMES = Rules(*Rules._fields)  # in place of the rules, so that ``lines`` tells which one it wants
 
@@ -119,9 +121,11 @@ def judged(
         return lines(case.params, case.x, case.y, loss=loss, masks=case.masks, rules=NAMES, apply=apply)
 
     walked = tuple(walk(by_autodiff))
-    for _ in walk(by_hand):
-        pass
-    pairs = zip(found, chained)
+    with contextlib.suppress(Exception):  # a broken forward rule breaks the chain, and is reported where it is judged
+        for _ in walk(by_hand):
+            pass
+    broken = Failure(RuntimeError("an earlier line is broken"))
+    pairs = zip(found, [*chained, *(broken for _ in found[len(chained) :])])
     for line in walked:
         rule, part = line.equation.rule, line.equation.part
         if rule and part == 0:
@@ -199,6 +203,8 @@ def judge(line, name: str, right: Right, hand, tolerance: float, around: tuple =
     precision, ours = "float64", hand
     if isinstance(hand, Value):
         precision, ours = hand.precision, part_of(rule, part, hand.value)
+        if not isinstance(ours, Failure) and not is_array(ours):
+            ours = Failure(TypeError(f"expected an array, got {describe(ours)}"))
     known, kinks = np.isfinite(oracle), 0
     if not isinstance(ours, Failure):
         ours = np.asarray(ours)
@@ -230,14 +236,21 @@ def _upstream(rule: str, args: tuple) -> np.ndarray:
     return np.where(np.isfinite(g), g, 0)
 
 
+def _largest_product(rule: str, args: tuple) -> float:
+    """The largest size of g ⊙ σ' between 0 and z: what a formula for a small σ' may be the difference of."""
+    g, activation, z = _upstream(rule, args), args[1], np.asarray(args[2])
+    products = (evaluate(AUTODIFF.hidden_delta, g, activation, t * z, None) for t in BETWEEN)
+    return max(norm(np.where(np.isfinite(product), product, 0)) for product in products)
+
+
 def _size(rule: str, part: int, args: tuple, oracle: np.ndarray, tolerance: float) -> float:
     """The size of the terms that a line sums, and a share of factors that may be much larger than their product."""
     rounding = 16 * float(jnp.finfo(oracle.dtype).eps) / tolerance
     absolute = [np.abs(np.asarray(arg, np.float64)) if is_array(arg) else arg for arg in args]
     if rule in DELTAS:
-        factors = norm(_upstream(rule, args)) + norm(args[3])
+        factors = _largest_product(rule, args)
         if rule == "output_delta":
-            factors += norm(evaluate(as_targets, np.asarray(args[4]), args[3]))
+            factors += norm(args[3]) + norm(evaluate(as_targets, np.asarray(args[4]), args[3]))
         return norm(oracle) + rounding * factors
     if rule == "norm_pullback":
         return _norm_sizes(*args, rounding)[part]

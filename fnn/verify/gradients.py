@@ -27,8 +27,8 @@ def gradient(
 
     A leaf passes if its error ‖hand − oracle‖ is at most tolerance · ‖oracle‖. It also passes if the error is at most
     100 times the **oracle's** change when every operation in it rounds differently, and at most a thousandth of the
-    whole gradient: this allows for cancellation among the unknown terms that a black box sums. Where the oracle jumps, at
-    a kink or a tie, an entry between its sides passes. Where autodiff is not finite, differences stand in for it.
+    whole gradient: this allows for cancellation among the unknown terms that a black box sums. Where the oracle jumps,
+    at a kink or a tie, an entry between its sides passes. Where autodiff is not finite, differences stand in for it.
     Complex leaves follow JAX's convention, ∂f/∂x − i ∂f/∂y. Functions whose value differs from call to call are
     findings.
 

@@ -40,6 +40,20 @@ class Traced(NamedTuple):
 
         return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, then=perturb))
 
+    def largest_inside(self, *leaves) -> float:
+        """The largest finite magnitude among all numbers that are computed on the way."""
+        found = [0.0]
+
+        def see(equation, values: list) -> list:
+            for value in values:
+                if np.issubdtype(value.dtype, np.inexact) and value.size:
+                    magnitudes = np.abs(value)
+                    found.append(float(magnitudes.max(initial=0.0, where=np.isfinite(magnitudes))))
+            return values
+
+        run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, then=see)
+        return max(found)
+
 
 def is_array(leaf) -> bool:
     """Whether a leaf of the arguments is a number or an array, and not part of the function, as a random key is."""
@@ -98,8 +112,34 @@ class Value(NamedTuple):
     precision: str = "float64"
 
 
+@contextlib.contextmanager
+def forgetting():
+    """Within it, every function is traced anew."""
+    token = _REMEMBERED.set(None)
+    try:
+        yield
+    finally:
+        _REMEMBERED.reset(token)
+
+
+_UNTRACED: ContextVar[bool] = ContextVar("untraced", default=False)
+
+
+@contextlib.contextmanager
+def untraced():
+    """Within it, functions are called and not traced: for those that keep what they computed for the next call."""
+    token = _UNTRACED.set(True)
+    try:
+        yield
+    finally:
+        _UNTRACED.reset(token)
+
+
 def called(function: Callable, *args) -> Value:
     """The function's value; one that JAX cannot trace, as code written for NumPy, is called with copies in NumPy."""
+    if _UNTRACED.get():
+        arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf) if is_array(leaf) else leaf, args)
+        return Value(jax.tree.map(lambda leaf: np.asarray(leaf) if is_array(leaf) else leaf, function(*arrays)))
     try:
         traced, arrays = trace(function, *args)
         return Value(traced(*arrays), precision_inside(traced.jaxpr.jaxpr))
@@ -281,8 +321,9 @@ PRECISIONS = ("float8", "bfloat16", "float16", "float32", "float64")  # from the
 
 
 def precision_inside(jaxpr) -> str:
-    """The coarsest floating dtype in which a traced function computes."""
-    found = {str(var.aval.dtype) for equation in equations_inside(jaxpr) for var in equation.outvars if _floating(var)}
+    """The coarsest floating dtype in which a traced function computes, or of a constant in it."""
+    variables = [var for equation in equations_inside(jaxpr) for var in equation.outvars]
+    found = {str(var.aval.dtype) for var in (*jaxpr.constvars, *variables) if _floating(var)}
     return next((name for name in PRECISIONS if any(dtype.startswith(name) for dtype in found)), "float64")
 
 

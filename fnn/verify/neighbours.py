@@ -15,7 +15,8 @@ from fnn.verify.oracle import is_floating
 
 ULPS = (4096, 4)  # of the wide and the narrow moves, relative to each number
 OF_ZERO = {"float64": (1e-97, 1e-100), "float32": (1e-15, 1e-18)}  # absolute; even their cubes are representable
-DRAWS = 6  # in which every entry moves up or down by itself, so that ties part in every order
+DRAWS = 6  # in which every entry moves up or down by itself
+ALONE = 64  # as many entries at most are moved one by one besides, so that every one wins a tie of many
 SMALLEST = 1e-6  # a jump, relative to the derivatives at its sides
 
 
@@ -43,13 +44,30 @@ def moved(tree, wide: int, signs: Callable[[tuple], np.ndarray]):
     return jax.tree.map(move, tree)
 
 
+class _One:
+    """Signs that move one number alone: the ``place``-th of all leaves, which are asked for in their order."""
+
+    def __init__(self, place: int, sign: float):
+        self.place, self.sign = place, sign
+
+    def __call__(self, shape: tuple) -> np.ndarray:
+        signs = np.zeros(shape)
+        if 0 <= self.place < signs.size:
+            signs.reshape(-1)[self.place] = self.sign
+        self.place -= signs.size
+        return signs
+
+
 def around(tree, wide: int) -> Iterator:
-    """Neighbouring points: all numbers moved down, all up, and each by itself."""
+    """Neighbouring points: all numbers moved down, all up, each at random, and a few numbers one by one."""
     random = np.random.default_rng(0)
     yield moved(tree, wide, lambda shape: np.full(shape, -1.0))
     yield moved(tree, wide, lambda shape: np.full(shape, 1.0))
     for _ in range(DRAWS):
         yield moved(tree, wide, lambda shape: random.choice([-1, 1], shape) * random.uniform(0.3, 1, shape))
+    count = sum(np.size(leaf) for leaf in jax.tree.leaves(tree) if is_floating(leaf))
+    for place in range(2 * count if count <= ALONE else 0):
+        yield moved(tree, wide, _One(place // 2, (-1.0, 1.0)[place % 2]))
 
 
 def sides(function: Callable, point) -> list[Sides]:

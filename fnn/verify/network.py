@@ -16,10 +16,10 @@ from fnn.kinds import GRAPH, AnyParams, kind, require_rules
 from fnn.losses import Loss
 from fnn.stacking import unstack
 from fnn.verify import graphs
-from fnn.verify.blackbox import in_best_dtype
+from fnn.verify.blackbox import differing_calls, in_best_dtype
 from fnn.verify.diagnose import explanations
 from fnn.verify.equations import DELTAS, Case, Failure, Judged, attempt, is_judged, judged, part_of, single
-from fnn.verify.interpret import Value, remembering
+from fnn.verify.interpret import Value, remembering, untraced
 from fnn.verify.oracle import AUTODIFF, LARGEST, NORM_TOLERANCE, TOLERANCE, exactly, in_dtype
 from fnn.verify.probes import probes as probe_cases
 from fnn.verify.probes import round_array, rounded_to, single_rules
@@ -121,31 +121,26 @@ def data_or_probes(params, x, y, loss, masks, probes: bool = True) -> Callable[[
     return of
 
 
-class _CannotRunInFloat64(Exception):
-    pass
-
-
 def _judge(cases, alone, loss, rules, tolerance, may_fall_back, dtype) -> Report:
     """The report on the cases, and on each rule of the layers ``alone``."""
     with exactly(dtype):
         given = cases(dtype)
     layers = alone or given[0].params
-    own_dtype = str(jax.tree.leaves(alone or given[0].params)[0].dtype)
+    own_dtype = str(jax.tree.leaves(layers)[0].dtype)
     coarser = dtype == "float64" and own_dtype == "float32"
+    limits = NORM_TOLERANCE if any(layer.norm is not None for layer in layers) else TOLERANCE
+    collect = partial(_collect, given, alone, loss, rules, tolerance or limits[dtype], coarser)
     with exactly(dtype):
-        limits = NORM_TOLERANCE if any(layer.norm is not None for layer in layers) else TOLERANCE
-        limit = tolerance or limits[dtype]
-        rounded = partial(round_array, own_dtype) if coarser else lambda value: value
-        found = [one for case in given for one in judged(case, loss, rules, limit, rounded)]
-        for name, line in single_rules(alone, loss) if alone else ():
-            if is_judged(line.equation.rule, rules):
-                found.append(single(rounded_to("float32" if coarser else dtype, line), name, rules, limit))
+        found = collect(dtype)
+        if any(isinstance(one.hand, Failure) and "Tracer" in str(one.hand.error) for one in found):
+            with untraced():  # a rule keeps what it computed, for another
+                found = collect(dtype)
     failed = next((one for one in found if isinstance(one.hand, Failure)), None)
     if failed is not None and may_fall_back and dtype == "float64" and _runs_in_float32(failed, rules):
-        error = failed.hand.error
-        raise _CannotRunInFloat64(f"{type(error).__name__} in {failed.rule}: {error}")
+        raise type(failed.hand.error)(f"{failed.hand.error}")
     with exactly(dtype):
         pairs = [(one, _finding(one, limits, tolerance, dtype)) for one in found]
+        pairs += _not_deterministic(found, rules)
     if coarser:
         right = [one for one, finding in pairs if finding.ok]
         with exactly("float32"):
@@ -154,11 +149,31 @@ def _judge(cases, alone, loss, rules, tolerance, may_fall_back, dtype) -> Report
     for one, finding in pairs:
         grouped.setdefault((one.layer, one.rule, one.part), []).append((one, finding))
     with exactly(dtype):
-        findings = tuple(_summary(of, rules, limit) for of in grouped.values())
+        findings = tuple(_summary(of, rules, tolerance or limits[dtype]) for of in grouped.values())
     names = list(dict.fromkeys(one.name for one in found))
-    return Report(
-        findings, dtype, tuple(_notes(found, given, names, dtype)), "equation", SEED if len(names) > 1 else None
-    )
+    notes = tuple(_notes(found, given, names, dtype))
+    return Report(findings, dtype, notes, "equation", SEED if len(names) > 1 else None)
+
+
+def _collect(given, alone, loss, rules, limit: float, coarser: bool, dtype: str) -> list[Judged]:
+    """Every line of the cases, and of the rules judged alone."""
+    rounded = partial(round_array, "float32") if coarser else lambda value: value
+    found = [one for case in given for one in judged(case, loss, rules, limit, rounded)]
+    lines = found[0].lines if found else ()
+    for name, line in single_rules(alone, loss) if alone else ():
+        if is_judged(line.equation.rule, rules):
+            line = rounded_to("float32" if coarser else dtype, line)
+            found.append(replace(single(line, name, rules, limit), lines=lines))
+    return found
+
+
+def _not_deterministic(found: list[Judged], rules: Rules) -> Iterator[tuple[Judged, Finding]]:
+    """A finding for every rule of which two calls with the same arguments return different numbers."""
+    replaced = [one for one in found if getattr(rules, one.rule) is not getattr(RULES, one.rule)]
+    for (rule, _), one in {(one.rule, one.layer): one for one in reversed(replaced)}.items():
+        if not isinstance(one.hand, Failure) and differing_calls(getattr(rules, rule), *one.line.arguments):
+            note = "not deterministic: two calls with the same arguments return different numbers"
+            yield one, Finding(one.line.name, float("inf"), 0.0, layer=one.layer, kind=rule, note=note)
 
 
 def _runs_in_float32(failed: Judged, rules: Rules) -> bool:
@@ -242,18 +257,27 @@ def _summary(pairs: list[tuple[Judged, Finding]], rules: Rules, tolerance: float
         ends = [finding.end_to_end for _, finding in pairs if finding.end_to_end is not None]
         return replace(worst, name=name, end_to_end=max(ends, default=None), case="", vacuous=vacuous)
     one, worst = failing[0]
-    note = worst.note or _shared(failing, tolerance)
+    changing = next((finding for _, finding in failing if finding.note.startswith("not deterministic")), None)
+    if changing is not None:
+        return replace(worst, name=name, note=changing.note, vacuous=False)
+    note = worst.note if "in float32" in worst.case else _shared(failing, tolerance) or worst.note
     example = "" if "in float32" in worst.case else smallest(one, rules, tolerance)
     return replace(worst, name=name, note=note, example=example, vacuous=False)
 
 
 def _shared(failing: list[tuple[Judged, Finding]], tolerance: float) -> str:
-    """The first explanation that holds in every failing case; a case of one number explains nothing."""
-    several = [one for one, finding in failing if not finding.note and np.size(one.oracle) > 1]
+    """The first explanation that holds in every failing case; a case where one number differs explains nothing."""
+    every = [one for one, finding in failing if "in float32" not in finding.case]
     shared: list[str] = []
-    for i, one in enumerate(several or [one for one, _ in failing[:1]]):
+    for i, one in enumerate([one for one in every if _is_telling(one)] or every[:1]):
         found = explanations(one, tolerance)
         shared = found if i == 0 else [text for text in shared if text in found]
         if not shared:
             break
     return next(iter(shared), "")
+
+
+def _is_telling(one: Judged) -> bool:
+    if isinstance(one.hand, Failure) or np.shape(one.hand) != one.oracle.shape:
+        return True
+    return np.count_nonzero(one.oracle) > 1 or np.count_nonzero(one.hand) > 1

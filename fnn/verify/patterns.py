@@ -28,16 +28,19 @@ def statements(
         return []
     with np.errstate(all="ignore"):
         size = max(np.abs(oracle).max(), np.abs(np.where(np.isfinite(hand), hand, 0)).max())
-        wrong = ~(np.abs(hand - oracle) <= 1e3 * tolerance * size)
+        wrong = ~(np.abs(hand - oracle) <= 1e3 * tolerance * np.abs(oracle) + 1e-2 * tolerance * size)
         if not wrong.any():
             wrong = ~(np.abs(hand - oracle) <= tolerance * np.abs(oracle))
         whole = list(_wholes(hand, oracle, tolerance, factors)) if wrong[oracle != 0].all() or not hand.any() else []
-        if whole:
-            return whole
-        places = list(_places(wrong, oracle, axes, beside or {}))
+        only_first = len(hand) > 1 and oracle[1:].any() and not hand[1:].any() and not wrong[0].any()
+        places = list(_places(wrong, oracle, axes, beside or {}, only_first and hand.ndim == 2))
         what = list(_relations(hand[wrong], oracle[wrong], tolerance, factors))
-        both = [f"{place}: {how}" for place in places for how in what]
-        return [*_orders(hand, oracle, tolerance, axes), *both, *places, *what, *_along(hand, oracle, tolerance, axes)]
+        found = [
+            *whole,
+            *_orders(hand, oracle, tolerance, axes),
+            *(f"{place}: {how}" for place in places for how in what),
+        ]
+        return list(dict.fromkeys([*found, *places, *what, *_along(hand, oracle, tolerance, axes)]))
 
 
 def _shapes(hand, oracle, tolerance) -> Iterator[str]:
@@ -121,10 +124,12 @@ def _plural(axes, axis: int) -> str:
     return f"{axes[axis]}s" if axis < len(axes) else f"entries along axis {axis}"
 
 
-def _places(wrong, oracle, axes, beside) -> Iterator[str]:
+def _places(wrong, oracle, axes, beside, only_first: bool) -> Iterator[str]:
     """Where it is wrong, if not everywhere."""
     if wrong.size > 1 and wrong.sum() == 1:
         yield "a single entry is wrong"
+    if only_first:
+        yield "only the first example is used"
     telling = wrong | (oracle != 0)  # elsewhere right and wrong may agree
     for name, array in beside.items():
         array = np.asarray(array)

@@ -154,13 +154,13 @@ def single_rules(params: Params, loss: Loss) -> Iterator[tuple[str, Line]]:
     targets exactly 0 or 1, whole numbers and labels; batches of 1 to 33; widths beyond 16 and 128; a batch norm of
     nearly equal numbers.
     """
-    params, random, last = unstack(params), np.random.default_rng(1), len(params)
+    params, random = unstack(params), np.random.default_rng(1)
     seen = set()
     for n, layer in enumerate(params[:-1], start=1):
         if layer.activation not in seen:
             seen.add(layer.activation)
             yield from _hidden_deltas(n, layer, random)
-    yield from _output_deltas(last, params[-1], loss, random)
+    yield from _output_deltas(len(params), params[-1], loss, random)
     normed = next((n for n, layer in enumerate(params, start=1) if layer.norm is not None), None)
     if normed is not None:
         yield from _norm_pullbacks(normed, params[normed - 1].norm, random)
