@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import arrays
@@ -18,7 +19,7 @@ from fnn.verify.report import Finding, Report, compare, norm
 from fnn.verify.smallest import beside, shown, shrunk
 
 DRAWS = 5  # of other roundings
-OF_LEAF = 1e-6  # at most, relative to an array itself, for cancellation that the oracle avoids
+BETWEEN = (0.6, 0.3, 0.1, 1e-3, -0.3, -1.0)  # multiples of the inputs, where the oracle shows its usual size
 EXCUSED = 1e-3  # at most, relative to the largest leaf: larger changes of the oracle are not rounding
 
 
@@ -41,12 +42,16 @@ def in_best_dtype(dtype, tolerance: float | None, judge: Callable[[str], Report]
         return replace(report, notes=(f"judged in float32, because in float64 the code raises {reason}", *report.notes))
 
 
+def _as_they_are(inputs):
+    return inputs
+
+
 @dataclass(frozen=True)
 class BlackBox:
     """Two functions of the same inputs that should return the same list of arrays.
 
-    hand, oracle: inputs → arrays; inputs: the pytree at which they are compared; names: of the arrays; given: the names
-    of the inputs' leaves; fixed: how many of the last inputs are not shown, as cotangents.
+    hand, oracle: inputs → arrays; inputs: the tuple of pytrees at which they are compared; names: of the arrays; labels:
+    of the inputs; consistent: puts inputs that were changed in order, where some follow from others.
     """
 
     hand: Callable
@@ -54,6 +59,8 @@ class BlackBox:
     inputs: Any
     names: Sequence[str]
     dtype: str
+    labels: Sequence[str] = ()
+    consistent: Callable = _as_they_are
 
     def values(self, function: Callable, inputs=None) -> list[np.ndarray]:
         return [np.asarray(leaf) for leaf in evaluate(function, self.inputs if inputs is None else inputs)]
@@ -62,6 +69,7 @@ class BlackBox:
     def _traced(self) -> tuple[Traced, list]:
         return trace(self.oracle, self.inputs)
 
+    @cached_property
     def precision(self) -> str:
         """The coarsest dtype in which either function computes, or that of the comparison."""
         found = [self.dtype]
@@ -76,8 +84,7 @@ class BlackBox:
         """One finding per array; ``ours`` and ``theirs``: the arrays at the inputs; ``known``: further fields for each.
 
         The terms that a black box sums are unknown. So an error may also be up to a hundred times the **oracle's**
-        change when every operation in it rounds differently; a millionth of its array, if it is no more than the
-        rounding of what the oracle computes on the way; and an entry may lie between the two sides of a
+        change when every operation in it rounds differently, or the rounding of the oracle's usual size; and an entry may lie between the two sides of a
         jump of the oracle. What is not finite in the oracle is not compared.
         """
         known = known or [{} for _ in self.names]
@@ -86,14 +93,12 @@ class BlackBox:
         if all(finding.ok for finding in found):
             return found
         theirs = self._beside_jumps(ours, theirs, tolerance)
-        whole = max(finding.size for finding in found)
-        changes, inside = self._changes(theirs)
-        for i, change in enumerate(changes):
+        whole, eps = max(finding.size for finding in found), float(jnp.finfo(self.precision).eps)
+        for i, (change, usual) in enumerate(zip(self._changes(theirs), self._usual(theirs))):
             if found[i].ok or found[i].index is None:
                 continue
-            rounding = inside * float(np.sqrt(np.size(theirs[i])))
-            excused = max(min(100 * change, EXCUSED * whole), min(rounding, OF_LEAF * found[i].size))
-            size = max(found[i].size, excused / tolerance)
+            rounding = (16 if eps < 1e-4 else 4) * eps * usual
+            size = max(found[i].size, max(min(100 * change, EXCUSED * whole), rounding) / tolerance)
             found[i] = compare(self.names[i], ours[i], theirs[i], tolerance, size, **known[i])
             if not found[i].ok:
                 notes = self.notes(ours[i], theirs[i], tolerance)
@@ -105,19 +110,28 @@ class BlackBox:
             return ["the complex conjugate"] if np.allclose(np.conj(oracle), hand, rtol=1e-6) else []
         return statements(np.asarray(hand, np.float64), np.asarray(oracle, np.float64), tolerance)
 
-    def _changes(self, leaves) -> tuple[list[float], float]:
-        """How much each of the oracle's arrays changes if all roundings are others: the median of a few draws.
-
-        And the rounding of the largest number that it computes on the way, which another formula may sum.
-        """
+    def _changes(self, leaves) -> list[float]:
+        """How much each of the oracle's arrays changes if all roundings are others: the median of a few draws."""
         traced, arrays = self._traced
         draws = []
         with np.errstate(invalid="ignore", over="ignore"):
             for seed in range(DRAWS):
                 moved = traced.perturbed(np.random.default_rng(seed), *arrays)
                 draws.append([norm(m - leaf) for m, leaf in zip(moved, leaves)])
-        changes = [float(np.nan_to_num(np.median(of), posinf=0.0)) for of in zip(*draws)]
-        return changes, 16 * float(np.finfo(self.dtype).eps) * traced.largest_inside(*arrays)
+        return [float(np.nan_to_num(np.median(of), posinf=0.0)) for of in zip(*draws)]
+
+    def _usual(self, leaves) -> list[float]:
+        """The largest size of each of the oracle's arrays between the inputs and 0.
+
+        Where a function is saturated, its derivative is a small difference of terms of that size in one formula, and
+        a small product in another.
+        """
+        traced, arrays = self._traced
+        found = [[norm(leaf)] for leaf in leaves]
+        for t in BETWEEN:
+            for sizes, leaf in zip(found, traced(*(t * a if is_inexact(a) else a for a in arrays))):
+                sizes.append(norm(leaf) if np.isfinite(leaf).all() else 0.0)
+        return [max(sizes) for sizes in found]
 
     def _beside_jumps(self, ours, theirs, tolerance: float) -> list[np.ndarray]:
         """The oracle's arrays, with our entries wherever the oracle jumps and ours lie between its two sides."""
@@ -128,7 +142,7 @@ class BlackBox:
         def oracle(inputs) -> list:
             return traced(*(leaf for leaf in jax.tree.leaves(inputs) if is_array(leaf)))
 
-        found = sides(oracle, self.inputs)
+        found = sides(oracle, self.inputs, self.precision)
         kept = []
         for hand, oracle, at in zip(ours, theirs, found):
             slack = 100 * tolerance * np.maximum(np.abs(at.low), np.abs(at.high))
@@ -140,7 +154,7 @@ class BlackBox:
         leaves, structure = jax.tree.flatten(self.inputs)
 
         def values(leaves) -> tuple[np.ndarray, np.ndarray] | None:
-            inputs = jax.tree.unflatten(structure, leaves)
+            inputs = self.consistent(jax.tree.unflatten(structure, leaves))
             hand, oracle = (self.values(function, inputs)[i] for function in (self.hand, self.oracle))
             if hand.shape != oracle.shape or not hand.size or not np.isfinite(oracle).all():
                 return None
@@ -155,9 +169,14 @@ class BlackBox:
             return ""
         if found is None or both is None:
             return ""
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self.inputs)]
-        given = (f"{_name(path)} = {shown(leaf)}" for path, leaf in zip(paths, found) if is_inexact(leaf))
+        paths = jax.tree_util.tree_leaves_with_path(self.consistent(jax.tree.unflatten(structure, found)))
+        given = (f"{self._label(path)} = {shown(leaf)}" for path, leaf in paths if is_inexact(leaf))
         return f"{', '.join(given)}: {beside(*both)}"
+
+    def _label(self, path) -> str:
+        """The name of a leaf of the inputs."""
+        i = path[0].idx
+        return (self.labels[i] if i < len(self.labels) else f"input {i}") + jax.tree_util.keystr(path[1:])
 
     def in_own_dtype(self, inputs, right, tolerance: float) -> list[Finding]:
         """Findings where the hand-written function, called in float32, is not finite or loses what autodiff keeps.
@@ -202,11 +221,6 @@ def not_compared(leaves) -> list[str]:
     """A note on how many numbers of the oracle are not finite."""
     count = sum(int((~np.isfinite(leaf)).sum()) for leaf in leaves)
     return [f"{count} values were not compared, because autodiff is not finite there"] if count else []
-
-
-def _name(path) -> str:
-    head = path[0]
-    return f"{getattr(head, 'name', getattr(head, 'key', getattr(head, 'idx', head)))}" + jax.tree_util.keystr(path[1:])
 
 
 def differing_calls(function: Callable, *args) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fnn.checks import targets
+from fnn.checks.arrays import describe
 from fnn.curvature.graphs import require_sums
 from fnn.curvature.tangents import TANGENTS, TangentRules
 from fnn.kinds import GRAPH, AnyParams, kind
@@ -14,10 +15,11 @@ from fnn.losses import Loss
 from fnn.verify import changes, graph_changes
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.changes import Line
+from fnn.verify.interpret import is_array
 from fnn.verify.network import data_or_probes
 from fnn.verify.oracle import NORM_TOLERANCE, TOLERANCE, exactly
 from fnn.verify.patterns import same, statements
-from fnn.verify.report import Finding, Report, compare, norm
+from fnn.verify.report import Compared, Finding, Report, compare, norm, worst
 
 
 def curvature(
@@ -62,34 +64,38 @@ def _judge(cases: Callable, loss: Loss, rules: TangentRules, dtype: str, toleran
         params = judged[0].params
         limit = tolerance or (NORM_TOLERANCE if kind(params).has_norm(params) else TOLERANCE)[dtype]
         lines = graph_changes.lines if kind(params) is GRAPH else changes.lines
-        found: dict[str, list[Finding]] = {}
+        found: dict[str, list[Compared]] = {}
         for case in judged:
             for line in lines(case, loss, limit):
-                found.setdefault(line.name, []).append(_finding(line, rules, limit, case.name))
-    findings = []
-    for of_line in found.values():
-        worst = max(of_line, key=lambda finding: (not finding.ok, finding.error))
-        findings.append(replace(worst, vacuous=all(finding.vacuous for finding in of_line)))
+                one = _compared(line, rules, limit, case.name)
+                found.setdefault(line.name, []).append(one)
+    findings = [replace(worst(of), vacuous=all(one.finding.vacuous for one in of)) for of in found.values()]
     notes = ("cases: " + ", ".join(case.name for case in judged),) if len(judged) > 1 else ()
     return Report(tuple(findings), dtype, notes, "line", changes.SEED)
 
 
-def _finding(line: Line, rules: TangentRules, tolerance: float, case: str) -> Finding:
+def _compared(line: Line, rules: TangentRules, tolerance: float, case: str) -> Compared:
     equation = line.equation
     known: dict[str, Any] = {"layer": line.layer, "kind": equation.rule, "axes": equation.axes, "case": case}
     try:
         hand = line.hand(rules)
     except Exception as error:  # a rule is the user's: whatever it raises is a finding
-        return Finding(
-            line.name, float("inf"), tolerance, note=f"it raises {type(error).__name__}: {error}"[:200], **known
-        )
+        note = f"it raises {type(error).__name__}: {error}"[:200]
+        return Compared(Finding(line.name, float("inf"), tolerance, note=note, **known), [])
+    if not is_array(hand):
+        note = f"expected an array, got {describe(hand)}"
+        return Compared(Finding(line.name, float("inf"), tolerance, note=note, **known), [])
+    hand, oracle = np.asarray(hand), np.asarray(line.oracle)
     size = norm(sum(np.abs(np.asarray(term, np.float64)) for term in line.terms.values())) + line.rounding
-    finding = compare(line.name, hand, line.oracle, tolerance, size, **known)
+    finite = np.isfinite(oracle)
+    if hand.shape == oracle.shape and not finite.all():
+        hand, oracle = np.where(finite, hand, 0), np.where(finite, oracle, 0)
+    finding = compare(line.name, hand, oracle, tolerance, size if np.isfinite(size) else norm(oracle), **known)
     if finding.index is not None and line.neurons is not None:
         finding = replace(finding, index=(*finding.index[:-1], int(line.neurons[finding.index[-1]])))
-    if finding.ok or finding.note:
-        return finding
-    return replace(finding, note=next(_guesses(np.asarray(hand), np.asarray(line.oracle), line.terms, tolerance), ""))
+    explained = [] if finding.ok else list(_guesses(hand, oracle, line.terms, tolerance))
+    telling = hand.shape != oracle.shape or max(np.count_nonzero(hand), np.count_nonzero(oracle)) > 1
+    return Compared(finding, explained, unknown=int((~finite).sum()), telling=telling)
 
 
 def _guesses(hand: np.ndarray, oracle: np.ndarray, terms: dict[str, Any], tolerance: float) -> Iterator[str]:

@@ -141,7 +141,7 @@ class _Judge:
 
     def _same_value(self) -> bool:
         """Whether the plain function has the same value; otherwise their derivatives are not comparable."""
-        limit = 1e3 * (self.tolerance or TOLERANCE[self._box(None).precision()])
+        limit = 1e3 * (self.tolerance or TOLERANCE[self._box(None).precision])
         plain = evaluate(self.theirs, *self.inputs)
         same = jax.tree.structure(self.value) == jax.tree.structure(plain)
         for a, b in zip(jax.tree.leaves(self.value), jax.tree.leaves(plain)):
@@ -154,7 +154,7 @@ class _Judge:
 
     def _carried(self) -> list[Finding]:
         """What the forward rule returns may differ from the function's value."""
-        limit = self.tolerance or TOLERANCE[self._box(None).precision()]
+        limit = self.tolerance or TOLERANCE[self._box(None).precision]
         try:
             carried = evaluate(lambda *given: jax.vjp(self.ours, *given)[0], *self.inputs)
         except Exception as error:  # a rule is the user's: whatever it raises is a finding
@@ -175,7 +175,7 @@ class _Judge:
         if y_bar is None:
             call, plain = (lambda inputs: self.ours(*inputs)), (lambda inputs: self.theirs(*inputs))
             return BlackBox(call, plain, self.inputs, self.names, self.dtype)
-        return BlackBox(self._hand(y_bar), self._oracle(y_bar), self.inputs, self.names, self.dtype)
+        return BlackBox(self._hand(y_bar), self._oracle(y_bar), self.inputs, self.names, self.dtype, self.names)
 
     def _cotangents(self, y_bar, same: bool) -> list[Finding]:
         box = self._box(y_bar)
@@ -187,7 +187,7 @@ class _Judge:
             note = "not deterministic: two calls with the same arguments return different numbers"
             return [Finding("the custom derivative", float("inf"), 0.0, note=note)]
         right, doubt = self._automatic(box, mine, same)
-        precision = box.precision()
+        precision = box.precision
         limit = self.tolerance or TOLERANCE[precision]
         if precision != self.dtype:
             self.notes.append(f"judged at the tolerance of {precision}, in which the code computes")
@@ -257,7 +257,7 @@ def _inner(inner, random, dtype: str, tolerance: float | None) -> Finding | None
         hand, right = box.values(box.hand), box.values(box.oracle)
         if not all(np.isfinite(leaf).all() for leaf in right):
             return None
-        found = box.findings(hand, right, tolerance or TOLERANCE[box.precision()])
+        found = box.findings(hand, right, tolerance or TOLERANCE[box.precision])
     except Exception:  # what autodiff cannot differentiate cannot judge
         return None
     return max(found, key=lambda finding: (not finding.ok, finding.error), default=None)

@@ -78,9 +78,9 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
         if broken:
             return Report(tuple(broken), dtype)
         box = BlackBox(lambda given: jax.tree.leaves(hand(given[0], *given[1])), _by_autodiff(objective), inputs,
-                       names, dtype)  # fmt: skip
+                       names, dtype, ("params", "args"))  # fmt: skip
         ours, oracle = ([np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (ours, oracle))
-        limit, coarsest = tolerance, box.precision()
+        limit, coarsest = tolerance, box.precision
         if limit is None:
             limit = TOLERANCE[coarsest] if coarsest in TOLERANCE else TOLERANCE[dtype]
         notes = [] if coarsest == dtype else [f"judged at the tolerance of {coarsest}, in which the code computes"]

@@ -35,7 +35,7 @@ from fnn.verify.oracle import (
 )
 from fnn.verify.patterns import same, statements
 from fnn.verify.probes import kinks
-from fnn.verify.report import Finding, Report, compare, norm
+from fnn.verify.report import Compared, Finding, Report, compare, norm, worst
 
 BATCH, SEED = 7, 0
 MOST_NEURONS = 64  # that a report lists one by one; beyond, it lists generations
@@ -120,11 +120,11 @@ def judge(cases, loss, rules, tolerance, dtype) -> Report:
                 kinks, unknown = kinks + compared.kinks, unknown + compared.unknown
                 compared = compared._replace(finding=replace(compared.finding, case=name if len(cases) > 1 else ""))
                 found.setdefault(compared.finding.name, []).append(compared)
-    worst = tuple(map(_worst, found.values()))
+    findings = tuple(map(worst, found.values()))
     notes = [f"{kinks} values at a kink were compared with both one-sided derivatives"] if kinks else []
     notes += [f"{unknown} values were not compared, because autodiff is not finite there"] if unknown else []
     notes += ["cases: " + ", ".join(name for name, *_ in cases)] if len(cases) > 1 else []
-    return Report(worst, dtype, tuple(notes), "equation", SEED if len(cases) > 1 else None)
+    return Report(findings, dtype, tuple(notes), "equation", SEED if len(cases) > 1 else None)
 
 
 def as_layers(params: GraphParams) -> tuple[Dense, ...]:
@@ -162,25 +162,6 @@ def line_of(params: GraphParams, layers: tuple[Dense, ...], finding: Finding) ->
         chosen = np.unique(graph.arrows[:, 0])
     group = next(group for group in groups(graph) if np.isin(chosen, group.neurons).any())
     return _lambda(graph, group).of(at=group.at, k=group.k)
-
-
-class Compared(NamedTuple):
-    """A finding, what explains it, and how many of its values lie at a kink or could not be compared."""
-
-    finding: Finding
-    explanations: list[str]
-    kinks: int = 0
-    unknown: int = 0
-
-
-def _worst(found: list[Compared]) -> Finding:
-    """The worst finding on an equation, with what explains it in every failing case."""
-    worst = max((one.finding for one in found), key=lambda f: (not f.ok, f.error, not f.vacuous))
-    failing = [one for one in found if not one.finding.ok and not one.finding.note]
-    if not failing:
-        return worst
-    shared = (text for text in failing[0].explanations if all(text in one.explanations for one in failing))
-    return replace(worst, note=worst.note or next(shared, ""))
 
 
 class _Raised(Exception):
@@ -244,7 +225,8 @@ def _one(name, chosen, oracle, hand, chained, size, tolerance, **known) -> Compa
     explained = [] if finding.ok else statements(hand, oracle, tolerance, axes)
     if finding.index is not None:  # the number of the neuron or the arrow, not its place in the group
         finding = replace(finding, index=(int(chosen[finding.index[0]]), *finding.index[1:]))
-    return Compared(replace(finding, end_to_end=through), explained, unknown=int((~finite).sum()))
+    telling = max(np.count_nonzero(hand), np.count_nonzero(oracle)) > 1
+    return Compared(replace(finding, end_to_end=through), explained, unknown=int((~finite).sum()), telling=telling)
 
 
 def _sides(around: list, neurons: np.ndarray) -> Sides:
@@ -387,8 +369,8 @@ def _around(parameters, x, y, mask, index, auto: Values, *, layout, loss) -> lis
     dtype = x.dtype
 
     def moved(z, sign: int, wide: int):
-        step = ULPS[wide] * jnp.finfo(dtype).eps * jnp.abs(z)
-        return z + sign * jnp.where(z == 0, OF_ZERO[str(dtype)][wide], step).astype(dtype)
+        step = ULPS[str(dtype)][wide] * jnp.finfo(dtype).eps * jnp.abs(z)
+        return z + sign * jnp.where(z == 0, OF_ZERO[wide], step).astype(dtype)
 
     def lam(sign: int, wide: int):
         rules = AUTODIFF._replace(

@@ -40,20 +40,6 @@ class Traced(NamedTuple):
 
         return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, then=perturb))
 
-    def largest_inside(self, *leaves) -> float:
-        """The largest finite magnitude among all numbers that are computed on the way."""
-        found = [0.0]
-
-        def see(equation, values: list) -> list:
-            for value in values:
-                if np.issubdtype(value.dtype, np.inexact) and value.size:
-                    magnitudes = np.abs(value)
-                    found.append(float(magnitudes.max(initial=0.0, where=np.isfinite(magnitudes))))
-            return values
-
-        run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, then=see)
-        return max(found)
-
 
 def is_array(leaf) -> bool:
     """Whether a leaf of the arguments is a number or an array, and not part of the function, as a random key is."""

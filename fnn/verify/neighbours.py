@@ -13,8 +13,10 @@ import numpy as np
 
 from fnn.verify.oracle import is_floating
 
-ULPS = (4096, 4)  # of the wide and the narrow moves, relative to each number
-OF_ZERO = {"float64": (1e-97, 1e-100), "float32": (1e-15, 1e-18)}  # absolute; even their cubes are representable
+ULPS = {  # of the wide and the narrow moves, relative to each number, by the dtype in which the function computes
+    "float64": (4096, 4), "float32": (4096, 4), "float16": (32, 2), "bfloat16": (16, 2)
+}  # fmt: skip
+OF_ZERO = (1e-15, 1e-18)  # absolute; in float32 their squares are still representable
 DRAWS = 6  # in which every entry moves up or down by itself
 ALONE = 64  # as many entries at most are moved one by one besides, so that every one wins a tie of many
 SMALLEST = 1e-6  # a jump, relative to the derivatives at its sides
@@ -28,16 +30,19 @@ class Sides(NamedTuple):
     jumps: np.ndarray
 
 
-def moved(tree, wide: int, signs: Callable[[tuple], np.ndarray]):
-    """Every number of the floating leaves moved by a few units in the last place: ``signs(shape)`` of them, in −1…1."""
+def moved(tree, wide: int, signs: Callable[[tuple], np.ndarray], precision: str = "float64"):
+    """Every number of the floating leaves moved by a few units in the last place: ``signs(shape)`` of them, in −1…1.
+
+    precision: the dtype whose units these are, or the leaf's own where that is coarser.
+    """
 
     def move(leaf):
         if not is_floating(leaf):
             return leaf
         array = np.asarray(leaf)
-        dtype = "float32" if array.dtype.itemsize <= 4 else "float64"
-        step = float(jnp.finfo(array.dtype).eps) * ULPS[wide] * np.abs(array.astype(np.float64))
-        step = np.where(array == 0, OF_ZERO[dtype][wide], step)
+        eps = max(float(jnp.finfo(array.dtype).eps), float(jnp.finfo(precision).eps))
+        step = eps * ULPS[precision][wide] * np.abs(array.astype(np.float64))
+        step = np.where(array == 0, OF_ZERO[wide], step)
         with np.errstate(invalid="ignore", over="ignore"):  # an infinity has no neighbours
             return (array + signs(array.shape) * step).astype(array.dtype)
 
@@ -58,21 +63,21 @@ class _One:
         return signs
 
 
-def around(tree, wide: int) -> Iterator:
+def around(tree, wide: int, precision: str) -> Iterator:
     """Neighbouring points: all numbers moved down, all up, each at random, and a few numbers one by one."""
     random = np.random.default_rng(0)
-    yield moved(tree, wide, lambda shape: np.full(shape, -1.0))
-    yield moved(tree, wide, lambda shape: np.full(shape, 1.0))
+    yield moved(tree, wide, lambda shape: np.full(shape, -1.0), precision)
+    yield moved(tree, wide, lambda shape: np.full(shape, 1.0), precision)
     for _ in range(DRAWS):
-        yield moved(tree, wide, lambda shape: random.choice([-1, 1], shape) * random.uniform(0.3, 1, shape))
+        yield moved(tree, wide, lambda shape: random.choice([-1, 1], shape) * random.uniform(0.3, 1, shape), precision)
     count = sum(np.size(leaf) for leaf in jax.tree.leaves(tree) if is_floating(leaf))
     for place in range(2 * count if count <= ALONE else 0):
-        yield moved(tree, wide, _One(place // 2, (-1.0, 1.0)[place % 2]))
+        yield moved(tree, wide, _One(place // 2, (-1.0, 1.0)[place % 2]), precision)
 
 
-def sides(function: Callable, point) -> list[Sides]:
-    """The sides of every array of the list ``function(point)``."""
-    (low_wide, high_wide), (low, high) = (_extremes(function, around(point, wide)) for wide in (0, 1))
+def sides(function: Callable, point, precision: str = "float64") -> list[Sides]:
+    """The sides of every array of the list ``function(point)``; precision: in which the function computes."""
+    (low_wide, high_wide), (low, high) = (_extremes(function, around(point, wide, precision)) for wide in (0, 1))
     found = []
     with np.errstate(invalid="ignore", over="ignore"):
         for a, b, c, d in zip(low, high, low_wide, high_wide):

@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -157,6 +158,30 @@ class Report:
     def _repr_html_(self) -> str:
         colours = {"ok": "#e2f2e2", "WRONG": "#f8dada", "zero": "#f6efd2"}
         return self.table()._repr_html_([colours[finding.status] for finding in self.findings])
+
+
+class Compared(NamedTuple):
+    """A finding on one case; what explains it; how many of its values lie at a kink or could not be compared.
+
+    telling: whether more than one number could differ; a single one explains nothing.
+    """
+
+    finding: Finding
+    explanations: list[str]
+    kinks: int = 0
+    unknown: int = 0
+    telling: bool = True
+
+
+def worst(found: list[Compared]) -> Finding:
+    """The worst finding on an equation, with what explains it in every failing case."""
+    finding = max((one.finding for one in found), key=lambda f: (not f.ok, f.error, not f.vacuous))
+    failing = [one for one in found if not one.finding.ok and not one.finding.note]
+    failing = [one for one in failing if one.telling] or failing
+    if finding.note or not failing:
+        return finding
+    shared = (text for text in failing[0].explanations if all(text in one.explanations for one in failing))
+    return replace(finding, note=next(shared, ""))
 
 
 def apart(a, b) -> tuple[str, str]:

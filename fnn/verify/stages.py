@@ -102,8 +102,8 @@ class _Stage:
         if chained is not None:
             ends = [norm_error(a, b, norm(b) or 1.0) for a, b in zip(kept(chained), kept(through))]
         box = BlackBox(lambda given: kept(self.hand(given)), lambda given: kept(self.oracle(given)), given, names,
-                       self.dtype)  # fmt: skip
-        limit = tolerance or TOLERANCE[box.precision()]
+                       self.dtype, ("params", "x", "y", "y_bar"), self.consistent)  # fmt: skip
+        limit = tolerance or TOLERANCE[box.precision]
         known = [{"end_to_end": end, **self.known} for end in ends]
         right = box.values(box.oracle)
         self.notes += [f"{self.stage.name}: {note}" for note in not_compared(right)]
@@ -120,6 +120,11 @@ class _Stage:
         except Exception:
             return None
         return found
+
+    def consistent(self, given):
+        """The arguments with y = forward(params, x)."""
+        p, x, _, y_bar = given
+        return p, x, evaluate(self.stage.forward, p, x), y_bar
 
     def broken(self, note: str) -> Finding:
         return Finding(f"{self.stage.name}: pullback", float("inf"), 0.0, note=note, **self.known)
