@@ -50,8 +50,8 @@ def _as_they_are(inputs):
 class BlackBox:
     """Two functions of the same inputs that should return the same list of arrays.
 
-    hand, oracle: inputs → arrays; inputs: the tuple of pytrees at which they are compared; names: of the arrays; labels:
-    of the inputs; consistent: puts inputs that were changed in order, where some follow from others.
+    hand, oracle: inputs → arrays; inputs: the tuple of pytrees at which they are compared; names: of the arrays;
+    labels: of the inputs; consistent: puts inputs that were changed in order, where some follow from others.
     """
 
     hand: Callable
@@ -84,8 +84,8 @@ class BlackBox:
         """One finding per array; ``ours`` and ``theirs``: the arrays at the inputs; ``known``: further fields for each.
 
         The terms that a black box sums are unknown. So an error may also be up to a hundred times the **oracle's**
-        change when every operation in it rounds differently, or the rounding of the oracle's usual size; and an entry may lie between the two sides of a
-        jump of the oracle. What is not finite in the oracle is not compared.
+        change when every operation in it rounds differently, or the rounding of the oracle's usual size; and an entry
+        may lie between the two sides of a jump of the oracle. What is not finite in the oracle is not compared.
         """
         known = known or [{} for _ in self.names]
         ours, theirs = zip(*(_where_known(np.asarray(h), np.asarray(o)) for h, o in zip(ours, theirs)))
@@ -144,9 +144,9 @@ class BlackBox:
 
         found = sides(oracle, self.inputs, self.precision)
         kept = []
-        for hand, oracle, at in zip(ours, theirs, found):
+        for hand, right, at in zip(ours, theirs, found):
             slack = 100 * tolerance * np.maximum(np.abs(at.low), np.abs(at.high))
-            kept.append(accept(hand, oracle, at, slack)[0])
+            kept.append(accept(hand, right, at, slack)[0])
         return kept
 
     def smallest(self, i: int, tolerance: float) -> str:

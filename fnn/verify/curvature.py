@@ -94,7 +94,8 @@ def _compared(line: Line, rules: TangentRules, tolerance: float, case: str) -> C
     if finding.index is not None and line.neurons is not None:
         finding = replace(finding, index=(*finding.index[:-1], int(line.neurons[finding.index[-1]])))
     explained = [] if finding.ok else list(_guesses(hand, oracle, line.terms, tolerance))
-    telling = hand.shape != oracle.shape or max(np.count_nonzero(hand), np.count_nonzero(oracle)) > 1
+    several = max(np.count_nonzero(hand), np.count_nonzero(oracle)) > 1
+    telling = bool(hand.shape != oracle.shape or several)
     return Compared(finding, explained, unknown=int((~finite).sum()), telling=telling)
 
 

@@ -143,7 +143,7 @@ class _Judge:
         """Whether the plain function has the same value; otherwise their derivatives are not comparable."""
         limit = 1e3 * (self.tolerance or TOLERANCE[self._box(None).precision])
         plain = evaluate(self.theirs, *self.inputs)
-        same = jax.tree.structure(self.value) == jax.tree.structure(plain)
+        same = str(jax.tree.structure(self.value)) == str(jax.tree.structure(plain))
         for a, b in zip(jax.tree.leaves(self.value), jax.tree.leaves(plain)):
             same = same and np.shape(a) == np.shape(b)
             if same and is_inexact(a):
@@ -186,6 +186,7 @@ class _Judge:
         if differing_calls(box.hand, self.inputs):
             note = "not deterministic: two calls with the same arguments return different numbers"
             return [Finding("the custom derivative", float("inf"), 0.0, note=note)]
+        right: Any
         right, doubt = self._automatic(box, mine, same)
         precision = box.precision
         limit = self.tolerance or TOLERANCE[precision]

@@ -71,7 +71,7 @@ def _beside(judged: Judged) -> dict[str, np.ndarray]:
 def _named_factors(judged: Judged) -> list[tuple[str, float]]:
     """Factors with a specific meaning at this line."""
     names, args = [], judged.line.arguments
-    masks = (args[2],) if judged.rule in ("weight_gradient", "input_gradient") else ()
+    masks: tuple = (args[2],) if judged.rule in ("weight_gradient", "input_gradient") else ()
     if judged.case is not None and judged.rule in ("weight_gradient", "input_gradient"):
         masks = judged.case.masks[judged.layer - 1]
     for mask in (np.asarray(mask) for mask in masks if mask is not None):
@@ -101,7 +101,7 @@ def _guesses(judged: Judged) -> Iterator[tuple[str, Callable]]:
     if judged.rule == "output_delta":
         loss, activation, z, a, y = args
         rows = _rows(y, a)
-        yield from _delta(n, evaluate(lambda a: loss_gradient(loss, a, y), a), activation, z, a, judged)
+        yield from _delta(n, evaluate(loss_gradient, loss, a, y), activation, z, a, judged)
         if not np.array_equal(z, a):
             yield (
                 f"the loss takes z[{n}] for a[{n}]",
@@ -128,7 +128,7 @@ def _guesses(judged: Judged) -> Iterator[tuple[str, Callable]]:
         yield "W is transposed", lambda: a_in @ W + b
     elif judged.rule == "normalise":
         norm, psi = jax.tree.map(np.asarray, args)
-        x_hat, _ = evaluate(lambda psi: standardise(norm, psi), psi)
+        x_hat, _ = evaluate(standardise, norm, psi)
         yield "gamma is missing", lambda: x_hat + norm.beta
         yield "beta is missing", lambda: norm.gamma * x_hat
         yield "the batch norm is left out", lambda: psi
@@ -144,14 +144,14 @@ def _at_layers(judged: Judged) -> dict[int, dict]:
             here |= {"delta_z": line.value}
         elif line.equation.rule == "weight_gradient":
             here |= {"delta": line.arguments[0], "a_in": line.arguments[1]}
-    here = sorted(found, key=lambda n: abs(n - judged.layer))
-    return {n: found[n] for n in here if found[n]}
+    nearest = sorted(found, key=lambda n: abs(n - judged.layer))
+    return {n: found[n] for n in nearest if found[n]}
 
 
 def _delta(n: int, g, activation, z, a, judged: Judged) -> Iterator[tuple[str, Callable]]:
     g, z, a = map(np.asarray, (g, z, a))
     if is_elementwise(activation, np.asarray(z)):
-        own = evaluate(lambda z: slope(activation, z), z)
+        own = evaluate(slope, activation, z)
         yield f"sigma'(z[{n}]) is missing", lambda: g
         yield f"a[{n}] in place of sigma'(z[{n}])", lambda: g * a
         yield f"z[{n}] in place of sigma'(z[{n}])", lambda: g * z
@@ -208,7 +208,7 @@ def _input_gradient(judged: Judged, delta, W, units) -> Iterator[tuple[str, Call
         other_W = None if judged.case is None or m == n else judged.case.params[m - 1].W
         if other_W is not None and other_W.shape == W.shape:
             yield f"W[{m}] in place of W[{n}]", lambda W=other_W: masked(delta @ W, units)
-        if m != n and np.shape(other.get("delta")) == delta.shape:
+        if m != n and np.shape(other.get("delta", 0)) == delta.shape:
             yield f"delta[{m}] in place of delta[{n}]", lambda other=other: masked(other["delta"] @ W, units)
         if m == n and judged.case is not None and judged.case.params[n - 1].norm is not None:
             yield (
@@ -235,7 +235,7 @@ def _weight_gradient(judged: Judged, delta, a_in, arrows) -> Iterator[tuple[str,
     if arrows is not None:
         yield "the mask of the arrows is missing", lambda: delta.T @ a_in
         yield "the mask's scale is missing", lambda: np.where(np.asarray(arrows) != 0, delta.T @ a_in, 0)
-        yield "the mask of the arrows is transposed", lambda: masked(delta.T @ a_in, np.asarray(arrows).T)
+        yield "the mask of the arrows is transposed", lambda: delta.T @ a_in * np.asarray(arrows).T
     if len(delta) > 1:
         yield "only the first example is used", lambda: masked(delta[:1].T @ a_in[:1], arrows)
         yield "only the last example is used", lambda: masked(delta[-1:].T @ a_in[-1:], arrows)
@@ -252,12 +252,12 @@ def _weight_gradient(judged: Judged, delta, a_in, arrows) -> Iterator[tuple[str,
     for m, other in layers.items():
         if m == n:
             continue
-        if np.shape(other.get("a_in")) == a_in.shape:
+        if np.shape(other.get("a_in", 0)) == a_in.shape:
             yield f"a[{m - 1}] in place of a[{n - 1}]", lambda other=other: masked(delta.T @ other["a_in"], arrows)
-        if np.shape(other.get("delta")) == delta.shape:
+        if np.shape(other.get("delta", 0)) == delta.shape:
             yield f"delta[{m}] in place of delta[{n}]", lambda other=other: masked(other["delta"].T @ a_in, arrows)
     own = layers.get(n, {})
-    if np.shape(own.get("a")) == a_in.shape:
+    if np.shape(own.get("a", 0)) == a_in.shape:
         yield f"a[{n}] in place of a[{n - 1}]", lambda: masked(delta.T @ own["a"], arrows)
     if judged.case is not None and judged.case.params[n - 1].norm is not None:
         yield (
@@ -289,7 +289,7 @@ def _bias_gradient(judged: Judged, delta) -> Iterator[tuple[str, Callable]]:
 
 def _norm_pullback(judged: Judged, norm, psi, delta_z) -> Iterator[tuple[str, Callable]]:
     norm, psi, delta_z = jax.tree.map(np.asarray, (norm, psi, delta_z))
-    x_hat, s = evaluate(lambda psi: standardise(norm, psi), psi)
+    x_hat, s = evaluate(standardise, norm, psi)
     h, batch = norm.gamma * delta_z, len(psi)
     right = evaluate(RULES.norm_pullback, norm, psi, delta_z)
     other = "fixed" if norm.gradient == "full" else "full"

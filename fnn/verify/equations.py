@@ -26,7 +26,7 @@ from fnn.verify.report import norm
 DELTAS, FORWARD = ("output_delta", "hidden_delta"), ("affine", "normalise")
 BETWEEN = (1.0, 0.6, 0.3, 0.1, 1e-3, -0.1, -0.3, -1.0)
 TOO_LARGE = 1e15  # what is fed: squares and products of it are still finite in float32
-NAMES = Rules(*Rules._fields)  # in place of the rules, so that ``lines`` tells which one it wants
+NAMES: Any = Rules._make(Rules._fields)  # in place of the rules, so that ``lines`` tells which one it wants
 
 
 class Case(NamedTuple):
@@ -183,7 +183,7 @@ def _sides(traced: Traced, leaves: list, args: tuple) -> Sides:
     def at(z):
         return [traced(*leaves[:place], z, *leaves[place + 1 :])]
 
-    (found,) = sides(at, np.asarray(args[2]))
+    (found,) = sides(at, np.asarray(args[2]), alone=0)
     return found
 
 
@@ -232,7 +232,7 @@ def _upstream(rule: str, args: tuple) -> np.ndarray:
     if rule == "hidden_delta":
         return np.asarray(args[0])
     loss, _, _, a, y = args
-    g = evaluate(lambda a: loss_gradient(loss, a, y), a)
+    g = evaluate(loss_gradient, loss, a, y)
     return np.where(np.isfinite(g), g, 0)
 
 
@@ -246,14 +246,15 @@ def _largest_product(rule: str, args: tuple) -> float:
 def _size(rule: str, part: int, args: tuple, oracle: np.ndarray, tolerance: float) -> float:
     """The size of the terms that a line sums, and a share of factors that may be much larger than their product."""
     rounding = 16 * float(jnp.finfo(oracle.dtype).eps) / tolerance
-    absolute = [np.abs(np.asarray(arg, np.float64)) if is_array(arg) else arg for arg in args]
+    absolute: list[Any] = [np.abs(np.asarray(arg, np.float64)) if is_array(arg) else arg for arg in args]
     if rule in DELTAS:
         factors = _largest_product(rule, args)
         if rule == "output_delta":
             factors += norm(args[3]) + norm(evaluate(as_targets, np.asarray(args[4]), args[3]))
         return norm(oracle) + rounding * factors
     if rule == "norm_pullback":
-        return _norm_sizes(*args, rounding)[part]
+        batch_norm, psi, delta_z = args
+        return _norm_sizes(batch_norm, psi, delta_z, rounding)[part]
     if rule == "normalise":
         return norm(oracle) + norm(args[0].beta) + norm(args[0].gamma) + rounding * norm(args[1])
     if rule == "affine":
@@ -270,7 +271,7 @@ def _size(rule: str, part: int, args: tuple, oracle: np.ndarray, tolerance: floa
 
 def _norm_sizes(batch_norm, psi, delta_z, rounding: float) -> tuple[float, float, float]:
     """The sizes of the terms that a batch norm's pull-back sums."""
-    x_hat, s = (np.abs(value) for value in evaluate(lambda psi: standardise(batch_norm, psi), psi))
+    x_hat, s = (np.abs(value) for value in evaluate(standardise, batch_norm, psi))
     x_hat = x_hat + rounding * np.abs(psi) / s  # x̂ is a difference of numbers that may be nearly equal
     delta_z = np.abs(delta_z)
     h = np.abs(np.asarray(batch_norm.gamma)) * delta_z

@@ -98,8 +98,8 @@ def _at_kinks(drawn: GraphParams) -> Iterator[GraphParams]:
         if norm is not None:
             gamma, beta = np.array(norm.gamma), np.array(norm.beta)
             gamma[chosen], beta[chosen] = 0, biases[chosen]
-            norm = replace(norm, gamma=gamma, beta=beta)
-        yield replace(drawn, weights=weights, biases=biases, norm=norm)
+            norm = replace(norm, gamma=jnp.asarray(gamma), beta=jnp.asarray(beta))
+        yield replace(drawn, weights=jnp.asarray(weights), biases=jnp.asarray(biases), norm=norm)
 
 
 def _scaled(drawn: GraphParams) -> GraphParams:
@@ -132,19 +132,20 @@ def as_layers(params: GraphParams) -> tuple[Dense, ...]:
     graph, dtype = params.graph, params.weights.dtype
     hidden = [graph.activations[k] for k in np.flatnonzero(graph.generation > 0) if k not in graph.outputs]
     output = plan(graph).layout.output
-    norm = params.norm and BatchNorm(*2 * (np.ones(4, dtype),), params.norm.eps, params.norm.gradient)
+    ones: Any = np.ones(4, dtype)
+    norm = params.norm and BatchNorm(ones, ones, params.norm.eps, params.norm.gradient)
     others = [k for k in np.flatnonzero(graph.generation > 0) if k in graph.outputs and k in graph.arrows[:, 0]]
     every = dict.fromkeys([*hidden, *(graph.activations[k] for k in others)])
-    W, b = np.ones((4, 4), dtype), np.ones(4, dtype)
+    W: Any = np.ones((4, 4), dtype)
     n_out = len(graph.outputs)  # as many as a PerNeuron has
-    return *(Dense(W, b, activation, norm) for activation in every), Dense(
-        np.ones((n_out, 4), dtype), np.ones(n_out, dtype), output
-    )
+    last: Any = np.ones((n_out, 4), dtype)
+    return *(Dense(W, ones, activation, norm) for activation in every), Dense(last, last[:, 0], output)
 
 
 def line_of(params: GraphParams, layers: tuple[Dense, ...], finding: Finding) -> str:
     """The name of the line that a rule judged alone at one of these layers computes in the graph."""
     graph, layer = params.graph, layers[finding.layer - 1]
+    chosen: Any
     if finding.kind == "weight_gradient":
         return ARROW_GRADIENT.of()
     if finding.kind == "bias_gradient":
@@ -210,7 +211,7 @@ def _compared(data, loss, rules, tolerance) -> Iterator[Compared]:
         yield one
     norms = zip(GRAPH_NORM, ("gamma", "beta")) if params.norm is not None else ()
     for equation, part in ((ARROW_GRADIENT, "weights"), (NEURON_GRADIENT, "biases"), *norms):
-        values = (getattr(v, part) for v in (auto, hand, chained, size))
+        values = tuple(getattr(v, part) for v in (auto, hand, chained, size))
         known = {"kind": equation.rule, "axes": equation.axes}
         yield _one(equation.of(), np.arange(len(getattr(auto, part))), *values, tolerance, **known)
 
@@ -225,7 +226,7 @@ def _one(name, chosen, oracle, hand, chained, size, tolerance, **known) -> Compa
     explained = [] if finding.ok else statements(hand, oracle, tolerance, axes)
     if finding.index is not None:  # the number of the neuron or the arrow, not its place in the group
         finding = replace(finding, index=(int(chosen[finding.index[0]]), *finding.index[1:]))
-    telling = max(np.count_nonzero(hand), np.count_nonzero(oracle)) > 1
+    telling = bool(max(np.count_nonzero(hand), np.count_nonzero(oracle)) > 1)
     return Compared(replace(finding, end_to_end=through), explained, unknown=int((~finite).sum()), telling=telling)
 
 

@@ -53,13 +53,12 @@ def trace(function: Callable, *args) -> tuple[Traced, list]:
     leaves, structure = jax.tree.flatten(args)
     varying = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
     arrays = [leaves[i] for i in varying]
-    remembered, key = _REMEMBERED.get(), None
-    if remembered is not None:
-        fixed = tuple(None if is_array(leaf) else leaf for leaf in leaves)
-        shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in arrays)
-        key = function, structure, fixed, shapes, jax.config.jax_enable_x64
-        if key in remembered:
-            return remembered[key], arrays
+    fixed = tuple(None if is_array(leaf) else leaf for leaf in leaves)
+    shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in arrays)
+    key = function, structure, fixed, shapes, jnp.result_type(float)
+    remembered = _KEPT if _is_ours(function, fixed) else _REMEMBERED.get()
+    if remembered is not None and key in remembered:
+        return remembered[key], arrays
     results = []
 
     def of(*arrays):
@@ -74,11 +73,25 @@ def trace(function: Callable, *args) -> tuple[Traced, list]:
         jaxpr = jax.make_jaxpr(of)(*arrays)
     traced = Traced(jaxpr, results[-1])
     if remembered is not None:
+        if len(remembered) > MOST_KEPT:
+            remembered.clear()
         remembered[key] = traced
     return traced, arrays
 
 
 _REMEMBERED: ContextVar[dict | None] = ContextVar("remembered", default=None)
+MOST_KEPT = 2000
+_KEPT: dict = {}  # traces of fnn's own functions, which hold nothing of the user's
+
+
+def _is_ours(function: Callable, fixed: tuple) -> bool:
+    """Whether a function is a module's of fnn or a method of an object of fnn's, and so is all that it is given."""
+    owner = getattr(function, "__self__", None)
+    named = function if owner is None else type(owner)
+    ours = (named, *(type(value) for value in fixed if value is not None))
+    return all(
+        of.__module__.startswith("fnn.") and "<" not in of.__qualname__ for of in ours if hasattr(of, "__module__")
+    )
 
 
 @contextlib.contextmanager
@@ -164,13 +177,14 @@ def run(jaxpr, consts, args, see: Callable | None = None, then: Callable | None 
 def _apply(equation, inputs: list, see: Callable | None, then: Callable | None) -> list:
     if see is not None:
         see(equation, inputs)
-    name, params, out = equation.primitive.name, equation.params, equation.outvars
+    name, params = equation.primitive.name, equation.params
     if name in INLINED:
         inner = params[INLINED[name]]
         jaxpr, consts = (inner.jaxpr, inner.consts) if isinstance(inner, core.ClosedJaxpr) else (inner, ())
         return run(jaxpr, consts, inputs, see, then)
     if name == "optimization_barrier":
         return inputs
+    out: Any = equation.outvars
     if name in TABLE and all(np.issubdtype(var.aval.dtype, np.generic) for var in out):
         result = TABLE[name](params, out[0].aval, *inputs)
         return [np.asarray(result).astype(out[0].aval.dtype, copy=False)]

@@ -17,7 +17,7 @@ ULPS = {  # of the wide and the narrow moves, relative to each number, by the dt
     "float64": (4096, 4), "float32": (4096, 4), "float16": (32, 2), "bfloat16": (16, 2)
 }  # fmt: skip
 OF_ZERO = (1e-15, 1e-18)  # absolute; in float32 their squares are still representable
-DRAWS = 6  # in which every entry moves up or down by itself
+DRAWS = 8  # in which every entry moves up or down by itself
 ALONE = 64  # as many entries at most are moved one by one besides, so that every one wins a tie of many
 SMALLEST = 1e-6  # a jump, relative to the derivatives at its sides
 
@@ -63,7 +63,7 @@ class _One:
         return signs
 
 
-def around(tree, wide: int, precision: str) -> Iterator:
+def around(tree, wide: int, precision: str, alone: int) -> Iterator:
     """Neighbouring points: all numbers moved down, all up, each at random, and a few numbers one by one."""
     random = np.random.default_rng(0)
     yield moved(tree, wide, lambda shape: np.full(shape, -1.0), precision)
@@ -71,13 +71,16 @@ def around(tree, wide: int, precision: str) -> Iterator:
     for _ in range(DRAWS):
         yield moved(tree, wide, lambda shape: random.choice([-1, 1], shape) * random.uniform(0.3, 1, shape), precision)
     count = sum(np.size(leaf) for leaf in jax.tree.leaves(tree) if is_floating(leaf))
-    for place in range(2 * count if count <= ALONE else 0):
+    for place in range(2 * count if count <= alone else 0):
         yield moved(tree, wide, _One(place // 2, (-1.0, 1.0)[place % 2]), precision)
 
 
-def sides(function: Callable, point, precision: str = "float64") -> list[Sides]:
-    """The sides of every array of the list ``function(point)``; precision: in which the function computes."""
-    (low_wide, high_wide), (low, high) = (_extremes(function, around(point, wide, precision)) for wide in (0, 1))
+def sides(function: Callable, point, precision: str = "float64", alone: int = ALONE) -> list[Sides]:
+    """The sides of every array of the list ``function(point)``.
+
+    precision: in which the function computes; alone: as many numbers at most are moved one by one, too.
+    """
+    (low_wide, high_wide), (low, high) = (_extremes(function, around(point, wide, precision, alone)) for wide in (0, 1))
     found = []
     with np.errstate(invalid="ignore", over="ignore"):
         for a, b, c, d in zip(low, high, low_wide, high_wide):

@@ -280,4 +280,4 @@ def _shared(failing: list[tuple[Judged, Finding]], tolerance: float) -> str:
 def _is_telling(one: Judged) -> bool:
     if isinstance(one.hand, Failure) or np.shape(one.hand) != one.oracle.shape:
         return True
-    return np.count_nonzero(one.oracle) > 1 or np.count_nonzero(one.hand) > 1
+    return bool(max(np.count_nonzero(one.oracle), np.count_nonzero(one.hand)) > 1)

@@ -32,8 +32,8 @@ def statements(
         if not wrong.any():
             wrong = ~(np.abs(hand - oracle) <= tolerance * np.abs(oracle))
         whole = list(_wholes(hand, oracle, tolerance, factors)) if wrong[oracle != 0].all() or not hand.any() else []
-        only_first = len(hand) > 1 and oracle[1:].any() and not hand[1:].any() and not wrong[0].any()
-        places = list(_places(wrong, oracle, axes, beside or {}, only_first and hand.ndim == 2))
+        only_first = hand.ndim == 2 and len(hand) > 1 and oracle[1:].any() and not hand[1:].any() and not wrong[0].any()
+        places = list(_places(wrong, oracle, axes, beside or {}, bool(only_first)))
         what = list(_relations(hand[wrong], oracle[wrong], tolerance, factors))
         found = [
             *whole,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -161,9 +162,8 @@ def single_rules(params: Params, loss: Loss) -> Iterator[tuple[str, Line]]:
             seen.add(layer.activation)
             yield from _hidden_deltas(n, layer, random)
     yield from _output_deltas(len(params), params[-1], loss, random)
-    normed = next((n for n, layer in enumerate(params, start=1) if layer.norm is not None), None)
-    if normed is not None:
-        yield from _norm_pullbacks(normed, params[normed - 1].norm, random)
+    for n, norm in [(n, layer.norm) for n, layer in enumerate(params, start=1) if layer.norm is not None][:1]:
+        yield from _norm_pullbacks(n, norm, random)
     yield from _linear_rules(random)
 
 
@@ -171,9 +171,9 @@ def _at_points(layer, random) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(name, z, a), in as many columns as fit."""
     width = len(layer.b) if isinstance(layer.activation, PerNeuron) else 4
     for name, points in POINTS.items():
-        points = np.array([*points, *(kinks(layer.activation) if name == "ordinary points" else ())])
-        points = random.permutation(points)
-        z = np.resize(points, (-(-len(points) // width), width))
+        more = kinks(layer.activation) if name == "ordinary points" else ()
+        drawn = random.permutation(np.array([*points, *more]))
+        z = np.resize(drawn, (-(-len(drawn) // width), width))
         with np.errstate(all="ignore"):
             yield name, z, evaluate(layer.activation.value, z)
 
@@ -205,8 +205,8 @@ def _output_deltas(n: int, layer, loss: Loss, random) -> Iterator[tuple[str, Lin
 
 
 def _norm_pullbacks(n: int, norm: BatchNorm, random) -> Iterator[tuple[str, Line]]:
-    gamma = np.concatenate([[0.0, -1.5], random.uniform(0.5, 1.5, WIDE - 2)])
-    norm = BatchNorm(gamma, random.normal(size=WIDE), norm.eps, norm.gradient)
+    gamma: Any = np.concatenate([[0.0, -1.5], random.uniform(0.5, 1.5, WIDE - 2)])
+    norm = replace(norm, gamma=gamma, beta=random.normal(size=WIDE))
     for name, psi in (
         ("a batch of 32", random.normal(size=(32, WIDE))),
         ("a batch of 33", 3 + random.normal(size=(33, WIDE))),

@@ -33,11 +33,11 @@ def smallest(one: Judged, rules: Rules, tolerance: float) -> str:
         if not isinstance(hand, Value):
             return None
         found = judge(one.line._replace(arguments=arguments), "", Right(rule, arguments), hand, tolerance)
-        hand, right = np.asarray(found.hand), found.oracle
-        if hand.shape != right.shape or not right.size:
+        ours, right = np.asarray(found.hand), found.oracle
+        if ours.shape != right.shape or not right.size:
             return None
-        error = compare("", hand, right, tolerance, found.size)
-        return (hand, right) if error.error > max(tolerance, TOO_SMALL) or not np.isfinite(error.error) else None
+        error = compare("", ours, right, tolerance, found.size)
+        return (ours, right) if error.error > max(tolerance, TOO_SMALL) or not np.isfinite(error.error) else None
 
     leaves, structure = jax.tree.flatten(one.line.arguments)
     try:
@@ -46,7 +46,7 @@ def smallest(one: Judged, rules: Rules, tolerance: float) -> str:
         values = judged(found) if found is not None else None
     except Exception:  # a rule that raises where it is asked something small has been reported already
         return ""
-    if values is None:
+    if found is None or values is None:
         return ""
     arguments = _consistent(rule, jax.tree.unflatten(structure, found))
     given = [f"{name} = {shown(arg)}" for name, arg in zip(NAMES[rule], arguments) if _is_array(arg)]

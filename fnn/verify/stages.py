@@ -168,7 +168,7 @@ def _wanted(given, hand) -> tuple[list[str], Callable] | str:
         paths = jax.tree_util.tree_leaves_with_path(expected, is_leaf=_is_none)
         inexact.append([is_inexact(leaf) for _, leaf in paths])
         names += [f"{part}{jax.tree_util.keystr(path)}" for path, leaf in paths if is_inexact(leaf)]
-        wanted, came = (jax.tree.structure(tree, is_leaf=_is_none) for tree in (expected, got))
+        wanted, came = (str(jax.tree.structure(tree, is_leaf=_is_none)) for tree in (expected, got))
         if any(inexact[-1]) and wanted != came:
             return f"{part} must have the structure {wanted}, got {came}"
 
