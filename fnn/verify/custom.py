@@ -10,7 +10,7 @@ import numpy as np
 from fnn.checks.arrays import describe
 from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype
 from fnn.verify.differences import by_differences, contracted
-from fnn.verify.interpret import custom_inside, evaluate, inlined
+from fnn.verify.interpret import custom_inside, evaluate, inlined, trace
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
 from fnn.verify.report import Finding, Report, compare
 from fnn.verify.stages import like, random_like, without_float0
@@ -193,7 +193,7 @@ class _Judge:
         if precision != self.dtype:
             self.notes.append(f"judged at the tolerance of {precision}, in which the code computes")
         if doubt:
-            function = contracted(lambda *values: evaluate(self.ours, *values), y_bar)
+            function = contracted(_callable(self.ours, self.inputs), y_bar)
             inputs = [np.asarray(leaf) for leaf in self.inputs]
             found, note, weak = by_differences(function, inputs, self.names, mine, self.tolerance, right)
             self.notes.append(f"{doubt}: {note}")
@@ -262,6 +262,14 @@ def _inner(inner, random, dtype: str, tolerance: float | None) -> Finding | None
     except Exception:  # what autodiff cannot differentiate cannot judge
         return None
     return max(found, key=lambda finding: (not finding.ok, finding.error), default=None)
+
+
+def _callable(function: Callable, inputs) -> Callable:
+    """The function of arrays like these, traced once if JAX can trace it."""
+    try:
+        return trace(function, *inputs)[0]
+    except Exception:  # it is written for NumPy
+        return lambda *values: evaluate(function, *values)
 
 
 def _together(findings: list[Finding]) -> Finding:

@@ -85,13 +85,19 @@ _KEPT: dict = {}  # traces of fnn's own functions, which hold nothing of the use
 
 
 def _is_ours(function: Callable, fixed: tuple) -> bool:
-    """Whether a function is a module's of fnn or a method of an object of fnn's, and so is all that it is given."""
+    """Whether a function is a module's of fnn, or a method of an activation or a loss of fnn's, as are its arguments."""
     owner = getattr(function, "__self__", None)
-    named = function if owner is None else type(owner)
-    ours = (named, *(type(value) for value in fixed if value is not None))
-    return all(
-        of.__module__.startswith("fnn.") and "<" not in of.__qualname__ for of in ours if hasattr(of, "__module__")
-    )
+    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "<")
+    plain = "<" not in name and module.startswith("fnn.") and (owner is not None or module not in USERS)
+    return plain and all(value is None or _is_part_of_fnn(value) for value in (owner, *fixed))
+
+
+USERS = ("fnn.verify.blackbox", "fnn.verify.custom", "fnn.verify.gradients", "fnn.verify.stages")
+
+
+def _is_part_of_fnn(value) -> bool:
+    of = type(value)
+    return of.__module__.startswith(("fnn.activations", "fnn.losses")) and not hasattr(value, "activations")
 
 
 @contextlib.contextmanager

@@ -129,12 +129,12 @@ def _judge(cases, alone, loss, rules, tolerance, may_fall_back, dtype) -> Report
     own_dtype = str(jax.tree.leaves(layers)[0].dtype)
     coarser = dtype == "float64" and own_dtype == "float32"
     limits = NORM_TOLERANCE if any(layer.norm is not None for layer in layers) else TOLERANCE
-    collect = partial(_collect, given, alone, loss, rules, tolerance or limits[dtype], coarser)
+    collect = partial(_collect, given, loss, rules, tolerance or limits[dtype], coarser, dtype)
     with exactly(dtype):
-        found = collect(dtype)
+        found = collect(alone)
         if any(isinstance(one.hand, Failure) and "Tracer" in str(one.hand.error) for one in found):
-            with untraced():  # a rule keeps what it computed, for another
-                found = collect(dtype)
+            with untraced():  # a rule keeps what it computed for another, and so cannot be called alone
+                found = collect(())
     failed = next((one for one in found if isinstance(one.hand, Failure)), None)
     if failed is not None and may_fall_back and dtype == "float64" and _runs_in_float32(failed, rules):
         raise type(failed.hand.error)(f"{failed.hand.error}")
@@ -155,7 +155,7 @@ def _judge(cases, alone, loss, rules, tolerance, may_fall_back, dtype) -> Report
     return Report(findings, dtype, notes, "equation", SEED if len(names) > 1 else None)
 
 
-def _collect(given, alone, loss, rules, limit: float, coarser: bool, dtype: str) -> list[Judged]:
+def _collect(given, loss, rules, limit: float, coarser: bool, dtype: str, alone) -> list[Judged]:
     """Every line of the cases, and of the rules judged alone."""
     rounded = partial(round_array, "float32") if coarser else lambda value: value
     found = [one for case in given for one in judged(case, loss, rules, limit, rounded)]
