@@ -215,6 +215,17 @@ def load_mnist(path, sha256: Mapping[str, str] | None = None, *, name: str = "")
     Images become rows: (N, 784) uint8, scale 1/255. Labels become (N,) int32, as they stand in the file: those of
     emnist-letters are 1 to 26. EMNIST's images are stored transposed. QMNIST's labels (``idx2-int``) are int32 of shape
     (N, 8), of which the first column, the class, is taken. Raises FileNotFoundError or ValueError that names the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for of in ("train", "test"):  # one image of 2 × 2 pixels and its label, each
+    ...         image = b"\\0\\0\\x08\\3" + b"\\0\\0\\0\\1" + b"\\0\\0\\0\\2" * 2 + b"\\0\\1\\2\\3"
+    ...         _ = Path(folder, f"emnist-letters-{of}-images-idx3-ubyte").write_bytes(image)
+    ...         label = b"\\0\\0\\x08\\1" + b"\\0\\0\\0\\1" + b"\\x1a"
+    ...         _ = Path(folder, f"emnist-letters-{of}-labels-idx1-ubyte").write_bytes(label)
+    ...     train, _ = load_mnist(folder, name="emnist-letters")
+    >>> train.x.tolist(), train.y.tolist()
+    ([[0, 1, 2, 3]], [26])
     """
     digests = dict(sha256 or {})
     sets = []
