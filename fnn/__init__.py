@@ -49,6 +49,7 @@ from fnn.summary import summary
 if _typing.TYPE_CHECKING:  # loaded at first use
     from fnn import (
         checkpoint,
+        convert,
         curvature,
         data,
         graph,
@@ -57,6 +58,7 @@ if _typing.TYPE_CHECKING:  # loaded at first use
         parallel,
         per_example,
         regression,
+        sklearn,
         train,
         updates,
         verify,
@@ -115,6 +117,7 @@ __all__ = [
     "unstack",
     "value_and_backprop",
     "checkpoint",
+    "convert",
     "curvature",
     "data",
     "graph",
@@ -123,6 +126,7 @@ __all__ = [
     "parallel",
     "per_example",
     "regression",
+    "sklearn",
     "train",
     "updates",
     "verify",

@@ -1,15 +1,18 @@
 """Data loading: MNIST's IDX files, and data sets whose values are checked once."""
 
+import contextlib
 import copy
 import gzip
 import hashlib
 import math
 import os
+import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +28,15 @@ from fnn.streams import CHUNK_BYTES, Batches, by_blocks, memory_mapped
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-MNIST_FILES = (
-    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-)
+IDX_PREFIX = re.compile(r"(?:(.+)-)?(?:train|t10k|test)-(?:images|labels)[-.]idx")  # how the names of the files begin
+MNIST_SETS = (("train",), ("t10k", "test"))  # EMNIST and QMNIST write "test"
+MNIST_KINDS = {"images": ("idx3-ubyte",), "labels": ("idx1-ubyte", "idx2-int")}  # QMNIST's labels: "idx2-int"
+EMNIST_LABELS = {  # the least and the largest label
+    "emnist-balanced": (0, 46),
+    "emnist-byclass": (0, 61),
+    "emnist-bymerge": (0, 46),
+    "emnist-letters": (1, 26),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,71 +172,112 @@ def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
 
 
 def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: int = 2**32) -> np.ndarray:
-    """The array in an IDX file, plain or gzipped, in the machine's byte order.
+    """The array in an IDX file, plain or packed by gzip or xz, in the machine's byte order.
 
     path: the file; sha256: of the **unpacked** bytes, checked if given; rank: the required number of dimensions;
     limit: the largest size in bytes that a header may promise. The header is read first, and never more bytes than it
     promises. Raises FileNotFoundError, or ValueError for an invalid file. A plain file of images can be memory-mapped
     instead: ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "labels").write_bytes(b"\\0\\0\\x08\\1" + b"\\0\\0\\0\\3" + b"\\7\\2\\1")
+    ...     load_idx(f"{folder}/labels")
+    array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path, "rb") if packed else open(path, "rb") as file:
-            head = file.read(4)
-            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES:
-                raise ValueError(f"{path}: not an IDX file: it begins with {head!r}, expected 0, 0, a type, a rank")
-            dtype, dimensions = np.dtype(IDX_TYPES[head[2]]), head[3]
-            if rank is not None and dimensions != rank:
-                raise ValueError(
-                    f"{path}: expected {rank} dimensions, the header says {dimensions}; is it the wrong file?"
-                )
-            lengths = file.read(4 * dimensions)
-            if len(lengths) < 4 * dimensions:
-                raise ValueError(f"{path}: truncated in the header, after {4 + len(lengths)} bytes")
-            shape = tuple(np.frombuffer(lengths, ">u4").tolist())
-            size = math.prod(shape) * dtype.itemsize
-            if size > limit:
-                raise ValueError(
-                    f"{path}: the header promises {size:,} bytes, over the limit of {limit:,}; pass limit="
-                )
-            body = _read(file, size)
-            if len(body) < size:
-                raise ValueError(f"{path}: truncated: the header promises {size:,} bytes, the file holds {len(body):,}")
-            if file.read(1):
-                raise ValueError(f"{path}: the file goes on after the {size:,} bytes that its header promises")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged or truncated gzip file: {error}") from error
+    with _unpacked(path) as file:
+        head, dtype, shape = _header(path, file, rank)
+        size = math.prod(shape) * dtype.itemsize
+        if size > limit:
+            raise ValueError(f"{path}: the header promises {size:,} bytes, over the limit of {limit:,}; pass limit=")
+        body = _read(file, size)
+        if len(body) < size:
+            raise ValueError(f"{path}: truncated: the header promises {size:,} bytes, the file holds {len(body):,}")
+        if file.read(1):
+            raise ValueError(f"{path}: the file goes on after the {size:,} bytes that its header promises")
     if sha256 is not None:
-        digest = hashlib.sha256(head + lengths + body).hexdigest()
+        digest = hashlib.sha256(head + body).hexdigest()
         if digest != sha256:
             raise ValueError(f"{path}: SHA-256 of the unpacked bytes is {digest}, expected {sha256}")
     return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def load_mnist(path, sha256: Mapping[str, str] | None = None) -> tuple[Dataset, Dataset]:
-    """The training and test sets from a folder with MNIST's four files, plain or gzipped.
+def load_mnist(path, sha256: Mapping[str, str] | None = None, *, name: str = "") -> tuple[Dataset, Dataset]:
+    """The training and test sets from a folder with the four files of MNIST, or of a data set in its format.
 
     path: a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-    t10k-labels-idx1-ubyte, each optionally with ``.gz`` (Fashion-MNIST uses the same names and format); sha256: file
-    name → digest of the unpacked bytes, checked if given. Images become rows: (N, 784) uint8, scale 1/255.
-    Raises FileNotFoundError or ValueError that names the file.
+    t10k-labels-idx1-ubyte, each optionally with ``.gz`` or ``.xz``, with ``.idx`` for ``-idx``, and with ``test`` for
+    ``t10k``. Of several forms the plain one is taken. Fashion-MNIST and KMNIST use the same names. name: what stands
+    before these names: ``name="emnist-letters"`` or another of EMNIST's, or ``name="qmnist"``. sha256: file name
+    without ``.gz`` or ``.xz`` → digest of the unpacked bytes, checked if given.
+
+    Images become rows: (N, 784) uint8, scale 1/255. Labels become (N,) int32, as they stand in the file: those of
+    emnist-letters are 1 to 26. EMNIST's images are stored transposed. QMNIST's labels (``idx2-int``) are int32 of shape
+    (N, 8), of which the first column, the class, is taken. Raises FileNotFoundError or ValueError that names the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for of in ("train", "test"):  # one image of 2 × 2 pixels and its label, each
+    ...         image = b"\\0\\0\\x08\\3" + b"\\0\\0\\0\\1" + b"\\0\\0\\0\\2" * 2 + b"\\0\\1\\2\\3"
+    ...         _ = Path(folder, f"emnist-letters-{of}-images-idx3-ubyte").write_bytes(image)
+    ...         label = b"\\0\\0\\x08\\1" + b"\\0\\0\\0\\1" + b"\\x1a"
+    ...         _ = Path(folder, f"emnist-letters-{of}-labels-idx1-ubyte").write_bytes(label)
+    ...     train, _ = load_mnist(folder, name="emnist-letters")
+    >>> train.x.tolist(), train.y.tolist()
+    ([[0, 1, 2, 3]], [26])
     """
+    digests = dict(sha256 or {})
     sets = []
-    for images_name, labels_name in MNIST_FILES:
-        images = load_idx(_find(path, images_name), (sha256 or {}).get(images_name), rank=3)
-        labels = load_idx(_find(path, labels_name), (sha256 or {}).get(labels_name), rank=1)
-        for name, array in ((images_name, images), (labels_name, labels)):
-            if array.dtype != np.uint8:
-                raise ValueError(f"{name}: expected unsigned bytes, the header says {array.dtype}")
+    for names in MNIST_SETS:
+        files = [_find(path, name, names, kind) for kind in MNIST_KINDS]
+        images_name, labels_name = (file.name.removesuffix(".gz").removesuffix(".xz") for file in files)
+        images = load_idx(files[0], digests.pop(images_name, None), rank=3)
+        labels = load_idx(files[1], digests.pop(labels_name, None), rank=2 if labels_name.endswith("idx2-int") else 1)
+        if images.dtype != np.uint8:
+            raise ValueError(f"{images_name}: expected unsigned bytes, the header says {images.dtype}")
+        labels = _classes(labels_name, labels, EMNIST_LABELS.get(name, (0, 9)))
         if len(images) != len(labels):
             raise ValueError(f"{images_name} has {len(images)} images, {labels_name} {len(labels)} labels")
         if len(images) == 0:
             raise ValueError(f"{images_name}: expected at least one image, got none")
-        _refuse(labels > 9, labels_name, labels, "labels from 0 to 9")
         sets.append(Dataset(images.reshape(len(images), -1), labels))
+    if digests:
+        raise ValueError(f"sha256: expected the names of the four files, without .gz or .xz, got {', '.join(digests)}")
     return sets[0], sets[1]
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The file, unpacked if its content is that of gzip or xz; raises ValueError if that is damaged."""
+    with open(path, "rb") as file:
+        begins = file.read(6)
+    packing, opened, errors = cast(tuple[str, Any, tuple], ("", open, ()))
+    if begins.startswith(b"\x1f\x8b"):
+        packing, opened, errors = "gzip", gzip.open, (gzip.BadGzipFile, EOFError, zlib.error)
+    elif begins == b"\xfd7zXZ\0":
+        import lzma  # not in every Python
+
+        packing, opened, errors = "xz", lzma.open, (lzma.LZMAError, EOFError)
+    try:
+        with opened(path, "rb") as file:
+            yield file
+    except errors as error:
+        raise ValueError(f"{path}: damaged or truncated {packing} file: {error}") from error
+
+
+def _header(path: Path, file: IO[bytes], rank: int | None) -> tuple[bytes, np.dtype, tuple[int, ...]]:
+    """The header's bytes, and the dtype and the shape that it promises."""
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES:
+        raise ValueError(f"{path}: not an IDX file: it begins with {head!r}, expected 0, 0, a type, a rank")
+    dimensions = head[3]
+    if rank is not None and dimensions != rank:
+        raise ValueError(f"{path}: expected {rank} dimensions, the header says {dimensions}; is it the wrong file?")
+    lengths = file.read(4 * dimensions)
+    if len(lengths) < 4 * dimensions:
+        raise ValueError(f"{path}: truncated in the header, after {4 + len(lengths)} bytes")
+    return head + lengths, np.dtype(IDX_TYPES[head[2]]), tuple(np.frombuffer(lengths, ">u4").tolist())
 
 
 def _read(file, size: int) -> bytes:
@@ -240,11 +289,30 @@ def _read(file, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _find(folder, name: str) -> Path:
-    for candidate in (Path(folder, name), Path(folder, name + ".gz")):
+def _classes(name: str, labels: np.ndarray, limits: tuple[int, int]) -> np.ndarray:
+    """The class of every example, (N,), of labels (N,), or QMNIST's (N, 8) with the class first."""
+    if labels.dtype not in (np.uint8, np.int32):
+        raise ValueError(f"{name}: expected unsigned bytes or int32, the header says {labels.dtype}")
+    labels = labels[:, 0] if labels.ndim == 2 else labels
+    least, most = limits
+    _refuse((labels < least) | (labels > most), name, labels, f"labels from {least} to {most}")
+    return labels
+
+
+def _find(folder, prefix: str, sets: Sequence[str], kind: str) -> Path:
+    """The file of the images or the labels of one set, under one of its public names."""
+    start = f"{prefix}-" if prefix else ""
+    names = [f"{start}{of}-{kind}{dot}{form}" for of in sets for form in MNIST_KINDS[kind] for dot in "-."]
+    for candidate in (Path(folder, name + packed) for packed in ("", ".gz", ".xz") for name in names):
         if candidate.is_file():
             return candidate
-    raise FileNotFoundError(f"{os.fspath(folder)}: found neither {name} nor {name}.gz")
+    others = {found[1] or "" for file in Path(folder).glob("*idx*") if (found := IDX_PREFIX.match(file.name))}
+    advice = "".join(
+        f"; write load_mnist(path, name={other!r}) for what is there" for other in sorted(others - {prefix})
+    )
+    raise FileNotFoundError(
+        f"{os.fspath(folder)}: found neither {names[0]} nor {names[0]}.gz, nor another of its public names{advice}"
+    )
 
 
 def _is_floating(array) -> bool:

@@ -63,7 +63,7 @@ INTEGERS = {
 LAYERS = {
     "no params": refused("TypeError: params: expected a tuple of fnn.Dense, got NoneType", params=None),
     "a later W transposed": refused(
-        "ValueError: params[1].W: expected shape (n_out, 4), rows for receiving neurons, got (4, 2)…W.T if",
+        "ValueError: params[1].W: expected shape (2, 4), rows for…, got (4, 2) with b of shape (2,)…write W.T",
         params=changed(1, W=PARAMS[1].W.T),
     ),
     "b in float64": refused("TypeError: params[0].b: expected float32…got float64", params=layer(b=np.zeros(2))),
@@ -81,7 +81,20 @@ FORWARD = {
     "a bare layer": refused("TypeError: params: expected a tuple of fnn.Dense, got Dense", params=PARAMS[0]),
     "pairs of arrays": refused("TypeError: params: expected a tuple of fnn.Dense, got list", params=[(X, Y)]),
     "a generator": refused("TypeError: params: expected a tuple…got generator", params=(p for p in PARAMS)),
-    "W transposed": refused("ValueError: x: expected shape…got…write", params=changed(W=PARAMS[0].W.T)),
+    "W transposed": refused(
+        "ValueError: params[0].W: expected shape (4, 3), rows for…, got (3, 4) with b of shape (4,)…write W.T",
+        params=changed(W=PARAMS[0].W.T),
+    ),
+    "every W transposed": refused(
+        "ValueError: params[0].W: expected shape (4, 3)…write W.T, because rows and columns are swapped",
+        params=changed(1, changed(W=PARAMS[0].W.T), W=PARAMS[1].W.T),
+    ),
+    "x for another network": refused(
+        "ValueError: x: expected shape (3,) or (B, 3), got (5, 4); the network takes 3 inputs", x=ones(5, 4)
+    ),
+    "x not in rows": refused(
+        "ValueError: x: expected shape (3,) or (B, 3), got (3, 5); write x.reshape(-1, 3)", x=ones(3, 5)
+    ),
     "W of rank 0": refused("ValueError: params[0].W: expected shape…got ()", params=layer(W=ones())),
     "W of rank 1": refused("ValueError: params[0].W: expected shape…got (3,)", params=layer(W=ones(3))),
     "W a list": refused("TypeError: params[0].W: expected an array, got list", params=layer(W=[[1.0] * 3] * 2)),

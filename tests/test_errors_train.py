@@ -118,9 +118,11 @@ FIT = {
         data=(X, LABELS),
         loss=fnn.SigmoidCrossEntropy(),
     ),
-    "W transposed": refused("ValueError: data: the network takes 4 inputs, got", params=changed(W=PARAMS[0].W.T)),
+    "W transposed": refused(
+        "ValueError: params[0].W: expected shape (4, 3)…got (3, 4)…write W.T, because", params=changed(W=PARAMS[0].W.T)
+    ),
     "a later W transposed": refused(
-        "ValueError: params[1].W: expected shape (n_out, 4)…got (4, 2)",
+        "ValueError: params[1].W: expected shape (2, 4)…got (4, 2)…write W.T",
         params=changed(1, W=PARAMS[1].W.T),
         data=(X, zeros(5, 4)),
     ),

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import lzma
 import struct
 import tracemalloc
 
@@ -22,9 +23,9 @@ def idx(code: int, shape, body: bytes) -> bytes:
 SIX = idx(0x08, (2, 3), bytes(range(6)))
 
 
-@pytest.fixture(params=["plain", "gzip"])
+@pytest.fixture(params=["plain", "gzip", "xz"])
 def packing(request):
-    return gzip.compress if request.param == "gzip" else bytes
+    return {"plain": bytes, "gzip": gzip.compress, "xz": lzma.compress}[request.param]
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ DIGITS = idx(0x08, (2,), b"\0\x09")
 
 @pytest.fixture
 def folder(tmp_path, packing):
-    ending = ".gz" if packing is gzip.compress else ""
+    ending = {bytes: "", gzip.compress: ".gz", lzma.compress: ".xz"}[packing]
 
     def write(**changed):
         for images, labels in (TRAIN, TEST):
@@ -224,7 +225,11 @@ def test_training_and_test_set_are_not_exchanged(folder):
         ({"train_images": DIGITS}, f"{TRAIN[0]}.*: expected 3 dimensions, the header says 1"),
         ({"t10k_labels": IMAGES}, f"{TEST[1]}.*: expected 1 dimensions, the header says 3"),
         ({"t10k_images": idx(0x0D, (2, 1, 1), bytes(8))}, f"{TEST[0]}: expected unsigned bytes, .* float32"),
-        ({"train_labels": idx(0x0C, (2,), bytes(8))}, f"{TRAIN[1]}: expected unsigned bytes, .* int32"),
+        ({"train_labels": idx(0x0B, (2,), bytes(4))}, f"{TRAIN[1]}: expected unsigned bytes or int32, .* int16"),
+        (
+            {"t10k_labels": idx(0x0C, (2,), bytes(7) + b"\x0a")},
+            f"{TEST[1]}: expected labels from 0 to 9, got 10 in row 1",
+        ),
         ({"train_images": IMAGES[:-1]}, f"{TRAIN[0]}.*: truncated"),
         ({"train_images": idx(0x08, (0, 2, 2), b""), "train_labels": idx(0x08, (0,), b"")}, "train-.*at least one"),
     ],
@@ -255,6 +260,68 @@ def test_digests_go_by_the_name_without_gz(folder):
     assert len(load_mnist(path, {TRAIN[0]: hashlib.sha256(IMAGES).hexdigest()})[0]) == 2
     with pytest.raises(ValueError, match=f"{TEST[1]}.*: SHA-256"):
         load_mnist(path, {TEST[1]: "0" * 64})
+
+
+def test_a_digest_of_no_file_is_refused(folder):
+    with pytest.raises(ValueError, match="sha256: expected the names of the four files.*, got train-images.gz"):
+        load_mnist(folder(), {"train-images.gz": "0" * 64})
+
+
+def kinds(dot):
+    return f"images{dot}idx3-ubyte", f"labels{dot}idx1-ubyte"
+
+
+def put(folder, *names, images=IMAGES, labels=DIGITS):
+    for name in names:
+        (folder / name).write_bytes(images if "images" in name else labels)
+    return folder
+
+
+@pytest.mark.parametrize("test", ["t10k", "test"])
+@pytest.mark.parametrize("dot", "-.")
+@pytest.mark.parametrize("name", ["", "kuzushiji"])
+def test_other_public_names_of_the_same_files_are_known(name, dot, test, tmp_path):
+    start = name and f"{name}-"
+    put(tmp_path, *(f"{start}{of}-{kind}" for of in ("train", test) for kind in kinds(dot)))
+    assert [data.y.tolist() for data in load_mnist(tmp_path, name=name)] == [[0, 9], [0, 9]]
+
+
+@pytest.mark.parametrize(
+    ("split", "least", "most"), [("letters", 1, 26), ("balanced", 0, 46), ("byclass", 0, 61), ("digits", 0, 9)]
+)
+def test_labels_of_emnist_stay_as_they_are_within_their_limits(split, least, most, tmp_path):
+    name = f"emnist-{split}"
+    names = [f"{name}-{of}-{kind}" for of in ("train", "test") for kind in kinds("-")]
+    put(tmp_path, *names, labels=idx(0x08, (2,), bytes([least, most])))
+    assert load_mnist(tmp_path, name=name)[1].y.tolist() == [least, most]
+    put(tmp_path, names[1], labels=idx(0x08, (2,), bytes([least, most + 1])))
+    with pytest.raises(
+        ValueError, match=f"{names[1]}: expected labels from {least} to {most}, got {most + 1} in row 1"
+    ):
+        load_mnist(tmp_path, name=name)
+
+
+def test_qmnists_labels_are_the_first_of_eight_columns_of_int32(tmp_path):
+    rows = np.arange(16, dtype=">i4").reshape(2, 8)
+    names = [f"qmnist-{of}-{kind}" for of in ("train", "test") for kind in ("images-idx3-ubyte", "labels-idx2-int")]
+    put(tmp_path, *names, labels=idx(0x0C, (2, 8), rows.tobytes()))
+    train, _ = load_mnist(tmp_path, name="qmnist")
+    assert (train.y.tolist(), train.y.dtype) == ([0, 8], np.int32)
+
+
+def test_the_name_of_what_is_there_is_told_where_it_is_not_given(tmp_path):
+    put(tmp_path, *(f"emnist-letters-{of}-{kind}" for of in ("train", "test") for kind in kinds("-")))
+    with pytest.raises(
+        FileNotFoundError, match=r"found neither train-im.*; write load_mnist\(path, name='emnist-letters'"
+    ):
+        load_mnist(tmp_path)
+
+
+def test_a_cut_xz_file_is_named(written):
+    content = lzma.compress(idx(0x08, (1000,), np.random.default_rng(0).bytes(1000)))
+    for length in (20, len(content) // 2, len(content) - 1):
+        with pytest.raises(ValueError, match="six: (damaged or truncated xz file|not an IDX file)"):
+            load_idx(written(content[:length]))
 
 
 def test_the_real_digits_are_here_whole():

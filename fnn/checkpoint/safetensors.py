@@ -70,16 +70,13 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Any:
     activations: custom activation classes that the network uses. Raises FileNotFoundError, or ValueError if the file is
     damaged, was not written by :func:`export`, or names an unknown activation.
     """
-    safetensors = _safetensors()
     classes = known(activations)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+    metadata, tensors = contents(path)
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}; write it with export")
+        raise ValueError(
+            f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}; write it with export, or read "
+            "another program's file by fnn.convert.from_safetensors(path, layers)"
+        )
     try:
         digests = json.loads(metadata["sha256"])
         for name, found in _digests(tensors, metadata["architecture"]).items():
@@ -92,6 +89,16 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Any:
         return params
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def contents(path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The metadata and the tensors, by name, of any safetensors file; raises ValueError if it is not whole."""
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
 
 
 def _architecture(params) -> list | dict:
@@ -138,5 +145,5 @@ def _safetensors():
         import safetensors
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("fnn.checkpoint.export and load need safetensors; install fnn[train]") from error
+        raise ImportError("reading and writing safetensors files needs safetensors; install fnn[train]") from error
     return safetensors

@@ -3,6 +3,7 @@
 Values (labels in range, finite inputs) are not checked here, but once per data set, in ``fnn.data``.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -126,9 +127,22 @@ def layers(params) -> None:
         if layer.W.ndim != 2 + stacked(layer):
             shape = "(D, n, n)" if stacked(layer) else "(n_out, n_in)"
             raise ValueError(f"params[{i}].W: expected shape {shape}, got {layer.W.shape}")
+        n_in = params[i - 1].W.shape[-2] if i else None
+        if not stacked(layer) and swapped(layer.W.shape, layer.b.shape, n_in):
+            n_out, n_in = layer.W.shape[::-1]
+            raise ValueError(
+                f"params[{i}].W: expected shape {(n_out, n_in)}, rows for receiving neurons, got {layer.W.shape} with "
+                f"b of shape {layer.b.shape}; write W.T, because rows and columns are swapped"
+            )
     for i in {0, len(params) - 1}:
         if stacked(params[i]):
             raise ValueError(f"params[{i}]: expected a fnn.Dense first and last, got a stack; write fnn.stack(layers)")
+
+
+def swapped(W: tuple[int, ...], b: tuple[int, ...], n_in: int | None) -> bool:
+    """Whether W has the shape (n_in, n_out), where b has (n_out,); n_in: of the layer before, None if unknown."""
+    rows, columns = W
+    return rows != columns and b == (columns,) and n_in in (None, rows)
 
 
 def leaves(layer) -> dict:
@@ -218,7 +232,10 @@ def network(params, x, masks) -> None:
 def examples(x, n_in: int) -> int:
     """The number of examples in x; raises ValueError unless it is (n_in,) or (B, n_in)."""
     if x.ndim not in (1, 2) or x.shape[-1] != n_in:
-        raise ValueError(f"x: expected shape ({n_in},) or (B, {n_in}), got {x.shape}; write x.reshape(-1, {n_in})")
+        size = math.prod(x.shape)
+        fits = n_in > 0 and isinstance(size, int) and size % n_in == 0
+        advice = f"write x.reshape(-1, {n_in})" if fits else f"the network takes {n_in} inputs"
+        raise ValueError(f"x: expected shape ({n_in},) or (B, {n_in}), got {x.shape}; {advice}")
     if x.shape[0] == 0:
         raise ValueError(f"x: expected at least one example, got an empty batch of shape {x.shape}")
     return 1 if x.ndim == 1 else x.shape[0]
