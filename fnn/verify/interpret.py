@@ -85,7 +85,7 @@ _KEPT: dict = {}  # traces of fnn's own functions, which hold nothing of the use
 
 
 def _is_ours(function: Callable, fixed: tuple) -> bool:
-    """Whether a function is a module's of fnn, or a method of an activation or a loss of fnn's, as are its arguments."""
+    """Whether a function is of fnn, or of one of its activations or losses, and all that is fixed in its call."""
     owner = getattr(function, "__self__", None)
     module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "<")
     plain = "<" not in name and module.startswith("fnn.") and (owner is not None or module not in USERS)
