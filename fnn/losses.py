@@ -44,7 +44,6 @@ class Loss:
     """
 
     takes_labels: ClassVar[bool] = False
-    overflows: ClassVar[bool] = False  # for outputs in the thousands; ``verify`` then skips its huge logits
 
     def value(self, a: Array, y: Array) -> Array:
         """The loss of each example, (B,)."""
@@ -195,8 +194,6 @@ class Poisson(Loss):
 
     Source: McCullagh and Nelder, *Generalized Linear Models* (1989), chapter 6.
     """
-
-    overflows: ClassVar[bool] = True
 
     def value(self, a, y):
         return jnp.sum(jnp.exp(a) - y * a, axis=-1)

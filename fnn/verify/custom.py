@@ -267,7 +267,8 @@ def _inner(inner, random, dtype: str, tolerance: float | None) -> Finding | None
 def _callable(function: Callable, inputs) -> Callable:
     """The function of arrays like these, traced once if JAX can trace it."""
     try:
-        return trace(function, *inputs)[0]
+        traced: Any = trace(function, *inputs)[0]
+        return traced
     except Exception:  # it is written for NumPy
         return lambda *values: evaluate(function, *values)
 

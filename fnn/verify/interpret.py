@@ -168,10 +168,11 @@ def run(jaxpr, consts, args, see: Callable | None = None, then: Callable | None 
     ``then(equation, values)``, if given, returns what takes the place of its values.
     """
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, map(np.asarray, consts)))
-    values.update(zip(jaxpr.invars, (np.asarray(arg, var.aval.dtype) for arg, var in zip(args, jaxpr.invars))))
+    inputs: Any = jaxpr.invars
+    values.update((var, np.asarray(arg, var.aval.dtype)) for arg, var in zip(args, inputs))
 
-    def read(var):
-        return np.asarray(var.val, var.aval.dtype) if isinstance(var, core.Literal) else values[var]
+    def read(var: Any):
+        return np.asarray(var.val, var.aval.dtype) if isinstance(var, core.Literal) else values[var]  # type: ignore[attr-defined]
 
     with np.errstate(all="ignore"):
         for equation in jaxpr.eqns:

@@ -107,7 +107,7 @@ def shrunk(leaves: list, fails: Callable[[list], bool]) -> list | None:
             if _holds(fails, rounded):
                 leaves = rounded
                 break
-    return leaves if sum(leaf.size for leaf in leaves if _is_array(leaf)) <= 24 else None
+    return leaves if sum(leaf.size for leaf in leaves if _is_array(leaf)) <= 9 else None
 
 
 def _holds(fails: Callable, leaves: list) -> bool:
