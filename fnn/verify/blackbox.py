@@ -178,7 +178,7 @@ class BlackBox:
         i = path[0].idx
         return (self.labels[i] if i < len(self.labels) else f"input {i}") + jax.tree_util.keystr(path[1:])
 
-    def in_own_dtype(self, inputs, right, tolerance: float) -> list[Finding]:
+    def in_own_dtype(self, inputs, right) -> list[Finding]:
         """Findings where the hand-written function, called in float32, is not finite or loses what autodiff keeps.
 
         inputs: as the caller gave them, float32; right: the arrays in float64.

@@ -290,7 +290,7 @@ def _bias_gradient(judged: Judged, delta) -> Iterator[tuple[str, Callable]]:
 def _norm_pullback(judged: Judged, norm, psi, delta_z) -> Iterator[tuple[str, Callable]]:
     norm, psi, delta_z = jax.tree.map(np.asarray, (norm, psi, delta_z))
     x_hat, s = evaluate(standardise, norm, psi)
-    h, batch = norm.gamma * delta_z, len(psi)
+    batch = len(psi)
     right = evaluate(RULES.norm_pullback, norm, psi, delta_z)
     other = "fixed" if norm.gradient == "full" else "full"
     kind = "taken as fixed" if other == "fixed" else "not taken as fixed"
@@ -307,21 +307,8 @@ def _norm_pullback(judged: Judged, norm, psi, delta_z) -> Iterator[tuple[str, Ca
         lambda: (right[0] * s / unbiased, np.sum(delta_z * x_unbiased, axis=0), right[2]),
     )
     if norm.gradient == "full":
-        through_nu = x_hat * np.mean(h * x_hat, axis=0)
-        yield "the term through the mean is missing", lambda: ((h - through_nu) / s, right[1], right[2])
-        yield "the term through the variance is missing", lambda: ((h - np.mean(h, axis=0)) / s, right[1], right[2])
-        yield (
-            "the term through the mean has the wrong sign",
-            lambda: ((h + np.mean(h, axis=0) - through_nu) / s, right[1], right[2]),
-        )
-        yield (
-            "the term through the variance has the wrong sign",
-            lambda: ((h - np.mean(h, axis=0) + through_nu) / s, right[1], right[2]),
-        )
-        yield (
-            "the sum over the examples in place of their mean",
-            lambda: ((h - batch * np.mean(h, axis=0) - batch * through_nu) / s, right[1], right[2]),
-        )
+        for name, parts in _through_statistics(norm.gamma * delta_z, x_hat, len(psi)):
+            yield name, lambda parts=parts: (parts / s, right[1], right[2])
     centred = psi - np.mean(psi, axis=0)
     yield "psi - mu in place of x_hat", lambda: (right[0], np.sum(delta_z * centred, axis=0), right[2])
     yield "psi in place of x_hat", lambda: (right[0], np.sum(delta_z * psi, axis=0), right[2])
@@ -333,3 +320,13 @@ def _norm_pullback(judged: Judged, norm, psi, delta_z) -> Iterator[tuple[str, Ca
     yield "gamma stands in it", lambda: (right[0] * norm.gamma, right[1] * norm.gamma, right[2] * norm.gamma)
     yield "x_hat is missing", lambda: (right[0], np.sum(delta_z, axis=0), right[2])
     yield "x_hat stands in it", lambda: (right[0], right[1], np.sum(delta_z * x_hat, axis=0))
+
+
+def _through_statistics(h, x_hat, batch: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Mistakes in the terms through the mean and the variance: s ∂/∂ψ of each."""
+    through_mu, through_nu = np.mean(h, axis=0), x_hat * np.mean(h * x_hat, axis=0)
+    yield "the term through the mean is missing", h - through_nu
+    yield "the term through the variance is missing", h - through_mu
+    yield "the term through the mean has the wrong sign", h + through_mu - through_nu
+    yield "the term through the variance has the wrong sign", h - through_mu + through_nu
+    yield "the sum over the examples in place of their mean", h - batch * (through_mu + through_nu)

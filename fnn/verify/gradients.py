@@ -1,6 +1,7 @@
 """A gradient function against autodiff, leaf by leaf."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,6 +12,8 @@ from fnn.verify.differences import by_differences
 from fnn.verify.interpret import evaluate, is_array
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
 from fnn.verify.report import Finding, Report
+
+INSIDE = "in which the code computes"
 
 
 def gradient(
@@ -56,52 +59,49 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
     def call(inputs):
         return objective(inputs[0], *inputs[1])
 
+    def by_hand(inputs):
+        return hand(inputs[0], *inputs[1])
+
     with exactly(dtype):
         inputs = in_dtype((params, args), dtype)
-        value = evaluate(call, inputs)
-        if np.shape(value) != ():
-            raise ValueError(f"objective: expected a scalar, got {describe(value)}; write .mean() or .sum()")
-        if np.iscomplexobj(value):
-            raise TypeError(f"objective: expected a real scalar, got {describe(value)}; write .real or jnp.abs(...)")
-        changing = [
-            name
-            for name, function in (("hand", lambda given: hand(given[0], *given[1])), ("objective", call))
-            if differing_calls(function, inputs)
-        ]
+        _require_scalar(evaluate(call, inputs))
+        changing = [name for name, f in (("hand", by_hand), ("objective", call)) if differing_calls(f, inputs)]
         if changing:
-            return Report(tuple(_not_deterministic(name) for name in changing), dtype)
-        oracle = jax.tree.unflatten(jax.tree.structure(inputs[0]), evaluate(_by_autodiff(objective), inputs))
-        ours = evaluate(lambda given: hand(given[0], *given[1]), inputs)
-        paths = jax.tree_util.tree_leaves_with_path(oracle)
-        names = ["params" + jax.tree_util.keystr(path) for path, _ in paths]
-        broken = _structure(oracle, ours, names)
+            return Report(tuple(map(_not_deterministic, changing)), dtype)
+        names = ["params" + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(inputs[0])]
+        broken = _broken(inputs[0], evaluate(by_hand, inputs), names)
         if broken:
             return Report(tuple(broken), dtype)
-        box = BlackBox(lambda given: jax.tree.leaves(hand(given[0], *given[1])), _by_autodiff(objective), inputs,
-                       names, dtype, ("params", "args"))  # fmt: skip
-        ours, oracle = ([np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (ours, oracle))
-        limit, coarsest = tolerance, box.precision
-        if limit is None:
-            limit = TOLERANCE[coarsest] if coarsest in TOLERANCE else TOLERANCE[dtype]
-        notes = [] if coarsest == dtype else [f"judged at the tolerance of {coarsest}, in which the code computes"]
-        weak = ""
-        if all(np.isfinite(leaf).all() for leaf in oracle):
-            findings = box.findings(ours, oracle, limit)
-        else:
-            structure = jax.tree.structure(inputs[0])
-            flat = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs[0])]
+        box = BlackBox(lambda given: jax.tree.leaves(by_hand(given)), _by_autodiff(objective), inputs, names, dtype,
+                       ("params", "args"))  # fmt: skip
+        report, oracle = _judge(box, call, tolerance)
+    if report.ok and dtype == box.precision == "float64" and all(map(_is_float32, jax.tree.leaves(params))):
+        report = replace(report, findings=(*report.findings, *box.in_own_dtype((params, args), oracle)))
+    return report
 
-            def cost(values) -> float:
-                return float(evaluate(call, (jax.tree.unflatten(structure, values), inputs[1])))
 
-            findings, note, is_weak = by_differences(cost, flat, names, ours, tolerance, oracle)
-            notes.append(f"autodiff is not finite: {note}")
-            weak = note if is_weak else ""
-    own = jax.tree.leaves(params)
-    if dtype == "float64" and coarsest == dtype and all(_is_float32(leaf) for leaf in own):
-        good = all(finding.ok for finding in findings)
-        findings += box.in_own_dtype((params, args), oracle, limit) if good else []
-    return Report(tuple(findings), dtype, tuple(notes), weak=weak)
+def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Report, list]:
+    """The report on the leaves, and autodiff's."""
+    ours, oracle = box.values(box.hand), box.values(box.oracle)
+    limit = TOLERANCE[box.precision] if tolerance is None else tolerance
+    notes = () if box.precision == box.dtype else (f"judged at the tolerance of {box.precision}, {INSIDE}",)
+    if all(np.isfinite(leaf).all() for leaf in oracle):
+        return Report(tuple(box.findings(ours, oracle, limit)), box.dtype, notes), oracle
+    leaves, structure = jax.tree.flatten(box.inputs[0])
+
+    def cost(values) -> float:
+        return float(evaluate(call, (jax.tree.unflatten(structure, values), box.inputs[1])))
+
+    findings, note, weak = by_differences(cost, list(map(np.asarray, leaves)), box.names, ours, tolerance, oracle)
+    notes = (*notes, f"autodiff is not finite: {note}")
+    return Report(tuple(findings), box.dtype, notes, weak=note if weak else ""), oracle
+
+
+def _require_scalar(value) -> None:
+    if np.shape(value) != ():
+        raise ValueError(f"objective: expected a scalar, got {describe(value)}; write .mean() or .sum()")
+    if np.iscomplexobj(value):
+        raise TypeError(f"objective: expected a real scalar, got {describe(value)}; write .real or jnp.abs(...)")
 
 
 def _by_autodiff(objective: Callable) -> Callable:
@@ -117,9 +117,9 @@ def _not_deterministic(name: str) -> Finding:
     return Finding(name, float("inf"), 0.0, note=note)
 
 
-def _structure(oracle, ours, names: list[str]) -> list[Finding]:
+def _broken(params, ours, names: list[str]) -> list[Finding]:
     """Findings where what the hand-written function returned is no pytree of arrays like the parameters."""
-    expected, got = str(jax.tree.structure(oracle)), str(jax.tree.structure(ours))
+    expected, got = str(jax.tree.structure(params)), str(jax.tree.structure(ours))
     if expected != got:
         return [Finding("the gradient", float("inf"), 0.0, note=f"it has the structure {got}, expected {expected}")]
     return [
