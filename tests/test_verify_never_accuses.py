@@ -135,7 +135,7 @@ def test_nor_is_any_of_a_thousand(dtype):
 @pytest.mark.slow
 @pytest.mark.long
 def test_nor_is_any_on_the_probes():
-    many(100)(given(networks())(assert_not_accused))()
+    many(100)(given(networks())(lambda case: assert_not_accused(case)))()
 
 
 # -- functions that others wrote -------------------------------------------------------------------------------

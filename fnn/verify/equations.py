@@ -25,6 +25,7 @@ from fnn.verify.report import norm
 
 DELTAS, FORWARD = ("output_delta", "hidden_delta"), ("affine", "normalise")
 BETWEEN = (1.0, 0.6, 0.3, 0.1, 1e-3, -0.1, -0.3, -1.0)
+POLE = 1e-3  # a derivative of the loss beyond it / ε, next to a saturated output, is taken for that of a pole
 TOO_LARGE = 1e15  # what is fed: squares and products of it are still finite in float32
 NAMES: Any = Rules._make(Rules._fields)  # in place of the rules, so that ``lines`` tells which one it wants
 
@@ -166,6 +167,8 @@ class Right:
             self.sides = _sides(traced, leaves, args)
             if not np.isfinite(self.value).all():
                 self._by_differences()
+        if rule == "output_delta":
+            self.value = np.where(_indefinite(args)[:, None], np.nan, self.value)
 
     def _by_differences(self) -> None:
         unknown = ~np.isfinite(self.value)
@@ -174,6 +177,20 @@ class Right:
             unknown &= doubt <= 1e-6 * np.maximum(np.abs(slopes), 1)
         self.value, self.doubt = np.where(unknown, slopes, self.value), np.where(unknown, doubt, 0)
         self.differences = int(unknown.sum())
+
+
+def _indefinite(args: tuple) -> np.ndarray:
+    """The examples, (B,), whose δ is 0 · ∞: σ is so saturated that a no longer depends on z, where the loss has a pole.
+
+    A probability that is exactly 0 or 1 has lost what its logarithm needs. Only a fused δ, from z, is right there.
+    """
+    loss, activation, (z, a), y = args[0], args[1], map(np.asarray, args[2:4]), args[4]
+    eps = float(jnp.finfo(a.dtype).eps)
+    with np.errstate(all="ignore"):
+        saturated = (evaluate(activation.value, 2 * z) == a) & (z != 0)
+        inside = a + 16 * eps * (evaluate(activation.value, 1e-3 * z) - a)
+        steep = ~(np.abs(evaluate(loss_gradient, loss, inside, y)) < POLE / eps)
+    return (saturated & steep).any(axis=1)
 
 
 def _sides(traced: Traced, leaves: list, args: tuple) -> Sides:
