@@ -188,7 +188,7 @@ def _indefinite(args: tuple) -> np.ndarray:
     eps = float(jnp.finfo(a.dtype).eps)
     with np.errstate(all="ignore"):
         saturated = (evaluate(activation.value, 2 * z) == a) & (z != 0)
-        inside = a + 16 * eps * (evaluate(activation.value, 1e-3 * z) - a)
+        inside = a + 16 * eps * (evaluate(activation.value, 0 * z) - a)
         steep = ~(np.abs(evaluate(loss_gradient, loss, inside, y)) < POLE / eps)
     return (saturated & steep).any(axis=1)
 
