@@ -4,6 +4,7 @@ They accept layers and graphs. What compilation would hide, such as a float64 ar
 beforehand; everything else is checked at trace time, which is free at run time.
 """
 
+import warnings
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,11 +36,22 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
     None, or one ``Mask`` per layer; for a graph a single ``Mask``. rules: the equations to use. Raises TypeError or
     ValueError that names the argument.
 
+    A batch norm computes with the statistics of x, which is right in training and wrong for inference: warns of it
+    unless ``masks`` are given or a transformation such as ``jax.grad`` or ``jax.jit`` traces the call.
+
     >>> import fnn
     >>> fnn.forward(fnn.init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))).shape
     (5, 2)
     """
-    return _forward(*given(params, x, masks, rules), rules=rules)
+    a = _forward(*given(params, x, masks, rules), rules=rules)
+    if masks is None and kind(params).has_norm(params) and not arrays.traced((params, x)):
+        warnings.warn(
+            "params: with a batch norm, forward computes with the statistics of x, as in training; for inference write "
+            "fnn.forward(fnn.fold(params, statistics=fnn.statistics(params, batches)), x), or run.network after fit; "
+            "in training fnn.trace(params, x)[-1].a",
+            stacklevel=2,
+        )
+    return a
 
 
 def trace(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES):

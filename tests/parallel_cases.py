@@ -58,14 +58,14 @@ def cases(dtype):
 def trained(params, optimizer, further, dtype, mesh):
     data = data_for(params, dtype)
     loss = fnn.SquaredError() if data[1].ndim == 2 else fnn.SoftmaxCrossEntropy()
-    result, history = fit(
+    run = fit(
         params, data, optimizer, loss=loss, epochs=EPOCHS, batch_size=BATCH, key=jax.random.key(7), validation=data,
         mesh=mesh, **further,
     )  # fmt: skip
-    assert jax.tree.structure(result) == jax.tree.structure(params)
-    assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(result))
-    figures = np.array([[record["loss"], record["validation_loss"]] for record in history])
-    return [*map(np.asarray, jax.tree.leaves(result)), figures]
+    assert jax.tree.structure(run.params) == jax.tree.structure(params)
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(run.params))
+    figures = np.array([[record["loss"], record["validation_loss"]] for record in run.history])
+    return [*map(np.asarray, jax.tree.leaves(run.params)), figures]
 
 
 def errors(dtype, cases):

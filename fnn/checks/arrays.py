@@ -34,6 +34,11 @@ def plain(tree) -> bool:
     return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree))
 
 
+def traced(tree) -> bool:
+    """Whether a leaf is traced by a transformation, and so has no value yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
 def array(name: str, leaf) -> None:
     """Raise TypeError unless ``leaf`` is an array whose dtype is enabled."""
     if not isinstance(leaf, (jax.Array, np.ndarray)):

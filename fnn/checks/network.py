@@ -114,9 +114,10 @@ def stacked(layer) -> bool:
 def layers(params) -> None:
     """Raise unless ``params`` is a sequence of layers whose leaves are arrays that jit will not truncate."""
     if not isinstance(params, (tuple, list)) or not params or not all(map(is_layer, params)):
+        network = hasattr(params, "network")
         raise TypeError(
-            f"params: expected a tuple of fnn.Dense, got {describe(params)}; write fnn.init(key, sizes), "
-            "or graph.init(key) for a graph"
+            f"params: expected a tuple of fnn.Dense, got {describe(params)}; write "
+            + ("run.network" if network else "fnn.init(key, sizes), or graph.init(key) for a graph")
         )
     for i, layer in enumerate(params):
         if layer.norm is not None and not (hasattr(layer.norm, "gamma") and hasattr(layer.norm, "beta")):

@@ -15,23 +15,23 @@ from fnn.data import Dataset, as_floats, for_network
 from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
+from fnn.runs import Record, Run, network_of
 
 ROWS = 2048  # per pass through the network
 
-Record = dict[str, float]
 
-
-def evaluate(params: AnyParams, data, *, loss: Loss) -> Record:
+def evaluate(params: AnyParams | Run, data, *, loss: Loss) -> Record:
     """{"loss": the mean over the examples, "accuracy": if y holds classes} for ``data``, a Dataset or (x, y).
 
-    The class is the output with the highest activation. Memory-mapped data are read in blocks; only the last bits of
-    the result may differ.
+    params: a ``Run``, of which the ``network`` is meant, or layers or a graph without batch norm. The class is the
+    output with the highest activation. Memory-mapped data are read in blocks; only the last bits of the result may
+    differ.
     """
     params, data = _for_evaluation(params, data, loss)
     return named(_evaluate(params, _Blocks(data), loss), "")
 
 
-def predict(params: AnyParams, data: Dataset) -> np.ndarray:
+def predict(params: AnyParams | Run, data: Dataset) -> np.ndarray:
     """The network's outputs for every example of ``data``, a Dataset: (N, n_L); ``.argmax(1)`` is the class."""
     if not isinstance(data, Dataset):
         raise TypeError(
@@ -46,12 +46,12 @@ def predict(params: AnyParams, data: Dataset) -> np.ndarray:
     return np.concatenate(found)
 
 
-def evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Callable[[Any], Record]:
-    """A function of the parameters that evaluates ``folded(params)`` on the held-out data, if any."""
+def evaluator(validation: Dataset | None, loss: Loss) -> Callable[[Any], Record] | None:
+    """A function of a network for inference that gives its record on the held-out data, if there are any."""
     if validation is None:
-        return lambda params: {}
+        return None
     blocks = _Blocks(validation)
-    return lambda params: named(_evaluate(folded(params), blocks, loss))
+    return lambda network: named(_evaluate(network, blocks, loss))
 
 
 class _Blocks:
@@ -125,12 +125,12 @@ def require_network(params):
 
 
 def _for_evaluation(params, data, loss):
-    params = require_network(params)
+    params = require_network(network_of(params))
     targets.loss_like(loss)
     if kind(params).has_norm(params):
         raise ValueError(
             "params: a network with a batch norm has no output for single examples; write "
-            "fnn.fold(params, statistics=fnn.statistics(params, batches))"
+            "fnn.fold(params, statistics=fnn.statistics(params, batches)), or run.network after fit"
         )
     return params, for_network(data, kind(params).ports(params), loss, "data")
 
