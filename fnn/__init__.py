@@ -40,6 +40,7 @@ from fnn.functions import (
 )
 from fnn.inference import fold, statistics
 from fnn.initializers import init
+from fnn.kinds import is_weight
 from fnn.layers import Dense, LayerTrace, Stack
 from fnn.losses import CrossEntropy, Huber, Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from fnn.precision import BFLOAT16
@@ -83,6 +84,7 @@ __all__ = [
     "Identity",
     "init",
     "input_gradient",
+    "is_weight",
     "LayerTrace",
     "LeakyReLU",
     "Loss",

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks.arrays import describe
+from fnn.checks.arrays import describe, native, unmasked
 from fnn.checks.network import Ports
-from fnn.checks.targets import target_arguments
+from fnn.checks.targets import possible, refuse, target_arguments
 from fnn.losses import Loss
 from fnn.numbers import number, whole
 from fnn.streams import CHUNK_BYTES, Batches, by_blocks, memory_mapped
@@ -72,8 +72,8 @@ class Dataset:
                 raise ValueError(
                     f"y: expected labels of shape (N,), got {y.shape}; write y.astype('float32') if targets"
                 )
-            _refuse(y < 0, "y", y, "labels >= 0")
-            _refuse(y > np.iinfo(np.int32).max, "y", y, "labels below 2**31")
+            refuse(y < 0, "y", y, "labels >= 0")
+            refuse(y > np.iinfo(np.int32).max, "y", y, "labels below 2**31")
             y = y.astype(np.int32)
         elif not _is_floating(y):
             raise TypeError(f"y: expected integer labels or floating targets, got {describe(y)}")
@@ -82,7 +82,7 @@ class Dataset:
         for name, array in (("x", x), ("y", y)):
             if _is_floating(array):
                 finite = by_blocks(lambda rows: np.isfinite(rows).all(axis=1), array)
-                _refuse(~finite, name, array, "finite numbers")
+                refuse(~finite, name, array, "finite numbers")
         scale = default_scale(x.dtype) if self.scale is None else self.scale
         chunk_bytes = self.chunk_bytes
         if chunk_bytes is None and (memory_mapped(x) or memory_mapped(y)):
@@ -157,9 +157,11 @@ def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
             f"{name}: a network with one output takes y of shape (N, 1), got labels of shape {data.y.shape}"
         )
     if data.y.ndim == 1:
-        _refuse(data.y >= n_out, f"{name}: y", data.y, f"labels below {n_out}, the network's outputs")
+        refuse(data.y >= n_out, f"{name}: y", data.y, f"labels below {n_out}, the network's outputs")
     elif data.y.shape[1] != n_out:
         raise ValueError(f"{name}: the network has {n_out} outputs, got y of shape {data.y.shape}")
+    else:
+        possible(data.y, loss, f"{name}: y")
     return data
 
 
@@ -226,7 +228,7 @@ def load_mnist(path, sha256: Mapping[str, str] | None = None) -> tuple[Dataset, 
             raise ValueError(f"{images_name} has {len(images)} images, {labels_name} {len(labels)} labels")
         if len(images) == 0:
             raise ValueError(f"{images_name}: expected at least one image, got none")
-        _refuse(labels > 9, labels_name, labels, "labels from 0 to 9")
+        refuse(labels > 9, labels_name, labels, "labels from 0 to 9")
         sets.append(Dataset(images.reshape(len(images), -1), labels))
     return sets[0], sets[1]
 
@@ -254,7 +256,8 @@ def _is_floating(array) -> bool:
 def _array(name: str, value) -> np.ndarray:
     if not isinstance(value, (np.ndarray, jax.Array)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write np.asarray({name})")
-    array = np.asarray(value)  # a view, for a memory map
+    unmasked(name, value)
+    array = native(np.asarray(value))  # a view, for a memory map
     if array.dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         if memory_mapped(array):
             raise TypeError(
@@ -271,13 +274,6 @@ def _array(name: str, value) -> np.ndarray:
 
 def _one_hot(rows: np.ndarray) -> np.ndarray:
     return ((rows == 0) | (rows == 1)).all(axis=1) & (rows.sum(axis=1) == 1)
-
-
-def _refuse(bad: np.ndarray, name: str, array: np.ndarray, expected: str) -> None:
-    """Raise ValueError naming the first bad row, if there is one."""
-    if bad.any():
-        row = int(bad.argmax())
-        raise ValueError(f"{name}: expected {expected}, got {array[row]} in row {row} ({int(bad.sum())} such rows)")
 
 
 def __dir__() -> list[str]:

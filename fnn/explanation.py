@@ -14,9 +14,9 @@ import numpy as np
 from fnn import equations
 from fnn.backward import RULES
 from fnn.checks import targets
-from fnn.checks.arrays import AnyArray
+from fnn.checks.arrays import AnyArray, native
 from fnn.equations import graph_lines, graphs, layers, lines
-from fnn.functions import Objective, forward, require_target, results, trace
+from fnn.functions import Objective, forward, given_target, results, trace
 from fnn.graph.graph import GraphParams
 from fnn.kinds import LAYERS, AnyParams, given, kind
 from fnn.layers import Params
@@ -156,10 +156,10 @@ def explain(params: AnyParams | Run, x: AnyArray, y: AnyArray, *, loss: Loss = S
     >>> [equation.number for equation in explanation.equations if equation.part == "backward"]
     ['', '', '(1)', '(2a)', '', '(2b)']
     """
-    network: Any = network_of(params)
+    network: Any = native(network_of(params))
     of = kind(network)
     of.require(network)
-    given(network, x, None, RULES)
+    _, x, _ = given(network, x, None, RULES)
     if x.ndim != 1:
         raise ValueError(f"x: expected one example of shape (n_0,), got {x.shape}; write x[0]")
     if of.has_norm(network):
@@ -167,8 +167,7 @@ def explain(params: AnyParams | Run, x: AnyArray, y: AnyArray, *, loss: Loss = S
             "params: a batch norm needs more than one example; write "
             "fnn.explain(fnn.fold(params, statistics=fnn.statistics(params, batches)), x, y)"
         )
-    require_target(network, y, loss)
-    y = targets.target_rows(jnp.asarray(y), forward(network, x), loss)
+    y = targets.target_rows(jnp.asarray(given_target(network, y, loss)), forward(network, x), loss)
     if of is LAYERS:
         network = unstack(network)
     rows = (_of_layers if of is LAYERS else _of_graph)(network, x, y, loss)

@@ -148,7 +148,7 @@ def pullback(
     (5, 3)
     """
     arrays.array("g", g)
-    return _pullback(*given(params, x, masks, rules), g, rules=rules)
+    return _pullback(*given(params, x, masks, rules), arrays.native(g), rules=rules)
 
 
 def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, *, key: Array):
@@ -166,6 +166,7 @@ def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, 
     """
     of = kind(params)
     of.require(params)
+    params = arrays.native(params)
     arrays.prng_key(key)
     batch = whole("batch", batch)
     of.probabilities(dropout, params)
@@ -178,18 +179,19 @@ def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, 
 def results(want: tuple[str, ...], params, x, y, masks, objective: Objective) -> tuple:
     """The entries of :func:`derivatives` that ``want`` names."""
     params, x, masks = given(params, x, masks, objective.rules)
-    require_target(params, y, objective.loss)
+    y = given_target(params, y, objective.loss)
     arrays.one_of("reduction", objective.reduction, network.REDUCTIONS)
     return _backward(params, x, masks, y, objective=objective, want=want)
 
 
-def require_target(params, y, loss) -> None:
-    """Raise unless ``loss`` is a loss and y suits it, as far as jit would hide that."""
+def given_target(params, y, loss):
+    """y in the form that the compiled functions take; raises what jit would hide, unless it suits the loss."""
     targets.loss_like(loss)
-    if not isinstance(y, jax.Array):
-        of = kind(params)
-        of.require(params)
-        targets.target_arguments(of.ports(params), y, loss)
+    if isinstance(y, jax.Array) and not jnp.issubdtype(y.dtype, jnp.integer):
+        return y
+    of = kind(params)
+    of.require(params)
+    return targets.given_target(of.ports(params), y, loss)
 
 
 @partial(jax.jit, static_argnames="rules")

@@ -10,8 +10,11 @@ mean or sum over examples is taken elsewhere. With B examples and n outputs:
     sample(key, a) -> y                      drawn from the distribution whose −log p is the loss, if there is one
 
 ``a`` is the network's output (B, n). ``y`` has the shape and dtype of ``a``. If ``takes_labels`` is true, y may also be
-integer class labels (B,), which are converted to one-hot rows. Integers outside 0 … n−1 would become rows of zeros:
-``fnn.data.Dataset``, ``fit`` and ``verify`` refuse them; compiled code cannot.
+integer class labels (B,), which are converted to one-hot rows. Integers outside 0 … n−1 are refused wherever their
+values are at hand; in compiled code they become rows of NaN.
+
+    possible(y) -> (B,) bool                 whether floating targets can be those of the loss; ``fit`` refuses others
+    misfit(activation, n_out) -> str | None  why the loss does not fit the output; ``fit`` and its siblings raise it
 
 In float32, values and gradients are finite for outputs up to ±1e4; those of ``Poisson``, an exponential, up to 88.
 """
@@ -22,12 +25,19 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from fnn.activations import Activation, Sigmoid, Softmax
+from fnn.activations import Activation, Gaussian, PiecewiseLinear, Sigmoid, Softmax, Threshold
 from fnn.numbers import number
 
 __all__ = ["CrossEntropy", "Huber", "Loss", "Poisson", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredError"]
+
+
+PROBABILITIES = "rows of probabilities >= 0 that sum to 1"
+BINARY = "entries from 0 to 1"
+SIMPLEX = (Softmax,)  # activations whose outputs are the probabilities of classes
+UNIT_INTERVAL = (Gaussian, PiecewiseLinear, Sigmoid, Softmax, Threshold)  # those whose outputs may be probabilities
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,16 @@ class Loss:
     """
 
     takes_labels: ClassVar[bool] = False
+    targets: ClassVar[str] = ""  # what ``possible`` wants, in words; empty where any finite targets are possible
     overflows: ClassVar[bool] = False  # for outputs in the thousands; ``verify`` then skips its huge logits
+
+    def possible(self, y: np.ndarray) -> np.ndarray:
+        """Whether each row of floating targets (B, n) can be one of this loss, (B,) bool."""
+        return np.ones(len(y), bool)
+
+    def misfit(self, activation: Activation, n_out: int) -> str | None:
+        """Why the loss does not fit the activation of the ``n_out`` outputs and what to write instead, or None."""
+        return None
 
     def value(self, a: Array, y: Array) -> Array:
         """The loss of each example, (B,)."""
@@ -143,9 +162,28 @@ class SoftmaxCrossEntropy(Loss):
     """
 
     takes_labels: ClassVar[bool] = True
+    targets: ClassVar[str] = PROBABILITIES
+
+    def possible(self, y):
+        return _distributions(y)
+
+    def misfit(self, activation, n_out):
+        if isinstance(activation, Softmax):
+            return (
+                "it takes logits and applies the softmax itself; write output=fnn.Identity(), or "
+                "loss=fnn.CrossEntropy(categorical=True) behind fnn.Softmax()"
+            )
+        if n_out == 1:
+            return (
+                "a softmax over one output is 1 whatever the network computes; write loss=fnn.SigmoidCrossEntropy() "
+                "with y of shape (N, 1)"
+            )
+        return None
 
     def value(self, a, y):
-        return -jnp.sum(as_targets(y, a) * _log_softmax(a), axis=-1)
+        y = as_targets(y, a)
+        terms = y * jnp.where(y == 0, 0, _log_softmax(a))  # 0 log 0 = 0, where a logit is −inf
+        return -jnp.sum(terms, axis=-1)
 
     def gradient(self, a, y):
         y = as_targets(y, a)
@@ -168,6 +206,18 @@ class SigmoidCrossEntropy(Loss):
     """
 
     takes_labels: ClassVar[bool] = True
+    targets: ClassVar[str] = BINARY
+
+    def possible(self, y):
+        return _in_unit_interval(y)
+
+    def misfit(self, activation, n_out):
+        if isinstance(activation, (Sigmoid, Softmax)):
+            return (
+                "it takes logits and applies the sigmoid itself; write output=fnn.Identity(), or "
+                "loss=fnn.CrossEntropy() behind fnn.Sigmoid()"
+            )
+        return None
 
     def value(self, a, y):
         y, zero = as_targets(y, a), jnp.zeros_like(a)
@@ -197,6 +247,10 @@ class Poisson(Loss):
     """
 
     overflows: ClassVar[bool] = True
+    targets: ClassVar[str] = "counts >= 0"
+
+    def possible(self, y):
+        return (y >= 0).all(axis=1)
 
     def value(self, a, y):
         return jnp.sum(jnp.exp(a) - y * a, axis=-1)
@@ -229,6 +283,27 @@ class CrossEntropy(Loss):
     def __post_init__(self):
         if not isinstance(self.categorical, bool):
             raise TypeError(f"categorical: expected True or False, got {self.categorical!r}; write CrossEntropy(True)")
+
+    @property
+    def targets(self) -> str:  # type: ignore[override]
+        return PROBABILITIES if self.categorical else BINARY
+
+    def possible(self, y):
+        return _distributions(y) if self.categorical else _in_unit_interval(y)
+
+    def misfit(self, activation, n_out):
+        own = SIMPLEX if self.categorical else UNIT_INTERVAL
+        if isinstance(activation, own) or not type(activation).__module__.startswith("fnn."):
+            return None
+        if self.categorical:
+            return (
+                "it takes probabilities that sum to 1; write output=fnn.Softmax(), or loss=fnn.SoftmaxCrossEntropy() "
+                "behind fnn.Identity()"
+            )
+        return (
+            "it takes probabilities; write output=fnn.Sigmoid(), or loss=fnn.SigmoidCrossEntropy() behind "
+            "fnn.Identity()"
+        )
 
     def value(self, a, y):
         y = as_targets(y, a)
@@ -278,11 +353,22 @@ class CrossEntropy(Loss):
 
 
 def as_targets(y: Array, a: Array) -> Array:
-    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,)."""
+    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,), of NaN where there is no such class."""
     if jnp.issubdtype(y.dtype, jnp.integer):
         y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # one byte cannot hold 300 classes
-        return (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)
+        rows = (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)
+        exists = (y >= 0) & (y < a.shape[-1])
+        return jnp.where(exists[..., None], rows, jnp.asarray(jnp.nan, a.dtype))
     return y
+
+
+def _distributions(y: np.ndarray) -> np.ndarray:
+    """Whether each row holds probabilities, with a sum that rounding in half precision leaves near 1."""
+    return np.all(y >= 0, axis=1) & (np.abs(y.astype(np.float64).sum(axis=1) - 1) < 0.02)
+
+
+def _in_unit_interval(y: np.ndarray) -> np.ndarray:
+    return np.all((y >= 0) & (y <= 1), axis=1)
 
 
 def _log_softmax(a: Array) -> Array:

@@ -15,7 +15,7 @@ In an ``optax.chain``, transformations before a rule change g, and those after i
 
 and from optax, combined with these rules:
 
-    add_decayed_weights(λ)        before     g + λθ, coupled: the gradient of C + ½ λ‖θ‖²
+    add_decayed_weights(λ)        before     g + λθ, coupled: the gradient of C + ½ λ‖θ‖²; mask=fnn.is_weight for W
     add_decayed_weights(t ↦ −η_t λ)  after   Δ − η_t λθ, decoupled: θ shrinks by 1 − η_t λ whatever the rule
 
 Conventions, where textbooks differ:

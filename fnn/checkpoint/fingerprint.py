@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.backward import RULES, Rules
+from fnn.checks.arrays import native, native_dtype
 from fnn.graph.graph import Graph
 
 SHOWN = 20  # maximum number of differences listed in a message
@@ -18,6 +19,7 @@ SHOWN = 20  # maximum number of differences listed in a message
 
 def digest(array: np.ndarray) -> str:
     """The SHA-256 of an array's dtype, shape and entries, little-endian, row by row, in hexadecimal."""
+    array = native(array)
     found = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
     found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
@@ -25,7 +27,7 @@ def digest(array: np.ndarray) -> str:
 
 def form(leaf) -> str:
     """A leaf's dtype and shape: "float32 (10, 30)"."""
-    return f"{leaf.dtype} {leaf.shape}"
+    return f"{native_dtype(leaf.dtype)} {leaf.shape}"
 
 
 def content(leaf) -> str:

@@ -32,6 +32,7 @@ import numpy as np
 from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
 from fnn.checkpoint.fingerprint import digest
+from fnn.checks.arrays import native
 from fnn.graph.graph import GraphParams
 from fnn.kinds import AnyParams, kind
 from fnn.layers import Dense, Stack
@@ -50,7 +51,7 @@ def export(path, params: AnyParams | Run) -> None:
     ``fnn.train.Run``, of which the ``network`` is meant. Raises TypeError for anything else, and OSError if the file
     cannot be written. An existing file is replaced only when the new one is complete.
     """
-    safetensors, params = _safetensors(), network_of(params)
+    safetensors, params = _safetensors(), native(network_of(params))
     kind(params).require(params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     tensors = {jax.tree_util.keystr(at, simple=True, separator="."): np.ascontiguousarray(leaf) for at, leaf in leaves}

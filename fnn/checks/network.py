@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.activations import Activation
-from fnn.checks.arrays import array, describe, one_of, plain, prng_key, same_shape
+from fnn.activations import Activation, PerNeuron
+from fnn.checks.arrays import array, describe, native, one_of, plain, prng_key, same_shape, unmasked
 from fnn.dropout import Mask
 from fnn.numbers import floating_dtype, layer_sizes, number
 
@@ -155,6 +155,7 @@ def _hashable(layer) -> bool:
 def careful_arguments(params, x, masks) -> tuple:
     """The same, checking every argument."""
     layers(params)
+    params, x, masks = native((params, x, masks))
     floating("x", x, ports(params))
     if masks is None:
         masks = (Mask(),) * len(params)
@@ -190,11 +191,18 @@ def ports(params) -> Ports:
     return Ports(params[0].W.dtype, params[0].W.shape[-1], params[-1].W.shape[-2])
 
 
+def output_activations(params) -> Sequence[Activation]:
+    """The activations of the outputs, each once."""
+    last = params[-1].activation
+    return tuple(dict.fromkeys(last.activations)) if isinstance(last, PerNeuron) else (last,)
+
+
 def floating(name: str, value, ports: Ports) -> None:
     """Raise TypeError unless value is an array in the parameters' dtype, before jit truncates it silently."""
     dtype = ports.dtype
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write jnp.asarray({name}, jnp.{dtype})")
+    unmasked(name, value)
     if value.dtype != dtype:
         pixels = " / 255 for pixels, or give fit a fnn.data.Dataset" if value.dtype == np.uint8 else ""
         raise TypeError(

@@ -82,7 +82,7 @@ def step(
     True
     """
     params, x, masks = checks.careful_arguments(params, x, masks)
-    targets.target_arguments(checks.ports(params), y, loss)
+    y = targets.given_target(checks.ports(params), y, loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     _smooth(params)
     eta, steps = rate("step", learning_rate, params[0].W.dtype), whole("steps", steps)

@@ -121,6 +121,7 @@ def means(values, right):
 def require_network(params):
     """The checked parameters, with layers as a tuple."""
     kind(params).require(params)
+    params = arrays.native(params)
     return tuple(params) if isinstance(params, list) else params
 
 
@@ -132,7 +133,9 @@ def _for_evaluation(params, data, loss):
             "params: a network with a batch norm has no output for single examples; write "
             "fnn.fold(params, statistics=fnn.statistics(params, batches)), or run.network after fit"
         )
-    return params, for_network(data, kind(params).ports(params), loss, "data")
+    of = kind(params)
+    targets.fitting(loss, of.output_activations(params), of.ports(params).n_out)
+    return params, for_network(data, of.ports(params), loss, "data")
 
 
 def named(loss_and_accuracy, prefix: str = "validation_") -> Record:

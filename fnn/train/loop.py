@@ -13,7 +13,7 @@ from fnn.backward import RULES, Rules
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.data import as_floats
-from fnn.functions import Objective, derivatives, require_target
+from fnn.functions import Objective, derivatives, given_target
 from fnn.kinds import given, kind, require_rules
 from fnn.losses import Loss, SquaredError
 from fnn.train import devices
@@ -51,8 +51,9 @@ def make_step(
 
     def step(params, state, x, y, masks=None):
         params, x, masks = given(params, x, masks, rules)  # before jit truncates them
-        require_target(params, y, loss)
-        return compiled(params, state, x, y, masks)
+        of = kind(params)
+        targets.fitting(loss, of.output_activations(params), of.ports(params).n_out)
+        return compiled(params, state, x, given_target(params, y, loss), masks)
 
     return step
 
@@ -106,7 +107,7 @@ def take_steps(begun, batches, first, dropout, key, *, optimizer, objective, sca
     if order is not None:
         x, y = x[order], y[order]  # whole rows at once: faster than one gather in every step
     reached, losses = jax.lax.scan(step, begun, (x, y, first + jnp.arange(len(x))))
-    return reached, losses, all_finite((losses, reached[0]), begun[1], reached[1])
+    return reached, losses, all_finite(losses, begun, reached)
 
 
 def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
@@ -117,10 +118,11 @@ def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
     return of.given(params, x, masks, rules)[1:]
 
 
-def all_finite(tree, state, new_state):
-    """Whether all numbers of a tree and of an optimizer's new state are finite, ignoring infinities of the old state.
+def all_finite(losses, begun, reached):
+    """Whether the losses and all numbers that are reached are finite, ignoring infinities that were there before.
 
-    Some rules start with an infinity, for example as the best loss so far.
+    Some rules start with an infinity, for example as the best loss so far, and some networks mask classes by logits
+    of −inf.
     """
 
     def finite(leaf, before=None):
@@ -128,8 +130,7 @@ def all_finite(tree, state, new_state):
             return jnp.array(True)
         return jnp.all(jnp.isfinite(leaf) if before is None else jnp.isfinite(leaf) | (leaf == before))
 
-    found = [finite(leaf) for leaf in jax.tree.leaves(tree)]
-    found += [finite(*pair) for pair in zip(jax.tree.leaves(new_state), jax.tree.leaves(state))]
+    found = [finite(losses)] + [finite(*pair) for pair in zip(jax.tree.leaves(reached), jax.tree.leaves(begun))]
     return jnp.all(jnp.stack(found))
 
 
@@ -164,8 +165,10 @@ def require_training(params, optimizer, loss, reduction, dropout) -> None:
     targets.loss_like(loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     require_optimizer(optimizer)
+    of = kind(params)
+    targets.fitting(loss, of.output_activations(params), of.ports(params).n_out)
     if dropout is not None:
-        kind(params).probabilities(dropout, params)
+        of.probabilities(dropout, params)
 
 
 def require_optimizer(optimizer) -> None:
