@@ -14,6 +14,7 @@ import fnn
 from fnn import checkpoint
 from fnn.checkpoint import orbax
 from fnn.checkpoint.fingerprint import describe, differences
+from fnn.optimizers import Optimizer
 from fnn.train.loop import start
 from networks import drawn
 from resume_cases import (
@@ -87,7 +88,9 @@ def test_a_run_that_goes_on_ends_bitwise_as_one_that_was_never_interrupted(optim
 
 def final_state(directory, params, optimizer):
     """The optimizer's state in the newest checkpoint."""
-    return checkpoint.restore(directory, *start(optimizer, params), run=settings_of(directory)).optimizer_state
+    return checkpoint.restore(
+        directory, *start(Optimizer(optimizer), params), run=settings_of(directory)
+    ).optimizer_state
 
 
 def test_checkpoints_are_made_after_every_so_many_epochs_and_after_the_last_and_three_stay(tmp_path):

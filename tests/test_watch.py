@@ -12,6 +12,7 @@ import fnn
 from errors import assert_refused
 from fnn import updates
 from fnn.functions import Objective
+from fnn.optimizers import Optimizer
 from fnn.train import NonFinite, fit, nonfinite
 from fnn.train.feed import InMemory
 from fnn.train.loop import shuffle
@@ -222,10 +223,10 @@ def test_an_optimizer_may_begin_with_an_infinity():
 
 def test_what_does_not_come_again_is_said():
     data, key = fnn.data.Dataset(X, Y), jax.random.key(0)
-    options = {"optimizer": updates.sgd(0.1), "objective": Objective(SQUARED, "mean"), "scale": 1.0}
+    optimizer, options = Optimizer(updates.sgd(0.1)), {"objective": Objective(SQUARED, "mean"), "scale": 1.0}
     chunks = InMemory(data, 4).chunks(key, 3)
-    begun = network(), options["optimizer"].init(network())
-    error = nonfinite.non_finite(begun, chunks, 3, None, key, [], **options)
+    begun = network(), optimizer.init(network())
+    error = nonfinite.non_finite(begun, chunks, 3, (None, key, optimizer), [], **options)
     assert (error.epoch, error.step) == (3, None)
     assert "epoch 3: the loss, the parameters or the optimizer's state are not finite, but step by step" in str(error)
 

@@ -35,11 +35,6 @@ def plain(tree) -> bool:
     return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree))
 
 
-def traced(tree) -> bool:
-    """Whether a leaf is traced by a transformation, and so has no value yet."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
 def native(tree):
     """The tree with NumPy arrays in the machine's byte order, because JAX knows no other."""
 
@@ -61,7 +56,8 @@ def at_hand(value: Any) -> bool:
         return True
     if isinstance(value, jax.core.Tracer) or not value.is_fully_addressable:
         return False
-    return value.is_ready() and all(device.platform == "cpu" for device in value.devices())
+    ready: Any = value  # mypy does not know of is_ready
+    return ready.is_ready() and all(device.platform == "cpu" for device in value.devices())
 
 
 def unmasked(name: str, value) -> None:

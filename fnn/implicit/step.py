@@ -31,8 +31,11 @@ class NotConverged(RuntimeError):
     """No θ' was found with ‖θ' − θ + η∇C(θ')‖ ≤ ``allowed``; ``residual``: the value that was reached."""
 
     def __init__(self, message: str, residual: float, allowed: float):
-        super().__init__(message)
+        super().__init__(message, residual, allowed)  # all arguments, so that it can be pickled
         self.residual, self.allowed = residual, allowed
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 def step(

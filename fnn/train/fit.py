@@ -26,13 +26,14 @@ from fnn.functions import Objective
 from fnn.kinds import GRAPH, AnyParams, kind, require_rules
 from fnn.losses import Loss
 from fnn.numbers import whole
+from fnn.optimizers import Optimizer
 from fnn.precision import BFLOAT16
 from fnn.runs import Record, Run, State
 from fnn.train.devices import Spread
 from fnn.train.evaluation import evaluator, folded, require_network
 from fnn.train.feed import feed_of
 from fnn.train.log import Log
-from fnn.train.loop import mean_loss, require_training, start, take_steps
+from fnn.train.loop import begin, for_evaluation, mean_loss, require_training, take_steps
 from fnn.train.nonfinite import non_finite
 
 PRECISIONS = ("bfloat16", None)
@@ -132,8 +133,10 @@ def fit(
     checkpoints stay intact. Needs orbax-checkpoint.
 
     One program is compiled for all epochs (two if the last chunk of streamed data is shorter), and none by a second
-    ``fit`` with equal shapes, loss and optimizer. Raises TypeError or ValueError that names the argument, or OSError
-    for ``log``, before training starts. Raises ``fnn.train.NonFinite`` at the end of an epoch in which the loss, the
+    ``fit`` with equal shapes, loss and optimizer, whose rates may differ (``fnn.optimizers``). Rules that train
+    something else than the parameters are refused: ``optax.lookahead``, ``optax.contrib.sophia``, and
+    ``optax.contrib.sam`` unless opaque. Raises TypeError or ValueError that names the argument, or OSError for
+    ``log``, before training starts. Raises ``fnn.train.NonFinite`` at the end of an epoch in which the loss, the
     parameters or the optimizer's state became NaN or infinite, with the first equation that did and the parameters
     from before that epoch.
     """
@@ -149,15 +152,16 @@ def fit(
     _require_watching(callback, keep, patience, validation)
     fixed: dict[str, Any] = {"key": key, "dropout": dropout, "batch_size": batch_size}
     same = settings(objective, examples=feed.examples, keep=keep, **fixed)
-    begun = _begun(before, optimizer)
+    rule = Optimizer(optimizer)
+    begun = _begun(before, rule)
     if mesh is not None:
         parallel.require_mesh(mesh, batch_size)
         parallel.require_equal(params=params, data=feed.arrays, epochs=epochs, **fixed)
         feed = Spread(feed, mesh)
     sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
     work = _Work(
-        partial(_epoch, feed, dropout, key, optimizer=optimizer, objective=objective, mesh=mesh),
-        partial(folded, x=sample, dropout=dropout, scale=feed.scale),
+        partial(_epoch, feed, dropout, key, rule, objective=objective, mesh=mesh),
+        partial(_network, x=sample, dropout=dropout, scale=feed.scale),
         evaluator(validation, loss),
         batch_size if reduction == "sum" else 1,
         key,
@@ -174,23 +178,23 @@ class _Work(NamedTuple):
     """What a run is made of."""
 
     train: Callable  # ((params, optimizer_state), epoch, history) -> the same after the epoch, and its steps' losses
-    network: Callable  # (params) -> the network for inference
+    network: Callable  # (params, optimizer_state) -> the network for inference
     judge: Callable | None  # (network) -> its record on the held-out data, if there are any
     of_step: int  # the number of examples in a step's loss: 1, because it is a mean, or the size of its mini-batch
     key: Array
     same: dict[str, str]
 
-    def judged(self, params) -> tuple[Any, Record]:
+    def judged(self, trained) -> tuple[Any, Record]:
         """The network for inference and its record on the held-out data; None and no record without any."""
         if self.judge is None:
             return None, {}
-        network = self.network(params)
+        network = self.network(*trained)
         return network, self.judge(network)
 
     def run(self, reached: "_Reached", network=None) -> Run:
         """What ``fit`` returns; network: for inference, if it is known."""
         state = State(reached.optimizer_state, reached.epoch, reached.step, self.key, reached.best_epoch, self.same)
-        network = self.network(reached.params) if network is None else network
+        network = self.network(*reached[:2]) if network is None else network
         return Run(network, reached.params, reached.history, state, reached.best)
 
 
@@ -270,7 +274,7 @@ class _Reached(NamedTuple):
         """For a checkpoint; the best network is beside the optimizer's state, if one is kept."""
         state = self.optimizer_state
         if keep is not None:
-            best = work.network(self.params) if self.best is None else self.best
+            best = work.network(*self[:2]) if self.best is None else self.best
             state = state, best, np.int32(self.best_epoch)
         return Checkpoint(self.params, state, work.key, self.epoch, self.step, self.history, stopped)
 
@@ -293,7 +297,7 @@ def _trained(work: _Work, kept: Resumable, begun: _Reached, watch: _Watch) -> Ru
         with bar, Log(watch.log, reached.history, kept.resumed or reached.epoch > 0) as log:
             for epoch in left:
                 trained, losses = work.train(reached[:2], epoch, reached.history)
-                network, of_held_out = work.judged(trained[0])
+                network, of_held_out = work.judged(trained)
                 record = {"epoch": epoch, "loss": mean_loss(losses) / work.of_step} | of_held_out
                 record["seconds"] = time.perf_counter() - started
                 reached = watch.after(reached, trained, len(losses), record, network)
@@ -323,9 +327,9 @@ def _before(params, key) -> Run:
     return params
 
 
-def _begun(before: Run, optimizer) -> _Reached:
+def _begun(before: Run, optimizer: Optimizer) -> _Reached:
     """What is reached before the first epoch; raises ValueError if the optimizer is not the run's."""
-    params, state = start(optimizer, before.params)
+    params, state = begin(optimizer, before.params)
     if not before.history:
         return _Reached(params, state, [])
     lines = differences(describe("state", before.state.optimizer_state), describe("state", state), "of the run")
@@ -337,6 +341,11 @@ def _begun(before: Run, optimizer) -> _Reached:
     held = before.state
     history = [dict(record) for record in before.history]
     return _Reached(params, held.optimizer_state, history, held.step, before.best, held.best_epoch)
+
+
+def _network(params, optimizer_state, **options):
+    """The network for inference."""
+    return folded(for_evaluation(params, optimizer_state), **options)
 
 
 def _rules(rules: Rules, precision: str | None, params) -> Rules:
@@ -387,14 +396,14 @@ def _require_precision(precision, params) -> None:
         )
 
 
-def _epoch(feed, dropout, key, begun: tuple[Any, Any], epoch: int, history, mesh, **options):
+def _epoch(feed, dropout, key, optimizer, begun: tuple[Any, Any], epoch: int, history, *, mesh, **options):
     """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
     found: list[Any] = []
     epoch_key = jax.random.fold_in(key, epoch)
     reached = begun if mesh is None else parallel.place(begun, mesh)
     for first, batches in feed.chunks(key, epoch):
         reached, *of_chunk = take_steps(
-            reached, batches, first, dropout, epoch_key, scale=feed.scale, mesh=mesh, **options
+            reached, batches, first, dropout, epoch_key, optimizer, scale=feed.scale, mesh=mesh, **options
         )
         found.append(of_chunk)
         # at most one chunk waits on the device, and none on a mesh, because several CPU devices stall on two at once
@@ -403,5 +412,6 @@ def _epoch(feed, dropout, key, begun: tuple[Any, Any], epoch: int, history, mesh
     if not all(finite):
         alone = feed if mesh is None else feed.feed
         again = alone.chunks(key, epoch)
-        raise non_finite(begun, again, epoch, dropout, epoch_key, history, scale=feed.scale, **options)
+        given = dropout, epoch_key, optimizer
+        raise non_finite(begun, again, epoch, given, history, scale=feed.scale, **options)
     return reached if mesh is None else parallel.here(reached), np.concatenate(losses)

@@ -20,10 +20,22 @@ from fnn.functions import Objective
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss
 from fnn.numbers import number, whole
+from fnn.optimizers import Optimizer
 from fnn.runs import Record, Run, State
 from fnn.train.evaluation import folded, judged, means, named, require_network
 from fnn.train.fit import STATISTICS_EXAMPLES
-from fnn.train.loop import ALL_ROWS, inputs, mean_loss, require_training, sample_rows, shuffle, start, take_step
+from fnn.train.loop import (
+    ALL_ROWS,
+    begin,
+    for_evaluation,
+    inputs,
+    mean_loss,
+    require_training,
+    sample_rows,
+    shuffle,
+    start,
+    take_step,
+)
 
 STACKED = "write jax.vmap(lambda key: fnn.init(key, sizes))(keys)"
 INJECTED = "write optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)"
@@ -84,23 +96,25 @@ def fit_many(
     samples = _samples(seeds, len(data), batch_size) if kind(first).has_norm(first) else None
     networks = partial(_folded, x=xy[0], samples=samples, dropout=dropout, scale=data.scale)
     held_out = _evaluator(validation, loss, networks, members)
-    params, states = jax.vmap(partial(start, optimizer))(params)
+    rule = Optimizer(optimizer)
+    begin(rule, first)
+    params, states = jax.vmap(partial(start, rule))(params)
     begun = params, states if learning_rates is None else _with_rates(states, learning_rates, members)
     objective, of_step = Objective(loss, reduction), batch_size if reduction == "sum" else 1
-    one_epoch = partial(_epoch, optimizer=optimizer, objective=objective, scale=data.scale)
+    one_epoch = partial(_epoch, objective=objective, scale=data.scale)
     histories: list[list[Record]] = [[] for _ in range(members)]
     with Bar(epochs, progress) as bar:
         for epoch in range(1, epochs + 1):
             orders = _orders(seeds, epoch, examples=len(data), batch_size=batch_size)
-            begun, losses = one_epoch(begun, xy, orders, dropout, keys, epoch)
+            begun, losses = one_epoch(begun, xy, orders, dropout, keys, epoch, rule)
             means_of_members = [mean_loss(of_one) / of_step for of_one in np.asarray(losses).T]
-            of_held_out, seconds = held_out(begun[0]), time.perf_counter() - started
+            of_held_out, seconds = held_out(*begun), time.perf_counter() - started
             for history, loss_of_one, record in zip(histories, means_of_members, of_held_out):
                 history.append({"epoch": epoch, "loss": loss_of_one} | record | {"seconds": seconds})
             bar.show({"loss": float(np.mean(means_of_members))}, orders.size)
     own_keys = [jax.random.wrap_key_data(key, impl=jax.random.key_impl(keys)) for key in seeds]
     same = partial(settings, objective, examples=len(data), keep=None, dropout=dropout, batch_size=batch_size)
-    return _runs((networks(begun[0]), *begun), histories, own_keys, epochs * (len(data) // batch_size), same)
+    return _runs((networks(*begun), *begun), histories, own_keys, epochs * (len(data) // batch_size), same)
 
 
 def _runs(stacked: tuple, histories: list[list[Record]], keys: list[Array], steps: int, same: Callable) -> list[Run]:
@@ -112,8 +126,8 @@ def _runs(stacked: tuple, histories: list[list[Record]], keys: list[Array], step
     return runs
 
 
-@partial(jax.jit, static_argnames=("optimizer", "objective", "scale"))
-def _epoch(begun, xy, orders, dropout, keys, epoch, *, optimizer, objective, scale):
+@partial(jax.jit, static_argnames=("objective", "scale"))
+def _epoch(begun, xy, orders, dropout, keys, epoch, optimizer, *, objective, scale):
     """One step of every member per row of ``orders``, (steps, N, B): (parameters, states) and losses (steps, N)."""
     (x, y), keys = xy, jax.vmap(jax.random.fold_in, (0, None))(keys, epoch)
 
@@ -143,26 +157,29 @@ def _orders(seeds: np.ndarray, epoch: int, *, examples: int, batch_size: int) ->
 def _evaluator(validation: Dataset | None, loss, networks: Callable, members: int):
     """A function of the stacked parameters that gives every member's record on the held-out data, if any."""
     if validation is None:
-        return lambda params: [{}] * members
+        return lambda params, states: [{}] * members
     given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.y)), validation.classes()
     judge = partial(judged, loss=loss, scale=validation.scale)
 
-    def evaluate(params):
-        values, right = jax.vmap(means)(*jax.vmap(judge, (0, None, None, None))(networks(params), *given, classes))
+    def evaluate(params, states):
+        values, right = jax.vmap(means)(
+            *jax.vmap(judge, (0, None, None, None))(networks(params, states), *given, classes)
+        )
         return [named((values[i], None if right is None else right[i])) for i in range(members)]
 
     return evaluate
 
 
 @partial(jax.jit, static_argnames="scale")
-def _folded(params, *, x, samples, dropout, scale):
+def _folded(params, states, *, x, samples, dropout, scale):
     """Every member's network for inference, one by one, because each gathers its own sample."""
 
     def member(given):
-        params, rows = given
+        params, state, rows = given
+        params = for_evaluation(params, state)
         return folded(params, None if rows is None else x[rows], dropout, scale=scale)
 
-    return jax.lax.map(member, (params, None if samples is None else jnp.swapaxes(samples, 0, 1)))
+    return jax.lax.map(member, (params, states, None if samples is None else jnp.swapaxes(samples, 0, 1)))
 
 
 def _require_keys(keys) -> int:

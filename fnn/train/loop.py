@@ -16,6 +16,7 @@ from fnn.data import as_floats
 from fnn.functions import Objective, derivatives, given_target
 from fnn.kinds import given, kind, require_rules
 from fnn.losses import Loss, SquaredError
+from fnn.optimizers import Optimizer
 from fnn.train import devices
 
 
@@ -47,7 +48,7 @@ def make_step(
     targets.loss_like(loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
-    compiled = jax.jit(partial(take_step, optimizer=optimizer, objective=Objective(loss, reduction, rules)))
+    compiled = partial(_step, optimizer=Optimizer(optimizer), objective=Objective(loss, reduction, rules))
 
     def step(params, state, x, y, masks=None):
         params, x, masks = given(params, x, masks, rules)  # before jit truncates them
@@ -70,37 +71,64 @@ def all_masks(key, params, dropout, rows: int):
     return None if dropout is None else of.sample_masks(key, params, dropout, rows)
 
 
+UNUSABLE = {
+    "LookaheadState": "optax.lookahead trains pairs of fast and slow parameters; write its fast optimizer alone",
+    "SAMState": "optax.contrib.sam moves the parameters to the adversarial point and back in alternate steps, so that "
+    "an epoch may end at it; write optax.contrib.sam(..., opaque_mode=True)",
+    "SophiaState": "optax.contrib.sophia differentiates an objective twice, which fit does not give it; write "
+    "optax.adam(1e-3)",
+}
 ALL_ROWS = Rows(value_and_gradients, all_masks)
 
 
 def take_step(params, state, x, y, masks=None, *, optimizer, objective, rows=ALL_ROWS):
     """One step: the new parameters and state, and the loss before the step; traced by its compiled callers."""
-    value, gradients = rows.value_and_gradients(params, x, masks, y, objective)
-    with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
-        update = optax.with_extra_args_support(optimizer).update
-        steps, state = update(gradients, state, params, value=value)
-        return optax.apply_updates(params, steps), state, value
+
+    def at(params):
+        return rows.value_and_gradients(params, x, masks, y, objective)
+
+    value, gradients = at(params)
+    return *stepped(optimizer, params, state, value, gradients, at), value
 
 
-@partial(jax.jit, static_argnames=("optimizer", "objective", "scale", "mesh", "inside"))
-def take_steps(begun, batches, first, dropout, key, *, optimizer, objective, scale, mesh=None, inside=False):
+def stepped(optimizer: Optimizer, params, state, value, gradients, at: Callable):
+    """The new parameters and state; at: the loss and its gradients anywhere, for rules that look around."""
+    known = {"value": value, "grad": gradients, "value_fn": with_our_gradient(at), "grad_fn": lambda at_, _: at(at_)[1]}
+    steps, state = optimizer.update(gradients, state, params, **known)
+    with jax.numpy_dtype_promotion("standard"):
+        return optax.apply_updates(params, steps), state
+
+
+def with_our_gradient(at: Callable) -> Callable:
+    """The loss as a function of the parameters that ``jax.grad`` differentiates by the hand-written equations."""
+    loss = jax.custom_vjp(lambda params: at(params)[0])
+    loss.defvjp(at, lambda gradients, factor: (jax.tree.map(lambda leaf: factor * leaf, gradients),))
+    return lambda params, grad_fn=None: loss(params)  # optax's line searches hand all that they are given on to it
+
+
+_step = jax.jit(take_step, static_argnames=("objective", "rows"))
+
+
+@partial(jax.jit, static_argnames=("objective", "scale", "mesh", "inside"))
+def take_steps(begun, batches, first, dropout, key, optimizer, *, objective, scale, mesh=None, inside=False):
     """One step per mini-batch: the new (parameters, state), the losses, and whether all of them are finite.
 
     begun: the parameters and the optimizer's state. batches: x, y and the rows of every mini-batch in them, (steps, B);
     or x (steps, B, n), y and None. first: the number of the first step in its epoch, which with ``key`` determines its
-    dropout masks. mesh: shards the rows of every mini-batch, if given; inside: whether this is the loop on one of its
-    devices.
+    dropout masks. optimizer: an ``Optimizer``. mesh: shards the rows of every mini-batch, if given; inside: whether
+    this is the loop on one of its devices.
     """
-    options = {"optimizer": optimizer, "objective": objective}
     if mesh is not None and not inside:
-        of_one = partial(take_steps, scale=scale, mesh=mesh, inside=True, **options)
-        return devices.on_every_device(of_one, mesh)(begun, batches, first, dropout, key)
+        of_one = partial(take_steps, objective=objective, scale=scale, mesh=mesh, inside=True)
+        return devices.on_every_device(of_one, mesh)(begun, batches, first, dropout, key, optimizer)
     rows = ALL_ROWS if mesh is None else Rows(*devices.rows_at_hand(*ALL_ROWS, mesh))
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
         x, masks = inputs(rows, params, x, number, dropout, key, scale, objective.rules)
-        params, state, value = take_step(params, state, x, y, masks, rows=rows, **options)
+        params, state, value = take_step(
+            params, state, x, y, masks, optimizer=optimizer, objective=objective, rows=rows
+        )
         return (params, state), value
 
     x, y, order = batches
@@ -134,12 +162,58 @@ def all_finite(losses, begun, reached):
     return jnp.all(jnp.stack(found))
 
 
-@partial(jax.jit, static_argnums=0)
-def start(optimizer, params):
+@jax.jit
+def start(optimizer: Optimizer, params):
     """The parameters and the optimizer's initial state in the dtypes that every later step returns."""
-    with jax.numpy_dtype_promotion("standard"):
-        state = optimizer.init(params)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), (params, state))
+    found = params, optimizer.init(params)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), found)
+
+
+def begin(optimizer: Optimizer, params):
+    """As :func:`start`; raises TypeError, with the reason, for an optimizer that cannot train."""
+    try:
+        begun = start(optimizer, params)
+        refuse_unusable(begun[1])
+        _first_step.eval_shape(optimizer, *begun)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        if str(error).startswith("optimizer: "):
+            raise
+        raise TypeError(
+            f"optimizer: its step cannot be taken from params, gradients, state, value, grad, value_fn and grad_fn: "
+            f"{type(error).__name__}: {error}; write fnn.updates.sgd(0.1), or another of optax's"
+        ) from error
+    return begun
+
+
+@jax.jit
+def _first_step(optimizer, params, state):
+    """A step with the parameters for gradients; it is traced, and never run."""
+    value = jnp.zeros((), jax.tree.leaves(params)[0].dtype)
+    return stepped(optimizer, params, state, value, params, lambda params: (value, params))
+
+
+def refuse_unusable(state) -> None:
+    """Raise TypeError for the state of an optimizer of optax that trains something else than the parameters."""
+    for node in of_kind(state, tuple(UNUSABLE)):
+        why = UNUSABLE[type(node).__name__]
+        if getattr(node, "cache", True) is not None:  # None: of sam in its opaque mode
+            raise TypeError(f"optimizer: {why}")
+
+
+def of_kind(state, names: tuple[str, ...]) -> list:
+    """The nodes of an optimizer's state whose classes have these names."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: type(node).__name__ in names)
+    return [node for node in nodes if type(node).__name__ in names]
+
+
+@jax.jit
+def for_evaluation(params, state):
+    """The parameters to evaluate: as trained, or the average that ``optax.contrib.schedule_free`` keeps."""
+    found = of_kind(state, ("ScheduleFreeState",))
+    if not found:
+        return params
+    b1, points = found[0].b1, found[0].z
+    return jax.tree.map(lambda y, z: (y - (1 - b1) * z) / b1, params, points)
 
 
 def mean_loss(losses: np.ndarray) -> float:
