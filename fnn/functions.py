@@ -36,6 +36,9 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
     None, or one ``Mask`` per layer; for a graph a single ``Mask``. rules: the equations to use. Raises TypeError or
     ValueError that names the argument.
 
+    As in ``fit`` and ``predict``, NumPy's float64 becomes float32 unless x64 is on, with a warning, and x may be a
+    table of pandas. Integers are refused: they may be pixels to be scaled, or codes of categories.
+
     A batch norm computes with the statistics of x, which is right in training and wrong for inference: warns of it
     unless ``masks`` are given or a transformation such as ``jax.grad`` or ``jax.jit`` traces the call.
 
@@ -43,6 +46,7 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
     >>> fnn.forward(fnn.init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))).shape
     (5, 2)
     """
+    x = x if isinstance(x, jax.Array) else arrays.as_array("x", x, stacklevel=3)
     a = _forward(*given(params, x, masks, rules), rules=rules)
     if masks is None and kind(params).has_norm(params) and not isinstance(a, jax.core.Tracer):
         warnings.warn(

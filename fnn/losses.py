@@ -21,7 +21,7 @@ In float32, values and gradients are finite for outputs up to ±1e4; those of ``
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,16 @@ from jax import Array, lax
 from fnn.activations import Activation, Gaussian, PiecewiseLinear, Sigmoid, Softmax, Threshold
 from fnn.numbers import number
 
-__all__ = ["CrossEntropy", "Huber", "Loss", "Poisson", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredError"]
+__all__ = [
+    "CrossEntropy",
+    "Huber",
+    "Loss",
+    "Poisson",
+    "SigmoidCrossEntropy",
+    "SoftmaxCrossEntropy",
+    "SquaredError",
+    "Weighted",
+]
 
 
 PROBABILITIES = "rows of probabilities >= 0 that sum to 1"
@@ -54,6 +63,7 @@ class Loss:
     """
 
     takes_labels: ClassVar[bool] = False
+    by_output: ClassVar[bool] = False  # whether ``terms`` exists: the loss is a sum over outputs, each of one output
     targets: ClassVar[str] = ""  # what ``possible`` wants, in words; empty where any finite targets are possible
     overflows: ClassVar[bool] = False  # for outputs in the thousands; ``verify`` then skips its huge logits
 
@@ -65,8 +75,18 @@ class Loss:
         """Why the loss does not fit the activation of the ``n_out`` outputs and what to write instead, or None."""
         return None
 
-    def value(self, a: Array, y: Array) -> Array:
+    def columns(self, n_out: int) -> tuple[int, ...]:
+        """The numbers of columns that floating targets for ``n_out`` outputs may have."""
+        return (n_out,)
+
+    def terms(self, a: Array, y: Array) -> Array:
+        """The loss of each output, (B, n), if it is a sum over outputs; needed for weights per output."""
+        raise NotImplementedError(f"{type(self).__name__} is not a sum over outputs; it takes weights per example only")
+
+    def value(self, a: Any, y: Any) -> Array:
         """The loss of each example, (B,)."""
+        if self.by_output:
+            return jnp.sum(self.terms(a, y), axis=-1)
         raise NotImplementedError(f"{type(self).__name__} must define value(self, a, y) -> (B,)")
 
     def gradient(self, a: Array, y: Array) -> Array:
@@ -106,9 +126,13 @@ class SquaredError(Loss):
     """
 
     scale: float = 0.5
+    by_output: ClassVar[bool] = True
 
     def __post_init__(self):
         object.__setattr__(self, "scale", number("SquaredError", "scale", self.scale, above=0))
+
+    def terms(self, a, y):
+        return self.scale * (a - y) ** 2
 
     def value(self, a, y):
         return self.scale * jnp.sum((a - y) ** 2, axis=-1)
@@ -136,6 +160,7 @@ class Huber(Loss):
     """
 
     threshold: float
+    by_output: ClassVar[bool] = True
 
     def __init__(self, delta: float = 1.0):
         object.__setattr__(self, "threshold", number("Huber", "delta", delta, above=0))
@@ -143,9 +168,9 @@ class Huber(Loss):
     def __repr__(self):
         return f"Huber(delta={self.threshold})"
 
-    def value(self, a, y):
+    def terms(self, a, y):
         r, t = jnp.abs(a - y), self.threshold
-        return jnp.sum(jnp.where(r <= t, 0.5 * r * r, t * (r - 0.5 * t)), axis=-1)
+        return jnp.where(r <= t, 0.5 * r * r, t * (r - 0.5 * t))
 
     def gradient(self, a, y):
         return jnp.clip(a - y, -self.threshold, self.threshold)
@@ -206,6 +231,7 @@ class SigmoidCrossEntropy(Loss):
     """
 
     takes_labels: ClassVar[bool] = True
+    by_output: ClassVar[bool] = True
     targets: ClassVar[str] = BINARY
 
     def possible(self, y):
@@ -219,9 +245,9 @@ class SigmoidCrossEntropy(Loss):
             )
         return None
 
-    def value(self, a, y):
+    def terms(self, a, y):
         y, zero = as_targets(y, a), jnp.zeros_like(a)
-        return jnp.sum(y * jnp.logaddexp(zero, -a) + (1 - y) * jnp.logaddexp(zero, a), axis=-1)
+        return y * jnp.logaddexp(zero, -a) + (1 - y) * jnp.logaddexp(zero, a)
 
     def gradient(self, a, y):
         return lax.logistic(a) - as_targets(y, a)
@@ -239,6 +265,8 @@ class Poisson(Loss):
 
     y: counts ≥ 0, with the shape and dtype of a. Meant for an ``Identity`` output. It is −log P(y) without log y!,
     which does not depend on a. Value and gradient are infinite from a = 89 in float32, from 710 in float64.
+    Counts over unequal exposures t are rates y/t with weights t: t (e^a − (y/t) a) is the loss of a count with mean
+    t e^a.
 
     >>> Poisson().gradient(jnp.zeros((1, 2)), jnp.array([[0.0, 3.0]])).tolist()
     [[1.0, -2.0]]
@@ -247,13 +275,14 @@ class Poisson(Loss):
     """
 
     overflows: ClassVar[bool] = True
+    by_output: ClassVar[bool] = True
     targets: ClassVar[str] = "counts >= 0"
 
     def possible(self, y):
         return (y >= 0).all(axis=1)
 
-    def value(self, a, y):
-        return jnp.sum(jnp.exp(a) - y * a, axis=-1)
+    def terms(self, a, y):
+        return jnp.exp(a) - y * a
 
     def gradient(self, a, y):
         return jnp.exp(a) - y
@@ -279,6 +308,7 @@ class CrossEntropy(Loss):
 
     categorical: bool = False
     takes_labels: ClassVar[bool] = True
+    by_output: ClassVar[bool] = True
 
     def __post_init__(self):
         if not isinstance(self.categorical, bool):
@@ -305,12 +335,12 @@ class CrossEntropy(Loss):
             "fnn.Identity()"
         )
 
-    def value(self, a, y):
+    def terms(self, a, y):
         y = as_targets(y, a)
         terms = y * jnp.log(_at_least_tiny(a))
         if not self.categorical:
             terms += (1 - y) * jnp.log(_at_least_tiny(1 - a))
-        return -jnp.sum(terms, axis=-1)
+        return -terms
 
     def gradient(self, a, y):
         y = as_targets(y, a)
@@ -350,6 +380,86 @@ class CrossEntropy(Loss):
     def _matches(self, activation) -> bool:
         """Whether δ = ∂L/∂a ⊙ σ'(z) has a fused form."""
         return isinstance(activation, Softmax if self.categorical else Sigmoid)
+
+
+@dataclass(frozen=True)
+class Weighted(Loss):
+    """L = Σ_k w_k ℓ_k(a, y), or w L(a, y): a loss with weights for examples or for outputs, which stand beside y.
+
+    loss: any other. y: the targets (B, n) and, in further columns, the weights w ≥ 0: one column (B, n + 1), or one per
+    output (B, 2n) for losses that are sums over outputs; :meth:`beside` puts them there, and ``fit`` does so for data
+    (x, y, weights). A missing target is one of weight 0. The mean over examples is not divided by the sum of weights.
+
+    >>> y, weights = jnp.array([[0.0], [3.0]]), jnp.array([1.0, 2.0])
+    >>> weighted = Weighted(SquaredError())
+    >>> weighted.value(jnp.zeros((2, 1)), weighted.beside(y, weights)).tolist()
+    [0.0, 9.0]
+    """
+
+    loss: Any
+
+    @staticmethod
+    def beside(y, weights):
+        """Targets (B, n) with weights (B,) or (B, n) in further columns, for NumPy and JAX arrays."""
+        numpy = np if isinstance(y, np.ndarray) else jnp
+        return numpy.concatenate([y, weights.reshape(len(y), -1).astype(y.dtype)], axis=1)
+
+    def __post_init__(self):
+        if isinstance(self.loss, type) or not hasattr(self.loss, "gradient"):
+            raise TypeError(f"loss: expected a loss, got {self.loss!r}; write Weighted(SquaredError())")
+
+    @property
+    def overflows(self) -> bool:  # type: ignore[override]
+        return self.loss.overflows
+
+    def columns(self, n_out):
+        return (n_out + 1, 2 * n_out) if self.loss.by_output else (n_out + 1,)
+
+    def misfit(self, activation, n_out):
+        return self.loss.misfit(activation, n_out)
+
+    def value(self, a, y):
+        y, w = _apart(a, y)
+        if w.shape[-1] == 1:
+            return w[..., 0] * self.loss.value(a, y)
+        return jnp.sum(w * self.loss.terms(a, y), axis=-1)
+
+    def gradient(self, a, y):
+        y, w = _apart(a, y)
+        return w * self.loss.gradient(a, y)
+
+    def hessian(self, a, y, da):
+        y, w = _apart(a, y)
+        return w * self.loss.hessian(a, y, da)
+
+    def delta(self, activation, z, a, y):
+        y_alone, w = _apart(a, y)
+        if _commutes(w, activation):
+            return w * self.loss.delta(activation, z, a, y_alone)
+        return super().delta(activation, z, a, y)
+
+    def delta_tangent(self, activation, z, a, y, dz, da):
+        y_alone, w = _apart(a, y)
+        if _commutes(w, activation):
+            return w * self.loss.delta_tangent(activation, z, a, y_alone, dz, da)
+        return super().delta_tangent(activation, z, a, y, dz, da)
+
+    def gauss_newton(self, activation, z, a, y, da):
+        y_alone, w = _apart(a, y)
+        if _commutes(w, activation):
+            return w * self.loss.gauss_newton(activation, z, a, y_alone, da)
+        return super().gauss_newton(activation, z, a, y, da)
+
+
+def _apart(a: Array, y: Array) -> tuple[Array, Array]:
+    """The targets (B, n), and the weights (B, 1) or (B, n) beside them."""
+    return y[..., : a.shape[-1]], y[..., a.shape[-1] :]
+
+
+def _commutes(w: Array, activation: Activation) -> bool:
+    """Whether weighting δ weights ∂L/∂a: one weight per example does, several where σ is elementwise."""
+    elementwise = getattr(type(activation), "derivative", Activation.derivative) is not Activation.derivative
+    return w.shape[-1] == 1 or elementwise
 
 
 def as_targets(y: Array, a: Array) -> Array:

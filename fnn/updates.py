@@ -28,8 +28,8 @@ Conventions, where textbooks differ:
 - Coupled decay is the gradient of ½ λ‖θ‖² and enters the velocity together with g. Decoupled decay shrinks θ by η_t λ,
   whatever the rule. With ``sgd`` they are the same.
 
-Rates and other numbers are data of a compiled training loop (``fnn.optimizers``), so ``sgd(0.1)`` and ``sgd(0.2)`` share
-one. Equal calls return the same object, ``sgd(0.1) is sgd(learning_rate=0.1)``.
+Rates and other numbers are data of a compiled training loop (``fnn.optimizers``), so ``sgd(0.1)`` and ``sgd(0.2)``
+share one. Equal calls return the same object, ``sgd(0.1) is sgd(learning_rate=0.1)``.
 """
 
 from collections.abc import Callable

@@ -192,7 +192,7 @@ def test_a_step_and_fit_train_in_it_and_update_and_evaluate_in_float32():
 
     optimizer = optax.GradientTransformation(lambda params: (), update)
     value, gradients = fnn.value_and_backprop(params, x, y, loss=loss, rules=BFLOAT16)
-    stepped, _, of_step = make_step(optimizer, loss, rules=BFLOAT16)(params, (), x, y)
+    stepped, _, of_step = make_step(optimizer, loss=loss, rules=BFLOAT16)(params, (), x, y)
     run = fit(
         params, data, optimizer, loss=loss, epochs=1, batch_size=20, key=jax.random.key(1), validation=data,
         precision="bfloat16", progress=False,

@@ -245,7 +245,7 @@ def _half_delta(g, activation, z, a):
 def test_fit_trains_with_the_rules_that_it_is_given():
     rules = fnn.RULES._replace(hidden_delta=_half_delta)
     run = train(rules=rules, epochs=1, optimizer=updates.sgd(0.1), batch_size=43)
-    step = fnn.train.make_step(updates.sgd(0.1), LOSS, rules=rules)
+    step = fnn.train.make_step(updates.sgd(0.1), loss=LOSS, rules=rules)
     params, _, _ = step(drawn(), updates.sgd(0.1).init(drawn()), X, LABELS)
     for ours, theirs in zip(*map(jax.tree.leaves, (run.params, params))):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)

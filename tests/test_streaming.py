@@ -168,7 +168,9 @@ def test_a_file_is_read_by_chunks_and_at_most_two_ahead(tmp_path, monkeypatch):
     taken = []
     gathered = feed.gathered
     monkeypatch.setattr(feed, "gathered", lambda array, rows: taken.append(rows.shape) or gathered(array, rows))
-    streamed = feed.Streamed(Dataset(mapped(tmp_path, BYTES), LABELS), BATCH, 3 * BATCH * 9)
+    streamed = feed.Streamed(
+        Dataset(mapped(tmp_path, BYTES), LABELS, chunk_bytes=3 * BATCH * 9), LABELS.astype("int32"), LOSS, BATCH
+    )
     chunks = streamed.chunks(jax.random.key(0), 1)
     next(chunks)
     streamed.close()  # after what is under way

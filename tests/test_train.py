@@ -48,7 +48,7 @@ def test_fit_learns_and_records_every_epoch():
 def test_fit_is_the_loop_that_one_would_write_over_the_same_shuffle():
     data, optimizer = blobs(), updates.momentum(0.2, 0.9)
     run = train(network(), data, optimizer, epochs=2, batch_size=10)
-    params, state, step = network(), optimizer.init(network()), make_step(optimizer, LOSS)
+    params, state, step = network(), optimizer.init(network()), make_step(optimizer, loss=LOSS)
     for epoch in (1, 2):
         seed = [*np.asarray(jax.random.key_data(jax.random.key(1))).tolist(), epoch]
         order = np.random.default_rng(seed).permutation(103)[:100].reshape(10, 10)

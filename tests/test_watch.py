@@ -224,7 +224,7 @@ def test_an_optimizer_may_begin_with_an_infinity():
 def test_what_does_not_come_again_is_said():
     data, key = fnn.data.Dataset(X, Y), jax.random.key(0)
     optimizer, options = Optimizer(updates.sgd(0.1)), {"objective": Objective(SQUARED, "mean"), "scale": 1.0}
-    chunks = InMemory(data, 4).chunks(key, 3)
+    chunks = InMemory(data, data.y, SQUARED, 4).chunks(key, 3)
     begun = network(), optimizer.init(network())
     error = nonfinite.non_finite(begun, chunks, 3, (None, key, optimizer), [], **options)
     assert (error.epoch, error.step) == (3, None)

@@ -1,5 +1,7 @@
 """Checks of arrays, keys and options; each message gives the argument, its value and the corrected call."""
 
+import mmap
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +35,39 @@ def same_shape(value, like, name: str):
 def plain(tree) -> bool:
     """Whether every leaf is a JAX array, which jit takes unchanged."""
     return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree))
+
+
+def as_array(name: str, value, stacklevel: int):
+    """``value`` as ``fit``, ``forward`` and ``predict`` take it, by one rule; anything else is left as it is.
+
+    Tables with ``to_numpy``, as of pandas, become arrays. NumPy's float64 becomes float32 unless x64 is on, with a
+    warning, because NumPy makes float64 unless it is told otherwise.
+    """
+    if not isinstance(value, (np.ndarray, jax.Array)) and hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64:
+        return value
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        return value
+    unmasked(name, value)
+    if memory_mapped(value):
+        raise TypeError(
+            f"{name}: expected float32, because x64 is off, got a memory map of {describe(value)}; write the file "
+            "in float32, or call jax.config.update('jax_enable_x64', True) first"
+        )
+    warnings.warn(
+        f"{name}: float64 becomes float32, because x64 is off; write {name}.astype('float32')",
+        stacklevel=stacklevel,
+    )
+    with np.errstate(over="ignore"):  # overflow is refused later as infinite
+        return value.astype(np.float32)
+
+
+def memory_mapped(array) -> bool:
+    """Whether the array's values lie in a file; in-memory copies may have type ``np.memmap`` too."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
 
 
 def native(tree):

@@ -87,10 +87,17 @@ def target(y, a, loss) -> None:
                 f"y: expected labels of shape {a.shape[:-1]}, got {y.shape}; write y.reshape({a.shape[:-1]}), "
                 "or y.astype(x.dtype) if these are targets"
             )
-    elif y.shape != a.shape:
-        raise ValueError(
-            f"y: expected shape {a.shape} as the network's output has, got {y.shape}; write y.reshape({a.shape})"
-        )
+        return
+    allowed = [(*a.shape[:-1], n) for n in columns(loss, a.shape[-1])]
+    if y.shape not in allowed:
+        what = " as the network's output has" if allowed == [a.shape] else f" for {loss}"
+        advice = f"y.reshape({a.shape})" if allowed == [a.shape] else "loss.beside(y, weights)"
+        raise ValueError(f"y: expected shape {' or '.join(map(str, allowed))}{what}, got {y.shape}; write {advice}")
+
+
+def columns(loss, n_out: int) -> tuple[int, ...]:
+    """The numbers of columns that floating targets may have."""
+    return loss.columns(n_out) if hasattr(loss, "columns") else (n_out,)
 
 
 def target_rows(y, a, loss):

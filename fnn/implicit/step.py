@@ -21,7 +21,7 @@ from fnn.functions import value_and_backprop
 from fnn.implicit.given import rate
 from fnn.implicit.newton import length, minimise
 from fnn.layers import Params
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.numbers import number, whole
 
 ROUNDINGS = 32  # rounding of η∇C in units of ε η: in float32, 671 of 672 small networks with η up to 1e4 need fewer
@@ -44,7 +44,7 @@ def step(
     y: AnyArray,
     learning_rate: float | Array,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     reduction: str = "mean",
     masks=None,
     tolerance: float | None = None,

@@ -24,7 +24,7 @@ from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
 from fnn.functions import Objective
 from fnn.kinds import GRAPH, AnyParams, kind, require_rules
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.numbers import whole
 from fnn.optimizers import Optimizer
 from fnn.precision import BFLOAT16
@@ -79,7 +79,7 @@ def fit(
     data,
     optimizer: optax.GradientTransformation,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     epochs: int,
     batch_size: int,
     key: Array | None = None,
@@ -100,7 +100,7 @@ def fit(
     """Train for ``epochs`` passes over ``data`` and return a :class:`fnn.train.Run`.
 
     params: from ``fnn.init`` or ``graph.init``; not modified. Or the ``Run`` of an earlier call, which goes on.
-    data, validation: a ``Dataset``, in memory or memory-mapped, or a pair (x, y); data may also be
+    data, validation: a ``Dataset``, in memory or memory-mapped, or (x, y) or (x, y, weights); data may also be
     ``fnn.data.Batches``. optimizer: from ``fnn.updates`` or optax. loss: see ``fnn.losses``. epochs ≥ 1. batch_size:
     1 … N; for ``Batches``, the size of its mini-batches. key: ``jax.random.key(seed)``, for shuffles and masks; a run
     has its own. reduction: "mean" or "sum" over a mini-batch. dropout: draws fresh masks at every step. rules: the
@@ -143,9 +143,10 @@ def fit(
     started = time.perf_counter()
     before = _before(params, key)
     key, params = before.state.key, before.params
-    objective = Objective(loss, reduction, _rules(rules, precision, params))
+    rules = _rules(rules, precision, params)
     require_training(params, optimizer, loss, reduction, dropout)
     feed: Any = feed_of(data, params, loss, batch_size)
+    objective = Objective(feed.loss, reduction, rules)
     epochs = whole("epochs", epochs)
     if validation is not None:
         validation = for_network(validation, kind(params).ports(params), loss, "validation")
@@ -162,7 +163,7 @@ def fit(
     work = _Work(
         partial(_epoch, feed, dropout, key, rule, objective=objective, mesh=mesh),
         partial(_network, x=sample, dropout=dropout, scale=feed.scale),
-        evaluator(validation, loss),
+        evaluator(validation, kind(params).ports(params).n_out, loss),
         batch_size if reduction == "sum" else 1,
         key,
         same,

@@ -18,7 +18,7 @@ from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
 from fnn.functions import Objective
 from fnn.kinds import AnyParams, kind
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.numbers import number, whole
 from fnn.optimizers import Optimizer
 from fnn.runs import Record, Run, State
@@ -46,7 +46,7 @@ def fit_many(
     data,
     optimizer: optax.GradientTransformation,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     epochs: int,
     batch_size: int,
     keys: Array,
@@ -91,16 +91,16 @@ def fit_many(
     data = _in_memory(data, first, loss, "data")
     batch_size, epochs = whole("batch_size", batch_size, len(data), "examples"), whole("epochs", epochs)
     validation = None if validation is None else _in_memory(validation, first, loss, "validation")
-    xy = jnp.asarray(data.x), jnp.asarray(data.y)
+    xy = jnp.asarray(data.x), jnp.asarray(data.targets(kind(first).ports(first).n_out))
     seeds = np.asarray(jax.random.key_data(keys))  # indexing the typed keys would mark them as used
     samples = _samples(seeds, len(data), batch_size) if kind(first).has_norm(first) else None
     networks = partial(_folded, x=xy[0], samples=samples, dropout=dropout, scale=data.scale)
-    held_out = _evaluator(validation, loss, networks, members)
+    held_out = _evaluator(validation, kind(first).ports(first).n_out, loss, networks, members)
     rule = Optimizer(optimizer)
     begin(rule, first)
     params, states = jax.vmap(partial(start, rule))(params)
     begun = params, states if learning_rates is None else _with_rates(states, learning_rates, members)
-    objective, of_step = Objective(loss, reduction), batch_size if reduction == "sum" else 1
+    objective, of_step = Objective(data.weighted(loss), reduction), batch_size if reduction == "sum" else 1
     one_epoch = partial(_epoch, objective=objective, scale=data.scale)
     histories: list[list[Record]] = [[] for _ in range(members)]
     with Bar(epochs, progress) as bar:
@@ -154,12 +154,12 @@ def _orders(seeds: np.ndarray, epoch: int, *, examples: int, batch_size: int) ->
     return np.stack([shuffle(key, epoch, examples, batch_size) for key in seeds], axis=1)
 
 
-def _evaluator(validation: Dataset | None, loss, networks: Callable, members: int):
+def _evaluator(validation: Dataset | None, n_out: int, loss, networks: Callable, members: int):
     """A function of the stacked parameters that gives every member's record on the held-out data, if any."""
     if validation is None:
         return lambda params, states: [{}] * members
-    given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.y)), validation.classes()
-    judge = partial(judged, loss=loss, scale=validation.scale)
+    given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.targets(n_out))), validation.classes()
+    judge = partial(judged, loss=validation.weighted(loss), scale=validation.scale)
 
     def evaluate(params, states):
         values, right = jax.vmap(means)(

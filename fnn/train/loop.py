@@ -29,12 +29,12 @@ class Rows(NamedTuple):
 
 def make_step(
     optimizer: optax.GradientTransformation,
-    loss: Loss = SquaredError(),
     *,
+    loss: Loss = SquaredError(),
     reduction: str = "mean",
     rules: Rules = RULES,
 ) -> Callable:
-    """A jitted ``step(params, state, x, y, masks=None) -> (params, state, loss)`` for a custom training loop.
+    """A jitted ``step(params, state, x, y, *, masks=None) -> (params, state, loss)`` for a custom training loop.
 
     The initial ``state`` is ``optimizer.init(params)``; other arguments as in ``fnn.value_and_backprop``. No buffers
     are donated.
@@ -50,7 +50,7 @@ def make_step(
     require_rules(rules)
     compiled = partial(_step, optimizer=Optimizer(optimizer), objective=Objective(loss, reduction, rules))
 
-    def step(params, state, x, y, masks=None):
+    def step(params, state, x, y, *, masks=None):
         params, x, masks = given(params, x, masks, rules)  # before jit truncates them
         of = kind(params)
         targets.fitting(loss, of.output_activations(params), of.ports(params).n_out)
