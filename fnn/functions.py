@@ -191,7 +191,7 @@ def results(want: tuple[str, ...], params, x, y, masks, objective: Objective) ->
 def given_target(params, y, loss):
     """y in the form that the compiled functions take; raises what jit would hide, unless it suits the loss."""
     targets.loss_like(loss)
-    if isinstance(y, jax.Array) and not jnp.issubdtype(y.dtype, jnp.integer):
+    if isinstance(y, jax.Array) and not (jnp.issubdtype(y.dtype, jnp.integer) and loss.takes_labels):
         return y
     of = kind(params)
     of.require(params)
