@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks.arrays import as_array, describe, native, unmasked
+from fnn.checks.arrays import as_array, describe, memory_mapped, native, unmasked
 from fnn.checks.network import Ports
 from fnn.checks.targets import columns, possible, refuse, target_arguments
 from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
-from fnn.streams import CHUNK_BYTES, LOADER, Batches, by_blocks, memory_mapped
+from fnn.streams import CHUNK_BYTES, LOADER, Batches, by_blocks
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 

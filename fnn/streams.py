@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fnn.checks.arrays import describe, memory_mapped
+from fnn.checks.arrays import describe
 from fnn.numbers import number, whole
-
-__all__ = ["CHUNK_BYTES", "LOADER", "Batches", "blocks", "by_blocks", "memory_mapped"]
 
 CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
 LOADER = "Batches(lambda epoch: ((np.asarray(x), np.asarray(y)) for x, y in loader))"

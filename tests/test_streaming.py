@@ -12,6 +12,7 @@ import pytest
 
 import fnn
 from fnn import streams
+from fnn.checks.arrays import memory_mapped
 from fnn.data import Batches, Dataset
 from fnn.train import evaluate, feed, predict
 from networks import drawn
@@ -135,7 +136,7 @@ def test_what_lies_in_a_file_is_streamed_and_slices_of_it_and_nothing_else(tmp_p
     x = mapped(tmp_path, BYTES)
     data = Dataset(x, LABELS)
     for each in (data, data[3:], data[3:][::2], Dataset(np.asarray(x)[2:], LABELS[2:])):
-        assert streams.memory_mapped(each.x)
+        assert memory_mapped(each.x)
         assert each.chunk_bytes == streams.CHUNK_BYTES
     for copied in (np.array(x), x.astype(np.float32), x[[1, 2]]):
         assert Dataset(copied, LABELS[: len(copied)]).chunk_bytes is None

@@ -16,7 +16,7 @@ from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SquaredError
 from fnn.runs import Record, Run, network_of
-from fnn.streams import CHUNK_BYTES, blocks, memory_mapped
+from fnn.streams import CHUNK_BYTES, blocks
 
 ROWS = 2048  # per pass through the network
 
@@ -58,7 +58,7 @@ def _predicted(params, x, name: str) -> Iterator[np.ndarray]:
             x, chunk_bytes = inputs(x), None
         except (TypeError, ValueError) as error:
             raise type(error)(name + str(error).removeprefix("x")) from error
-        scale, chunk_bytes = default_scale(x.dtype), CHUNK_BYTES if memory_mapped(x) else None
+        scale, chunk_bytes = default_scale(x.dtype), CHUNK_BYTES if arrays.memory_mapped(x) else None
     require_inputs(x, kind(params).ports(params), name)
     if len(x) == 0:
         raise ValueError(f"{name}: expected at least one example, got an empty array of shape {x.shape}")
