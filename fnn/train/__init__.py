@@ -8,10 +8,11 @@ second program, and a padded one would distort batch statistics. Each shuffle dr
 
 from fnn.runs import Record, Run, State
 from fnn.train.evaluation import evaluate, predict
-from fnn.train.fit import Interrupted, Progress, fit
+from fnn.train.fit import Interrupted, fit
 from fnn.train.fit_many import fit_many
 from fnn.train.loop import make_step
 from fnn.train.nonfinite import NonFinite
+from fnn.train.watch import Progress
 
 __all__ = [
     "Interrupted",

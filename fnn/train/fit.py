@@ -1,6 +1,5 @@
 """``fit``: epoch after epoch, with a record of each."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -35,9 +34,9 @@ from fnn.train.feed import feed_of
 from fnn.train.log import Log
 from fnn.train.loop import begin, for_evaluation, mean_loss, require_training, take_steps
 from fnn.train.nonfinite import non_finite
+from fnn.train.watch import Progress, Watch, require_watching
 
 PRECISIONS = ("bfloat16", None)
-KEEPS = {"best": ("validation_loss", 1), "best_accuracy": ("validation_accuracy", -1)}  # of times the sign, the lowest
 STATISTICS_EXAMPLES = 10_000  # for batch-norm statistics: enough for three digits of a variance
 
 
@@ -50,28 +49,6 @@ class Interrupted(KeyboardInterrupt):
 
     def __str__(self) -> str:
         return f"stopped after epoch {self.args[0]}; the exception's .run goes on: fit(error.run, data, ...)"
-
-
-class Progress(NamedTuple):
-    """The argument of ``callback`` after an epoch: its number from 1, the parameters, and the records so far.
-
-    params are as trained; ``keep="best"`` and ``patience`` are for early stopping. This callback adds the largest
-    weight to every record and stops when the loss is small.
-
-    >>> import fnn, jax.numpy as jnp
-    >>> def watch(progress):
-    ...     return {"largest": float(jnp.max(jnp.abs(progress.params[0].W)))}
-    >>> x = np.linspace(-1, 1, 24, dtype=np.float32)[:, None]
-    >>> run = fit(
-    ...     fnn.init(jax.random.key(0), (1, 1)), (x, 2 * x), fnn.updates.sgd(0.5), loss=fnn.SquaredError(), epochs=3,
-    ...     batch_size=12, key=jax.random.key(0), callback=watch, progress=False)
-    >>> list(run.history[-1])
-    ['epoch', 'loss', 'seconds', 'largest']
-    """
-
-    epoch: int
-    params: Any  # of the kind given to ``fit``
-    history: tuple[Record, ...]
 
 
 def fit(
@@ -150,7 +127,7 @@ def fit(
     epochs = whole("epochs", epochs)
     if validation is not None:
         validation = for_network(validation, kind(params).ports(params), loss, "validation")
-    _require_watching(callback, keep, patience, validation)
+    require_watching(callback, keep, patience, validation)
     fixed: dict[str, Any] = {"key": key, "dropout": dropout, "batch_size": batch_size}
     same = settings(objective, examples=feed.examples, keep=keep, **fixed)
     rule = Optimizer(optimizer)
@@ -170,7 +147,7 @@ def fit(
     )
     until, stops = begun.epoch + epochs, callback is not None or patience is not None
     kept = Resumable(checkpoint, every=every, epochs=until, same=same, stops=stops)
-    watch = _Watch(started, progress, log, callback, batch_size, keep, patience)
+    watch = Watch(started, progress, log, callback, batch_size, keep, patience)
     with closing(feed), kept:
         return _trained(work, kept, begun, watch)
 
@@ -197,64 +174,6 @@ class _Work(NamedTuple):
         state = State(reached.optimizer_state, reached.epoch, reached.step, self.key, reached.best_epoch, self.same)
         network = self.network(*reached[:2]) if network is None else network
         return Run(network, reached.params, reached.history, state, reached.best)
-
-
-class _Watch(NamedTuple):
-    """How a run reports its epochs, and what it keeps and stops for."""
-
-    started: float
-    progress: bool | None
-    log: str | os.PathLike | None
-    callback: Callable | None
-    batch_size: int
-    keep: str | None
-    patience: int | None
-
-    def score(self, record: Record) -> float:
-        """The lower, the better; NaN is as bad as infinity."""
-        name, sign = KEEPS[self.keep or "best"]
-        return math.inf if math.isnan(record[name]) else sign * record[name]
-
-    def after(self, reached: "_Reached", trained, steps: int, record: Record, network) -> "_Reached":
-        """What is reached after another epoch."""
-        new = reached._replace(
-            params=trained[0], optimizer_state=trained[1], history=[*reached.history, record], step=reached.step + steps
-        )
-        if self.keep is None:
-            return new
-        before = reached.history[reached.best_epoch - 1] if reached.best_epoch else None
-        if before is not None and not self.score(record) < self.score(before):
-            return new
-        return new._replace(best=network, best_epoch=new.epoch)
-
-    def told(self, reached: "_Reached") -> bool:
-        """Whether the callback or impatience ends the run; what the callback returns joins the last record."""
-        stop = None
-        if self.callback is not None:
-            stop = self.callback(Progress(reached.epoch, reached.params, tuple(map(dict, reached.history))))
-            if isinstance(stop, Mapping):
-                reached.history[-1].update(_numbers(stop, reached.history[-1]))
-                stop = None
-        return bool(stop) or self._impatient(reached.history)
-
-    def _impatient(self, history: list[Record]) -> bool:
-        """Whether the best epoch was ``patience`` epochs ago."""
-        if self.patience is None:
-            return False
-        scores = [self.score(record) for record in history if KEEPS[self.keep or "best"][0] in record]
-        return len(scores) - 1 - scores.index(min(scores)) >= self.patience
-
-
-def _numbers(told: Mapping, record: Record) -> Record:
-    """What a callback adds to a record; raises TypeError or ValueError unless these are new names of numbers."""
-    for name, value in told.items():
-        if name in record:
-            raise ValueError(f"callback: expected names that the record does not have, got {name!r}; rename it")
-        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(
-                f"callback: expected a dict of numbers, True or None, got {name!r}: {value!r}; write float(...)"
-            )
-    return dict(told)
 
 
 class _Reached(NamedTuple):
@@ -288,7 +207,7 @@ class _Reached(NamedTuple):
         return cls(found.params, state, [*found.history], found.step, best if best_epoch else None, int(best_epoch))
 
 
-def _trained(work: _Work, kept: Resumable, begun: _Reached, watch: _Watch) -> Run:
+def _trained(work: _Work, kept: Resumable, begun: _Reached, watch: Watch) -> Run:
     """Run the remaining epochs, until the callback or impatience stops them."""
     found, left = kept.resume(begun.saved(work, watch.keep))
     reached = _Reached.restored(found, watch.keep)
@@ -362,22 +281,6 @@ def _rules(rules: Rules, precision: str | None, params) -> Rules:
     return BFLOAT16
 
 
-def _require_watching(callback, keep, patience, validation) -> None:
-    """Raise TypeError or ValueError unless the arguments can watch a run."""
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback: expected a function of a fnn.train.Progress, got {callback!r}")
-    arrays.one_of("keep", keep, (*KEEPS, None))
-    if patience is not None:
-        whole("patience", patience)
-    for name, value in {"keep": keep, "patience": patience}.items():
-        if value is not None and validation is None:
-            raise ValueError(f"{name}: expected validation too, by which epochs are compared; write validation=(x, y)")
-    if keep == "best_accuracy" and validation.classes() is None:
-        raise ValueError(
-            f"keep: {keep!r} needs labels or one-hot rows for validation, got {validation}; write keep='best'"
-        )
-
-
 def _require_precision(precision, params) -> None:
     """Raise ValueError for a name other than "bfloat16", and TypeError if that is used without float32 layers."""
     arrays.one_of("precision", precision, PRECISIONS)
@@ -400,12 +303,10 @@ def _require_precision(precision, params) -> None:
 def _epoch(feed, dropout, key, optimizer, begun: tuple[Any, Any], epoch: int, history, *, mesh, **options):
     """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
     found: list[Any] = []
-    epoch_key = jax.random.fold_in(key, epoch)
+    given = dropout, jax.random.fold_in(key, epoch), optimizer
     reached = begun if mesh is None else parallel.place(begun, mesh)
     for first, batches in feed.chunks(key, epoch):
-        reached, *of_chunk = take_steps(
-            reached, batches, first, dropout, epoch_key, optimizer, scale=feed.scale, mesh=mesh, **options
-        )
+        reached, *of_chunk = take_steps(reached, batches, first, *given, scale=feed.scale, mesh=mesh, **options)
         found.append(of_chunk)
         # at most one chunk waits on the device, and none on a mesh, because several CPU devices stall on two at once
         jax.block_until_ready(found[-2:-1] if mesh is None else found)
@@ -413,6 +314,5 @@ def _epoch(feed, dropout, key, optimizer, begun: tuple[Any, Any], epoch: int, hi
     if not all(finite):
         alone = feed if mesh is None else feed.feed
         again = alone.chunks(key, epoch)
-        given = dropout, epoch_key, optimizer
         raise non_finite(begun, again, epoch, given, history, scale=feed.scale, **options)
     return reached if mesh is None else parallel.here(reached), np.concatenate(losses)
