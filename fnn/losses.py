@@ -388,7 +388,8 @@ class Weighted(Loss):
 
     loss: any other. y: the targets (B, n) and, in further columns, the weights w ≥ 0: one column (B, n + 1), or one per
     output (B, 2n) for losses that are sums over outputs; :meth:`beside` puts them there, and ``fit`` does so for data
-    (x, y, weights). A missing target is one of weight 0. The mean over examples is not divided by the sum of weights.
+    (x, y, weights). Without any, they are 1. A missing target is one of weight 0. The mean over examples is not divided
+    by the sum of weights.
 
     >>> y, weights = jnp.array([[0.0], [3.0]]), jnp.array([1.0, 2.0])
     >>> weighted = Weighted(SquaredError())
@@ -413,7 +414,7 @@ class Weighted(Loss):
         return self.loss.overflows
 
     def columns(self, n_out):
-        return (n_out + 1, 2 * n_out) if self.loss.by_output else (n_out + 1,)
+        return (n_out, n_out + 1, 2 * n_out) if self.loss.by_output else (n_out, n_out + 1)
 
     def misfit(self, activation, n_out):
         return self.loss.misfit(activation, n_out)
@@ -452,8 +453,9 @@ class Weighted(Loss):
 
 
 def _apart(a: Array, y: Array) -> tuple[Array, Array]:
-    """The targets (B, n), and the weights (B, 1) or (B, n) beside them."""
-    return y[..., : a.shape[-1]], y[..., a.shape[-1] :]
+    """The targets (B, n), and the weights (B, 1) or (B, n) beside them, which are 1 where there are none."""
+    n = a.shape[-1]
+    return y[..., :n], y[..., n:] if y.shape[-1] > n else jnp.ones_like(y[..., :1])
 
 
 def _commutes(w: Array, activation: Activation) -> bool:

@@ -60,8 +60,7 @@ def test_the_hand_written_gradient_of_a_weighted_loss_is_autodiffs(case, x64):
 
 def test_the_checker_judges_every_equation_of_a_weighted_loss():
     p = weighted(fnn.SquaredError(), 6, fnn.Tanh(), fnn.Identity(), "float32")
-    report = fnn.verify.network(p.params, p.x, p.y, loss=p.loss, probes=False)
-    assert report.ok
+    assert fnn.verify.network(p.params, p.x, p.y, loss=p.loss).ok
 
 
 def test_curvature_takes_weights():
@@ -153,8 +152,9 @@ OF_LOSS = {
         "ValueError: data: weights: expected shape (N,), because SoftmaxCrossEntropy() is not a sum over outputs",
         data=(X, jax.nn.one_hot(LABELS, 2), ones(5, 2)), loss=SOFTMAX,
     ),
-    "y without weights": refused(
-        "ValueError: data: the network has 2 outputs, got y of shape (5, 2)", data=(X, Y), loss=Weighted(SQUARED)
+    "y with too many columns": refused(
+        "ValueError: data: the network has 2 outputs, got y of shape (5, 5)",
+        data=(X, ones(5, 5)), loss=Weighted(SQUARED),
     ),
 }  # fmt: skip
 
@@ -164,10 +164,11 @@ def test_weights_that_cannot_be_are_refused(call, message):
     assert_refusal(call, message)
 
 
-def test_a_weighted_loss_wants_its_weights_and_a_loss():
+def test_a_weighted_loss_is_the_loss_itself_where_there_are_no_weights():
+    assert_same(fnn.backprop(PARAMS, X, Y + 1, loss=Weighted(SQUARED)), fnn.backprop(PARAMS, X, Y + 1, loss=SQUARED))
     assert_refusal(
-        lambda: fnn.backprop(PARAMS, X, Y, loss=Weighted(SQUARED)),
-        "ValueError: y: expected shape (5, 3) or (5, 4) for Weighted(…), got (5, 2); write loss.beside(y, weights)",
+        lambda: fnn.backprop(PARAMS, X, ones(5, 5), loss=Weighted(SQUARED)),
+        "ValueError: y: expected shape (5, 2) or (5, 3) or (5, 4) for Weighted(…), got (5, 5); write loss.beside(",
     )
     assert_refusal(lambda: Weighted(fnn.SquaredError), "TypeError: loss: expected a loss, got <class")
 
