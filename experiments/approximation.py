@@ -89,7 +89,7 @@ def train(options: Options, target: Target, width: int, hidden: int, x: Array, f
     """Networks trained on the points x, one for each seed, and their RMS errors on the fine grid (seeds,)."""
     steps = options.steps
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE / math.sqrt(width), steps))
-    one_step = make_step(optimizer, LOSS)
+    one_step = make_step(optimizer, loss=LOSS)
     y = target.function(x)
 
     def one(key):

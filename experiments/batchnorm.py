@@ -65,8 +65,8 @@ def run(options: Options, train: Dataset, test: Dataset, batch_norm: str | None)
         part = drawn[start * options.batch_size :][:chunk]
         data = Dataset(train.x[part], train.y[part])
         key = jax.random.fold_in(jax.random.key(options.seed), start)
-        params, _ = fit(params, data, optimizer, loss=LOSS, epochs=1, batch_size=options.batch_size, key=key,
-                        validation=test, callback=record, progress=False)  # fmt: skip
+        params = fit(params, data, optimizer, loss=LOSS, epochs=1, batch_size=options.batch_size, key=key,
+                        validation=test, callback=record, progress=False).params  # fmt: skip
         points["step"].append(start + options.record_every)
     return points
 

@@ -61,7 +61,7 @@ def kinds(options: Options) -> dict[str, fnn.Dropout | fnn.DropConnect | None]:
 
 
 def train(options: Options, data: Dataset, test: Dataset, dropout, epochs: int):
-    """The trained network, test loss and accuracy by epoch, and the folded network's training accuracy at the end."""
+    """The parameters as trained, test loss and accuracy by epoch, and the training accuracy at the end."""
     params = fnn.init(
         jax.random.key(options.seed),
         (784, *options.hidden, 10),
@@ -71,15 +71,16 @@ def train(options: Options, data: Dataset, test: Dataset, dropout, epochs: int):
     steps = epochs * (len(data) // options.batch_size)
     rate = optax.cosine_decay_schedule(options.learning_rate, steps)
     rule = optax.chain(fnn.updates.momentum(rate, 0.9), fnn.updates.max_norm(options.max_norm))
-    params, history = fit(
+    run = fit(
         params, data, rule, loss=LOSS, epochs=epochs, batch_size=options.batch_size,
         key=jax.random.key(options.seed), validation=test, dropout=dropout,
     )  # fmt: skip
-    fitted = evaluate(fnn.fold(params, dropout=dropout), data, loss=LOSS)
+    fitted = evaluate(run, data, loss=LOSS)
     curves = {
-        f"test {what}": [round(record[f"validation_{what}"], 4) for record in history] for what in ("loss", "accuracy")
+        f"test {what}": [round(record[f"validation_{what}"], 4) for record in run.history]
+        for what in ("loss", "accuracy")
     }
-    return params, curves | {"training accuracy": fitted["accuracy"], "training loss": fitted["loss"]}
+    return run.params, curves | {"training accuracy": fitted["accuracy"], "training loss": fitted["loss"]}
 
 
 def compare_inference(options: Options, params, dropout, test: Dataset) -> dict:

@@ -95,13 +95,14 @@ def train(options: Options, network: Network, data: Dataset, test: Dataset) -> d
     points: dict = {"step": [0], "layers": [by_layer(params, images)], "loss": []}
     for start in range(0, options.steps, options.record_every):
         part = drawn[start * BATCH :][: options.record_every * BATCH]
-        params, history = fit(
+        run = fit(
             params, Dataset(data.x[part], data.y[part]), optimizer, loss=LOSS, epochs=1, batch_size=BATCH,
             key=jax.random.fold_in(jax.random.key(options.seed), start), progress=False,
         )  # fmt: skip
+        params = run.params
         points["step"].append(start + options.record_every)
         points["layers"].append(by_layer(params, images))
-        points["loss"].append(rounded(history[-1]["loss"]))
+        points["loss"].append(rounded(run.history[-1]["loss"]))
     return points | {"test error": round(100 * (1 - evaluate(params, test, loss=LOSS)["accuracy"]), 2)}
 
 

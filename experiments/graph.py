@@ -52,7 +52,7 @@ class Options:
 def train(params: GraphParams, data: Dataset, options: Options, epochs: int) -> GraphParams:
     rule = fnn.updates.momentum(options.learning_rate, 0.9)
     key = jax.random.key(options.seed)
-    return fit(params, data, rule, loss=LOSS, epochs=epochs, batch_size=options.batch_size, key=key)[0]
+    return fit(params, data, rule, loss=LOSS, epochs=epochs, batch_size=options.batch_size, key=key).params
 
 
 def architectures(options: Options) -> dict[str, Graph]:
@@ -103,8 +103,8 @@ def small_graph(options: Options) -> tuple[GraphParams, dict]:
     shape: dict[str, Any] = {"inputs": 2, "outputs": 1, "generations": 6, "activation": TANH}
     params = Graph.random(jax.random.key(options.seed), 30, 110, **shape).init(jax.random.key(options.seed))
     rule, loss = fnn.updates.momentum(0.03, 0.9), fnn.SquaredError()
-    fitted, history = fit(params, (x, y), rule, loss=loss, epochs=150, batch_size=50, key=jax.random.key(1))
-    return fitted, {"first epoch": history[0]["loss"], "last epoch": history[-1]["loss"]}
+    run = fit(params, (x, y), rule, loss=loss, epochs=150, batch_size=50, key=jax.random.key(1))
+    return run.params, {"first epoch": run.history[0]["loss"], "last epoch": run.history[-1]["loss"]}
 
 
 def draw_graph(axes: Axes, params: GraphParams, x, y, title: str, *, names: bool = False) -> None:

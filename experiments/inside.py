@@ -51,8 +51,8 @@ def watch(
     def after_epoch(progress: Progress) -> None:
         looks.append(look(progress.params, x, y))
 
-    params, history = fit(
+    run = fit(
         params, data, fnn.updates.momentum(learning_rate, 0.9), loss=LOSS, epochs=epochs, batch_size=50,
         key=jax.random.key(0), validation=test, callback=after_epoch, progress=False,
     )  # fmt: skip
-    return params, history, looks
+    return run.params, run.history, looks

@@ -100,11 +100,11 @@ def start(seed: int, width: int) -> fnn.layers.Params:
 
 def train(options: Options, params, data: Dataset, seed: int) -> tuple[fnn.layers.Params, float]:
     """The trained network, and its mean loss ½ (f − y)² in the last epoch."""
-    params, history = fit(
+    run = fit(
         params, data, fnn.updates.momentum(options.learning_rate, options.alpha), loss=fnn.SquaredError(),
         epochs=options.epochs, batch_size=options.batch_size, key=jax.random.key(seed), progress=False,
     )  # fmt: skip
-    return params, history[-1]["loss"]
+    return run.params, run.history[-1]["loss"]
 
 
 def kernel(params, x: np.ndarray, x2: np.ndarray) -> np.ndarray:

@@ -120,11 +120,11 @@ def one_seed(options: Options, data: Dataset, test: Dataset, seed: int) -> tuple
     )
     rank(params)
     rule = fnn.updates.momentum(options.learning_rate, options.alpha)
-    params, history = fit(
+    run = fit(
         params, noisy, rule, loss=LOSS, epochs=options.epochs, batch_size=options.batch_size,
         key=jax.random.key(seed), validation=test, callback=after_epoch, progress=False,
     )  # fmt: skip
-    memorised = evaluate(params, Dataset(data.x[wrong], labels[wrong], data.scale), loss=LOSS)["accuracy"]
+    memorised = evaluate(run, Dataset(data.x[wrong], labels[wrong], data.scale), loss=LOSS)["accuracy"]
     ways = {
         way: {
             "precision": [round(precision_at(by[way], wrong), 4) for by in found],
@@ -132,7 +132,7 @@ def one_seed(options: Options, data: Dataset, test: Dataset, seed: int) -> tuple
         }
         for way in COLOURS
     }
-    tests = [round(record["validation_accuracy"], 4) for record in history]
+    tests = [round(record["validation_accuracy"], 4) for record in run.history]
     return {"ways": ways, "test accuracy": tests, "wrong labels learnt": memorised}, found, wrong
 
 

@@ -26,7 +26,7 @@ from experiments import STARTED, digits, results
 from fnn import initializers, verify
 from fnn.data import Dataset
 from fnn.layers import Params
-from fnn.train import Progress, evaluate, fit, predict
+from fnn.train import Progress, Run, evaluate, fit, predict
 
 ACTIVATIONS = {
     "relu": fnn.ReLU(), "sigmoid": fnn.Sigmoid(), "tanh": fnn.Tanh(), "scaled-tanh": fnn.ScaledTanh(),
@@ -86,16 +86,15 @@ class Options:
     """From 0."""
 
 
-class Run(NamedTuple):
-    """A training run: what it learnt, the record of every epoch, and when it ended, in seconds since the start."""
+class Timed(NamedTuple):
+    """A training run, and when it ended, in seconds since the start."""
 
-    params: Params
-    history: list[dict]
+    run: Run
     ended: float
 
     @property
     def accuracies(self) -> list[float]:
-        return [record["validation_accuracy"] for record in self.history]
+        return [record["validation_accuracy"] for record in self.run.history]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -128,7 +127,7 @@ def work(options: Options) -> None:
     return save(options, runs, test)
 
 
-def run(options: Options, seed: int, train: Dataset, test: Dataset) -> Run:
+def run(options: Options, seed: int, train: Dataset, test: Dataset) -> Timed:
     """Check the gradient and train, with a line for every epoch."""
     loss, output = LOSSES[options.loss]
     params = fnn.init(
@@ -150,14 +149,14 @@ def run(options: Options, seed: int, train: Dataset, test: Dataset) -> Run:
             f"test accuracy {100 * record['validation_accuracy']:.2f} %  {now:5.1f} s"
         )
 
-    params, history = fit(
+    trained = fit(
         params, train, optimizer(options, len(train)), loss=loss, epochs=options.epochs,
         batch_size=options.batch_size, key=jax.random.key(seed), validation=test, callback=report,
         progress=None if first_process() else False,
         checkpoint=None if options.checkpoint is None else options.checkpoint / f"seed-{seed}",
         mesh=fnn.parallel.data_mesh() if options.distributed or options.data_parallel else None,
     )  # fmt: skip
-    reached = Run(params, history, time.perf_counter() - STARTED)
+    reached = Timed(trained, time.perf_counter() - STARTED)
     when = f"98 % passed at {passed[0]:.1f} s" if passed else "98 % not passed"
     print(f"\nTest accuracy {100 * reached.accuracies[-1]:.2f} % (best {100 * max(reached.accuracies):.2f} %), {when}.")
     return reached
@@ -192,7 +191,7 @@ def evaluate_file(path: Path, test: Dataset, loss: str) -> None:
     print(f"{fnn.summary(params)}\n\n{path}: test accuracy {100 * result['accuracy']:.2f} %, loss {result['loss']:.4f}")
 
 
-def save(options: Options, runs: Sequence[Run], test: Dataset) -> None:
+def save(options: Options, runs: Sequence[Timed], test: Dataset) -> None:
     """Parameters of every seed; pictures of the first; the history and what it says in figures.json."""
     if not first_process():
         return
@@ -200,19 +199,19 @@ def save(options: Options, runs: Sequence[Run], test: Dataset) -> None:
 
     out = results.folder(options.out, "mnist")
     for seed, each in zip(options.seed, runs):
-        fnn.checkpoint.export(out / f"seed-{seed}.safetensors", each.params)
+        fnn.checkpoint.export(out / f"seed-{seed}.safetensors", each.run)
     sizes = "-".join(map(str, (test.x.shape[1], *options.hidden, 10)))
     name = type(ACTIVATIONS[options.activation]).__name__
     labels = test.y if test.y.ndim == 1 else test.y.argmax(axis=1)
     title = f"MNIST, {sizes}, {name}, seed {options.seed[0]}"
-    figures.learning_curves(out / "mnist.png", runs[0].history, title)
-    figures.mistakes(out / "mnist-mistakes.png", test.x, labels, predict(runs[0].params, test))
+    figures.learning_curves(out / "mnist.png", runs[0].run.history, title)
+    figures.mistakes(out / "mnist-mistakes.png", test.x, labels, predict(runs[0].run, test))
     data = "accuracy on the held-out training images" if options.hold_out else "test accuracy"
     claim = f"{sizes}, {name}, {options.optimizer}, {options.epochs} epochs: {data} at the last epoch"
     last = ", ".join(f"{100 * each.accuracies[-1]:.2f}" for each in runs)
     here = f"{last} %; one run {runs[0].ended:.0f} s, gradient check included"
     histories = {
-        f"seed {seed}": [{name: round(value, 4) for name, value in record.items()} for record in each.history]
+        f"seed {seed}": [{name: round(value, 4) for name, value in record.items()} for record in each.run.history]
         for seed, each in zip(options.seed, runs)
     }
     results.save(out, "mnist", options, [results.Claim(claim, here)], histories)

@@ -101,11 +101,13 @@ def run(row: Row, seeds: Sequence[int], train: Dataset, held_out: Dataset, epoch
             output=output,
             initializer=fnn.initializers.standard_normal,
         )
-        params, history = fit(
+        trained = fit(
             params, train, rule, loss=loss, epochs=epochs, batch_size=10, key=key, validation=held_out, progress=False
         )
-        right = predict(params, held_out).argmax(axis=1) == held_out.y.argmax(axis=1)
-        curves[seed] = [round(record["validation_accuracy"], 4) for record in history]  # of 10,000 images: exact
+        right = predict(trained, held_out).argmax(axis=1) == held_out.y.argmax(axis=1)
+        curves[seed] = [
+            round(record["validation_accuracy"], 4) for record in trained.history
+        ]  # of 10,000 images: exact
         missed[seed] = [k for k in range(10) if right[held_out.y[:, k] == 1].mean() < 0.1]
     return {"accuracy": curves, "missed": missed}
 

@@ -40,8 +40,18 @@ from fnn.functions import (
 )
 from fnn.inference import fold, statistics
 from fnn.initializers import init
+from fnn.kinds import is_weight
 from fnn.layers import Dense, LayerTrace, Stack
-from fnn.losses import CrossEntropy, Huber, Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from fnn.losses import (
+    CrossEntropy,
+    Huber,
+    Loss,
+    Poisson,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    Weighted,
+)
 from fnn.precision import BFLOAT16
 from fnn.stacking import stack, unstack
 from fnn.summary import summary
@@ -85,6 +95,7 @@ __all__ = [
     "Identity",
     "init",
     "input_gradient",
+    "is_weight",
     "LayerTrace",
     "LeakyReLU",
     "Loss",
@@ -116,6 +127,7 @@ __all__ = [
     "trace",
     "unstack",
     "value_and_backprop",
+    "Weighted",
     "checkpoint",
     "convert",
     "curvature",

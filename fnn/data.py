@@ -7,7 +7,6 @@ import hashlib
 import math
 import os
 import re
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks.arrays import describe
+from fnn.checks.arrays import as_array, describe, memory_mapped, native, unmasked
 from fnn.checks.network import Ports
-from fnn.checks.targets import target_arguments
-from fnn.losses import Loss
+from fnn.checks.targets import columns, possible, refuse, target_arguments
+from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
-from fnn.streams import CHUNK_BYTES, Batches, by_blocks, memory_mapped
+from fnn.streams import CHUNK_BYTES, LOADER, Batches, by_blocks
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 
@@ -46,6 +45,8 @@ class Dataset:
     x:     (N, n) uint8 or floating; uint8 stays uint8 until the compiled loop converts it to floats.
     y:     (N,) integer labels ≥ 0, or (N, m) floating targets.
     scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
+    weights: None, or weights ≥ 0 of the examples in the loss, (N,), or of each of their targets, (N, m), where 0 says
+           that the target is missing; y may then hold NaN there. For weights of classes write ``table[labels]``.
     chunk_bytes: None keeps everything on the device. A number ≥ 1 streams: ``fit`` gathers mini-batches in chunks of
            about that many bytes, at most four at a time, while the device computes. The trained parameters are bitwise
            the same.
@@ -64,13 +65,10 @@ class Dataset:
     y: np.ndarray
     scale: float = None  # type: ignore[assignment]  # a float after construction
     chunk_bytes: int | None = None
+    weights: np.ndarray | None = None
 
     def __post_init__(self):
-        x, y = _array("x", self.x), _array("y", self.y)
-        if x.ndim != 2:
-            raise ValueError(f"x: expected shape (N, n), got {x.shape}; write x.reshape(len(x), -1)")
-        if not (x.dtype == np.uint8 or _is_floating(x)):
-            raise TypeError(f"x: expected uint8 or floating, got {describe(x)}; write x.astype('float32')")
+        x, y = inputs(self.x), _array("y", self.y)
         if y.ndim == 0:
             raise ValueError(f"y: expected one label or one row for every example, got {describe(y)}")
         if len(x) == 0 or len(x) != len(y):
@@ -80,24 +78,25 @@ class Dataset:
                 raise ValueError(
                     f"y: expected labels of shape (N,), got {y.shape}; write y.astype('float32') if targets"
                 )
-            _refuse(y < 0, "y", y, "labels >= 0")
-            _refuse(y > np.iinfo(np.int32).max, "y", y, "labels below 2**31")
+            refuse(y < 0, "y", y, "labels >= 0")
+            refuse(y > np.iinfo(np.int32).max, "y", y, "labels below 2**31")
             y = y.astype(np.int32)
         elif not _is_floating(y):
             raise TypeError(f"y: expected integer labels or floating targets, got {describe(y)}")
         elif y.ndim != 2:
             raise ValueError(f"y: expected targets of shape (N, m), got {y.shape}; write y.reshape(len(y), -1)")
+        weights = None if self.weights is None else _weights(self.weights, y)
+        if weights is not None and weights.ndim == 2:
+            y = np.where(weights == 0, np.zeros((), y.dtype), y)  # what is missing, and said to be
         for name, array in (("x", x), ("y", y)):
-            if _is_floating(array):
-                finite = by_blocks(lambda rows: np.isfinite(rows).all(axis=1), array)
-                _refuse(~finite, name, array, "finite numbers")
+            _require_finite(name, array)
         scale = default_scale(x.dtype) if self.scale is None else self.scale
         chunk_bytes = self.chunk_bytes
         if chunk_bytes is None and (memory_mapped(x) or memory_mapped(y)):
             chunk_bytes = CHUNK_BYTES
         self._set(
             x=x, y=y, scale=number("Dataset", "scale", scale, above=0),
-            chunk_bytes=None if chunk_bytes is None else whole("chunk_bytes", chunk_bytes),
+            chunk_bytes=None if chunk_bytes is None else whole("chunk_bytes", chunk_bytes), weights=weights,
         )  # fmt: skip
 
     def _set(self, **fields):
@@ -114,11 +113,22 @@ class Dataset:
         if len(x) == 0:
             raise ValueError(f"x, y: expected equally many examples in both, at least one, got 0 and 0 in rows {rows}")
         part = copy.copy(self)  # the values are checked already; a file is not read again
-        part._set(x=x, y=y)
+        part._set(x=x, y=y, weights=None if self.weights is None else self.weights[rows])
         return part
 
     def __repr__(self) -> str:
         return f"Dataset(x={describe(self.x)}, y={describe(self.y)}, scale={self.scale:.6g})"
+
+    def targets(self, n_out: int) -> np.ndarray:
+        """y as the loss takes it: with the weights beside it, if there are any."""
+        if self.weights is None:
+            return self.y
+        y = self.y if self.y.ndim == 2 else np.eye(n_out, dtype=self.weights.dtype)[self.y]
+        return Weighted.beside(np.asarray(y), self.weights)
+
+    def weighted(self, loss: Loss) -> Loss:
+        """The loss for :meth:`targets`."""
+        return loss if self.weights is None else Weighted(loss)
 
     def classes(self) -> np.ndarray | None:
         """The class of every example, (N,), if y holds labels or one-hot rows; otherwise None."""
@@ -133,6 +143,24 @@ class Dataset:
         return as_floats(self.x, np.dtype(dtype), self.scale)
 
 
+def inputs(x) -> np.ndarray:
+    """x as an array (N, n) of bytes or floating numbers; raises TypeError or ValueError for anything else."""
+    x = _array("x", x, stacklevel=6)
+    if x.ndim != 2:
+        raise ValueError(f"x: expected shape (N, n), got {x.shape}; write x.reshape(len(x), -1)")
+    if not (x.dtype == np.uint8 or _is_floating(x)):
+        raise TypeError(
+            f"x: expected uint8 or floating, got {describe(x)}, which may be pixels to be scaled or codes of "
+            "categories; write x.astype('float32') if these are quantities"
+        )
+    return x
+
+
+def _require_finite(name: str, array: np.ndarray) -> None:
+    if _is_floating(array):
+        refuse(~by_blocks(lambda rows: np.isfinite(rows).all(axis=1), array), name, array, "finite numbers")
+
+
 def default_scale(dtype) -> float:
     """The default scale for x of this dtype."""
     return 1 / 255 if dtype == np.uint8 else 1.0
@@ -144,31 +172,46 @@ def as_floats(x, dtype, scale: float):
 
 
 def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
-    """``data``, a Dataset or a pair (x, y), as a Dataset checked against the network and the loss."""
+    """``data``, a Dataset, (x, y) or (x, y, weights), as a Dataset checked against the network and the loss."""
     if not isinstance(data, Dataset):
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise TypeError(f"{name}: expected a fnn.data.Dataset or a pair (x, y), got {describe(data)}")
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            advice = f"; write {LOADER}" if _is_loader(data) else ""
+            raise TypeError(
+                f"{name}: expected a fnn.data.Dataset or a pair (x, y) or (x, y, weights), got {describe(data)}{advice}"
+            )
         try:
-            data = Dataset(*data)
+            x, y, *weights = data
+            data = Dataset(x, y, weights=weights[0] if weights else None)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
-    dtype, n_in, n_out = ports
-    if data.x.shape[1] != n_in:
-        raise ValueError(f"{name}: the network takes {n_in} inputs, got x of shape {data.x.shape}")
-    if data.x.dtype not in (np.uint8, dtype):
-        raise TypeError(
-            f"{name}: expected x in {dtype} as the parameters have, got {data.x.dtype}; convert one of them"
-        )
+    n_out = ports.n_out
+    require_inputs(data.x, ports, name)
     target_arguments(ports, data.y, loss, f"{name}: y")
     if data.y.ndim == 1 and n_out == 1:
         raise ValueError(
             f"{name}: a network with one output takes y of shape (N, 1), got labels of shape {data.y.shape}"
         )
     if data.y.ndim == 1:
-        _refuse(data.y >= n_out, f"{name}: y", data.y, f"labels below {n_out}, the network's outputs")
-    elif data.y.shape[1] != n_out:
+        refuse(data.y >= n_out, f"{name}: y", data.y, f"labels below {n_out}, the network's outputs")
+    elif data.y.shape[1] not in columns(loss, n_out):
         raise ValueError(f"{name}: the network has {n_out} outputs, got y of shape {data.y.shape}")
+    else:
+        possible(data.y, loss, f"{name}: y")
+    if data.weights is not None and data.weights.ndim == 2 and not getattr(loss, "by_output", False):
+        raise ValueError(
+            f"{name}: weights: expected shape (N,), because {loss} is not a sum over outputs, got {data.weights.shape}"
+        )
     return data
+
+
+def require_inputs(x: np.ndarray, ports: Ports, name: str) -> None:
+    """Raise TypeError or ValueError unless the network can take x."""
+    if x.shape[1] != ports.n_in:
+        raise ValueError(f"{name}: the network takes {ports.n_in} inputs, got x of shape {x.shape}")
+    if x.dtype not in (np.uint8, ports.dtype):
+        raise TypeError(
+            f"{name}: expected x in {ports.dtype} as the parameters have, got {x.dtype}; convert one of them"
+        )
 
 
 def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: int = 2**32) -> np.ndarray:
@@ -295,7 +338,7 @@ def _classes(name: str, labels: np.ndarray, limits: tuple[int, int]) -> np.ndarr
         raise ValueError(f"{name}: expected unsigned bytes or int32, the header says {labels.dtype}")
     labels = labels[:, 0] if labels.ndim == 2 else labels
     least, most = limits
-    _refuse((labels < least) | (labels > most), name, labels, f"labels from {least} to {most}")
+    refuse((labels < least) | (labels > most), name, labels, f"labels from {least} to {most}")
     return labels
 
 
@@ -319,33 +362,37 @@ def _is_floating(array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.floating)  # unlike np.issubdtype, knows bfloat16
 
 
-def _array(name: str, value) -> np.ndarray:
+def _array(name: str, value, stacklevel: int = 5) -> np.ndarray:
+    """The array in the machine's byte order, by the rule of ``as_array``; raises TypeError for anything else."""
+    value = as_array(name, value, stacklevel)
     if not isinstance(value, (np.ndarray, jax.Array)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write np.asarray({name})")
-    array = np.asarray(value)  # a view, for a memory map
-    if array.dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
-        if memory_mapped(array):
-            raise TypeError(
-                f"{name}: expected float32, because x64 is off, got a memory map of {describe(array)}; write the file "
-                "in float32, or call jax.config.update('jax_enable_x64', True) first"
-            )
-        warnings.warn(
-            f"{name}: float64 becomes float32, because x64 is off; write {name}.astype('float32')", stacklevel=4
-        )
-        with np.errstate(over="ignore"):  # overflow is refused later as infinite
-            array = array.astype(np.float32)
-    return array
+    unmasked(name, value)
+    return native(np.asarray(value))  # a view, for a memory map
+
+
+def _weights(value, y: np.ndarray) -> np.ndarray:
+    """Weights of the examples (N,) or of the targets (N, m), checked; in the dtype of floating targets."""
+    weights = _array("weights", value)
+    if not _is_floating(weights):
+        raise TypeError(f"weights: expected floating numbers, got {describe(weights)}; write weights.astype('float32')")
+    if weights.shape not in {y.shape[:1], y.shape}:
+        shapes = " or ".join(map(str, dict.fromkeys((y.shape[:1], y.shape))))
+        raise ValueError(f"weights: expected shape {shapes}, got {weights.shape}")
+    each = weights.reshape(len(weights), -1)
+    refuse(~(np.isfinite(each) & (each >= 0)).all(axis=1), "weights", weights, "finite numbers >= 0")
+    if not weights.any():
+        raise ValueError("weights: expected at least one above 0, got none")
+    return weights.astype(y.dtype) if y.ndim == 2 else weights
+
+
+def _is_loader(data) -> bool:
+    """Whether it yields mini-batches, as a loader of torch or grain does."""
+    return hasattr(data, "__iter__") and not isinstance(data, (tuple, list, dict, str, np.ndarray, jax.Array))
 
 
 def _one_hot(rows: np.ndarray) -> np.ndarray:
     return ((rows == 0) | (rows == 1)).all(axis=1) & (rows.sum(axis=1) == 1)
-
-
-def _refuse(bad: np.ndarray, name: str, array: np.ndarray, expected: str) -> None:
-    """Raise ValueError naming the first bad row, if there is one."""
-    if bad.any():
-        row = int(bad.argmax())
-        raise ValueError(f"{name}: expected {expected}, got {array[row]} in row {row} ({int(bad.sum())} such rows)")
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 import html
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,24 +45,33 @@ class Table:
     __repr__ = __str__
 
 
-class Bar:
-    """A progress bar over the epochs, or nothing if tqdm is not installed.
+def _in_notebook() -> bool:
+    """Whether a notebook's kernel runs this program."""
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
 
-    progress: True, False, or None for a bar only in a terminal; done: epochs already trained, if the run resumes from
-    a checkpoint.
+
+class Bar:
+    """A progress bar over the epochs.
+
+    progress: True, False, or None for a bar in a terminal or a notebook if tqdm is installed; done: epochs already
+    trained, if the run goes on. Raises ImportError for True without tqdm.
     """
 
     def __init__(self, epochs: int, progress: bool | None, done: int = 0):
         self.bar = None
         self.shown = time.perf_counter()
-        if progress is None and not sys.stderr.isatty():
-            return  # before importing tqdm.auto, which warns in a notebook without widgets
-        if progress is not False:
-            try:
+        if progress is False or (progress is None and not (sys.stderr.isatty() or _in_notebook())):
+            return
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a notebook without widgets gets text, with a warning
                 from tqdm.auto import tqdm
-            except ImportError:
+        except ImportError as error:
+            if progress is None:
                 return
-            self.bar = tqdm(total=epochs, initial=done, unit="epoch")
+            raise ImportError("progress: True needs tqdm; install fnn[train], or write progress=False") from error
+        self.bar = tqdm(total=epochs, initial=done, unit="epoch")
 
     def show(self, record: dict[str, float], examples: int) -> None:
         """Advance by one epoch of ``examples`` examples; show its loss, held-out accuracy if known, and examples/s."""

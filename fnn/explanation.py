@@ -14,14 +14,15 @@ import numpy as np
 from fnn import equations
 from fnn.backward import RULES
 from fnn.checks import targets
-from fnn.checks.arrays import AnyArray
+from fnn.checks.arrays import AnyArray, native
 from fnn.equations import graph_lines, graphs, layers, lines
-from fnn.functions import Objective, forward, require_target, results, trace
+from fnn.functions import Objective, forward, given_target, results, trace
 from fnn.graph.graph import GraphParams
 from fnn.kinds import LAYERS, AnyParams, given, kind
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
 from fnn.markup import SMALL, grid, is_small, marked_up, matrix, numbers, plain, shape
+from fnn.runs import Run, network_of
 from fnn.stacking import unstack
 
 LINE = "text-align:left;vertical-align:middle;padding:2px 10px;white-space:nowrap"
@@ -140,10 +141,11 @@ class Explanation:
             yield part, [equation for equation in self.equations if equation.part == part]
 
 
-def explain(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError()) -> Explanation:
+def explain(params: AnyParams | Run, x: AnyArray, y: AnyArray, *, loss: Loss = SquaredError()) -> Explanation:
     """Every z, a, δ and gradient for one example, each with its equation, its shape and, if small, its numbers.
 
-    params: layers or a graph, without batch norm, because that needs more than one example; x: (n_0,); y: (n_L,), or an
+    params: layers or a graph, without batch norm, because that needs more than one example; or a ``fnn.train.Run``, of
+    which the ``network`` is meant. x: (n_0,); y: (n_L,), or an
     integer label if the loss takes labels; loss: see ``fnn.losses``. Vectors are columns here, as in textbooks:
     z = W a + b and g = Wᵀ δ. A graph has one line per neuron and per arrow, whose indices are the neurons' names.
     Raises TypeError or ValueError that names the argument.
@@ -154,19 +156,18 @@ def explain(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = Squared
     >>> [equation.number for equation in explanation.equations if equation.part == "backward"]
     ['', '', '(1)', '(2a)', '', '(2b)']
     """
-    of = kind(params)
-    of.require(params)
-    given(params, x, None, RULES)
+    network: Any = native(network_of(params))
+    of = kind(network)
+    of.require(network)
+    _, x, _ = given(network, x, None, RULES)
     if x.ndim != 1:
         raise ValueError(f"x: expected one example of shape (n_0,), got {x.shape}; write x[0]")
-    if of.has_norm(params):
+    if of.has_norm(network):
         raise ValueError(
             "params: a batch norm needs more than one example; write "
             "fnn.explain(fnn.fold(params, statistics=fnn.statistics(params, batches)), x, y)"
         )
-    require_target(params, y, loss)
-    y = targets.target_rows(jnp.asarray(y), forward(params, x), loss)
-    network: Any = params
+    y = targets.target_rows(jnp.asarray(given_target(network, y, loss)), forward(network, x), loss)
     if of is LAYERS:
         network = unstack(network)
     rows = (_of_layers if of is LAYERS else _of_graph)(network, x, y, loss)

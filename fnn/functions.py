@@ -4,6 +4,7 @@ They accept layers and graphs. What compilation would hide, such as a float64 ar
 beforehand; everything else is checked at trace time, which is free at run time.
 """
 
+import warnings
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,11 +36,26 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
     None, or one ``Mask`` per layer; for a graph a single ``Mask``. rules: the equations to use. Raises TypeError or
     ValueError that names the argument.
 
+    As in ``fit`` and ``predict``, NumPy's float64 becomes float32 unless x64 is on, with a warning, and x may be a
+    table of pandas. Integers are refused: they may be pixels to be scaled, or codes of categories.
+
+    A batch norm computes with the statistics of x, which is right in training and wrong for inference: warns of it
+    unless ``masks`` are given or a transformation such as ``jax.grad`` or ``jax.jit`` traces the call.
+
     >>> import fnn
     >>> fnn.forward(fnn.init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))).shape
     (5, 2)
     """
-    return _forward(*given(params, x, masks, rules), rules=rules)
+    x = x if isinstance(x, jax.Array) else arrays.as_array("x", x, stacklevel=3)
+    a = _forward(*given(params, x, masks, rules), rules=rules)
+    if masks is None and kind(params).has_norm(params) and not isinstance(a, jax.core.Tracer):
+        warnings.warn(
+            "params: with a batch norm, forward computes with the statistics of x, as in training; for inference write "
+            "fnn.forward(fnn.fold(params, statistics=fnn.statistics(params, batches)), x), or run.network after fit; "
+            "in training fnn.trace(params, x)[-1].a",
+            stacklevel=2,
+        )
+    return a
 
 
 def trace(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES):
@@ -136,7 +152,7 @@ def pullback(
     (5, 3)
     """
     arrays.array("g", g)
-    return _pullback(*given(params, x, masks, rules), g, rules=rules)
+    return _pullback(*given(params, x, masks, rules), arrays.native(g), rules=rules)
 
 
 def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, *, key: Array):
@@ -154,6 +170,7 @@ def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, 
     """
     of = kind(params)
     of.require(params)
+    params = arrays.native(params)
     arrays.prng_key(key)
     batch = whole("batch", batch)
     of.probabilities(dropout, params)
@@ -166,18 +183,19 @@ def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, 
 def results(want: tuple[str, ...], params, x, y, masks, objective: Objective) -> tuple:
     """The entries of :func:`derivatives` that ``want`` names."""
     params, x, masks = given(params, x, masks, objective.rules)
-    require_target(params, y, objective.loss)
+    y = given_target(params, y, objective.loss)
     arrays.one_of("reduction", objective.reduction, network.REDUCTIONS)
     return _backward(params, x, masks, y, objective=objective, want=want)
 
 
-def require_target(params, y, loss) -> None:
-    """Raise unless ``loss`` is a loss and y suits it, as far as jit would hide that."""
+def given_target(params, y, loss):
+    """y in the form that the compiled functions take; raises what jit would hide, unless it suits the loss."""
     targets.loss_like(loss)
-    if not isinstance(y, jax.Array):
-        of = kind(params)
-        of.require(params)
-        targets.target_arguments(of.ports(params), y, loss)
+    if isinstance(y, jax.Array) and not (jnp.issubdtype(y.dtype, jnp.integer) and loss.takes_labels):
+        return y
+    of = kind(params)
+    of.require(params)
+    return targets.given_target(of.ports(params), y, loss)
 
 
 @partial(jax.jit, static_argnames="rules")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.backward import RULES
-from fnn.checks.arrays import AnyArray
+from fnn.checks.arrays import AnyArray, native
 from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, kind
 
@@ -35,6 +35,7 @@ def statistics(params: AnyParams, batches: Iterable[AnyArray], *, dropout: Dropo
     """
     of = kind(params)
     of.require(params)
+    params = native(params)
     if dropout is not None:
         of.probabilities(dropout, params)
     kept = of.kept_weights(params, dropout)
@@ -64,6 +65,7 @@ def fold(params: AnyParams, *, statistics: Any = None, dropout: Dropout | DropCo
     """
     of = kind(params)
     of.require(params)
+    params = native(params)
     if dropout is not None:
         of.probabilities(dropout, params)
     return of.fold(params, statistics, dropout)

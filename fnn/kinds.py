@@ -7,6 +7,8 @@ Both provide the same pure functions. x is (B, n_0), results have examples in ro
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from jax.tree_util import tree_map_with_path
+
 from fnn import backward as layered
 from fnn import dropout, fold, layers, network
 from fnn.checks import network as checks
@@ -41,6 +43,7 @@ class Kind(NamedTuple):
     given: Callable  # (params, x, masks, rules): in the form for compiled functions; raises errors that jit would hide
     check: Callable  # (params, x, masks): raises unless they fit together; called at trace time
     ports: Callable  # (params): dtype, number of inputs and outputs
+    output_activations: Callable  # (params): those that differ
     forward: Callable  # (rules, params, x, masks) -> Outputs
     trace: Callable  # (rules, params, x, masks)
     backward: Callable  # (rules, params, masks, passed, delta_z) -> Backward
@@ -72,6 +75,7 @@ LAYERS = Kind(
     given=checks.network_arguments,
     check=checks.network,
     ports=checks.ports,
+    output_activations=checks.output_activations,
     forward=_forward,
     trace=_trace,
     backward=_backward,
@@ -87,6 +91,7 @@ GRAPH = Kind(
     given=of_graph.given,
     check=of_graph.check,
     ports=of_graph.ports,
+    output_activations=of_graph.output_activations,
     forward=lambda *args: Outputs(*passes.forward(*args)),
     trace=passes.trace,
     backward=lambda *args: Backward(*passes.backward(*args)),
@@ -107,6 +112,20 @@ def either(params: Any, of_layers: Any, of_graph: Any) -> Any:
 def kind(params: Any) -> Kind:
     """The functions for these parameters."""
     return either(params, LAYERS, GRAPH)
+
+
+def is_weight(params: Any) -> Any:
+    """A pytree like ``params``, True for weights and False for biases and batch norms: a mask for optax.
+
+    A weight is W of a ``Dense`` or a ``Stack``, and the weights of a graph; the number of axes does not tell.
+
+    >>> import fnn, jax, optax
+    >>> decay = optax.add_decayed_weights(1e-4, mask=fnn.is_weight)
+    >>> mask = is_weight(fnn.init(jax.random.key(0), (3, 2)))
+    >>> mask[0].W, mask[0].b
+    (True, False)
+    """
+    return tree_map_with_path(lambda path, _: getattr(path[-1], "name", "") in ("W", "weights"), params)
 
 
 def given(params, x, masks, rules) -> tuple:

@@ -10,24 +10,43 @@ mean or sum over examples is taken elsewhere. With B examples and n outputs:
     sample(key, a) -> y                      drawn from the distribution whose −log p is the loss, if there is one
 
 ``a`` is the network's output (B, n). ``y`` has the shape and dtype of ``a``. If ``takes_labels`` is true, y may also be
-integer class labels (B,), which are converted to one-hot rows. Integers outside 0 … n−1 would become rows of zeros:
-``fnn.data.Dataset``, ``fit`` and ``verify`` refuse them; compiled code cannot.
+integer class labels (B,), which are converted to one-hot rows. Integers outside 0 … n−1 are refused wherever their
+values are at hand; in compiled code they become rows of NaN.
+
+    possible(y) -> (B,) bool                 whether floating targets can be those of the loss; ``fit`` refuses others
+    misfit(activation, n_out) -> str | None  why the loss does not fit the output; ``fit`` and its siblings raise it
 
 In float32, values and gradients are finite for outputs up to ±1e4; those of ``Poisson``, an exponential, up to 88.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from fnn.activations import Activation, Sigmoid, Softmax
+from fnn.activations import Activation, Gaussian, PiecewiseLinear, Sigmoid, Softmax, Threshold
 from fnn.numbers import number
 
-__all__ = ["CrossEntropy", "Huber", "Loss", "Poisson", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredError"]
+__all__ = [
+    "CrossEntropy",
+    "Huber",
+    "Loss",
+    "Poisson",
+    "SigmoidCrossEntropy",
+    "SoftmaxCrossEntropy",
+    "SquaredError",
+    "Weighted",
+]
+
+
+PROBABILITIES = "rows of probabilities >= 0 that sum to 1"
+BINARY = "entries from 0 to 1"
+SIMPLEX = (Softmax,)  # activations whose outputs are the probabilities of classes
+UNIT_INTERVAL = (Gaussian, PiecewiseLinear, Sigmoid, Softmax, Threshold)  # those whose outputs may be probabilities
 
 
 @dataclass(frozen=True)
@@ -44,9 +63,29 @@ class Loss:
     """
 
     takes_labels: ClassVar[bool] = False
+    by_output: ClassVar[bool] = False  # whether ``terms`` exists: the loss is a sum over outputs, each of one output
+    targets: ClassVar[str] = ""  # what ``possible`` wants, in words; empty where any finite targets are possible
 
-    def value(self, a: Array, y: Array) -> Array:
+    def possible(self, y: np.ndarray) -> np.ndarray:
+        """Whether each row of floating targets (B, n) can be one of this loss, (B,) bool."""
+        return np.ones(len(y), bool)
+
+    def misfit(self, activation: Activation, n_out: int) -> str | None:
+        """Why the loss does not fit the activation of the ``n_out`` outputs and what to write instead, or None."""
+        return None
+
+    def columns(self, n_out: int) -> tuple[int, ...]:
+        """The numbers of columns that floating targets for ``n_out`` outputs may have."""
+        return (n_out,)
+
+    def terms(self, a: Array, y: Array) -> Array:
+        """The loss of each output, (B, n), if it is a sum over outputs; needed for weights per output."""
+        raise NotImplementedError(f"{type(self).__name__} is not a sum over outputs; it takes weights per example only")
+
+    def value(self, a: Any, y: Any) -> Array:
         """The loss of each example, (B,)."""
+        if self.by_output:
+            return jnp.sum(self.terms(a, y), axis=-1)
         raise NotImplementedError(f"{type(self).__name__} must define value(self, a, y) -> (B,)")
 
     def gradient(self, a: Array, y: Array) -> Array:
@@ -86,9 +125,13 @@ class SquaredError(Loss):
     """
 
     scale: float = 0.5
+    by_output: ClassVar[bool] = True
 
     def __post_init__(self):
         object.__setattr__(self, "scale", number("SquaredError", "scale", self.scale, above=0))
+
+    def terms(self, a, y):
+        return self.scale * (a - y) ** 2
 
     def value(self, a, y):
         return self.scale * jnp.sum((a - y) ** 2, axis=-1)
@@ -116,6 +159,7 @@ class Huber(Loss):
     """
 
     threshold: float
+    by_output: ClassVar[bool] = True
 
     def __init__(self, delta: float = 1.0):
         object.__setattr__(self, "threshold", number("Huber", "delta", delta, above=0))
@@ -123,9 +167,9 @@ class Huber(Loss):
     def __repr__(self):
         return f"Huber(delta={self.threshold})"
 
-    def value(self, a, y):
+    def terms(self, a, y):
         r, t = jnp.abs(a - y), self.threshold
-        return jnp.sum(jnp.where(r <= t, 0.5 * r * r, t * (r - 0.5 * t)), axis=-1)
+        return jnp.where(r <= t, 0.5 * r * r, t * (r - 0.5 * t))
 
     def gradient(self, a, y):
         return jnp.clip(a - y, -self.threshold, self.threshold)
@@ -142,9 +186,28 @@ class SoftmaxCrossEntropy(Loss):
     """
 
     takes_labels: ClassVar[bool] = True
+    targets: ClassVar[str] = PROBABILITIES
+
+    def possible(self, y):
+        return _distributions(y)
+
+    def misfit(self, activation, n_out):
+        if isinstance(activation, Softmax):
+            return (
+                "it takes logits and applies the softmax itself; write output=fnn.Identity(), or "
+                "loss=fnn.CrossEntropy(categorical=True) behind fnn.Softmax()"
+            )
+        if n_out == 1:
+            return (
+                "a softmax over one output is 1 whatever the network computes; write loss=fnn.SigmoidCrossEntropy() "
+                "with y of shape (N, 1)"
+            )
+        return None
 
     def value(self, a, y):
-        return -jnp.sum(as_targets(y, a) * _log_softmax(a), axis=-1)
+        y = as_targets(y, a)
+        terms = y * jnp.where(y == 0, 0, _log_softmax(a))  # 0 log 0 = 0, where a logit is −inf
+        return -jnp.sum(terms, axis=-1)
 
     def gradient(self, a, y):
         y = as_targets(y, a)
@@ -167,10 +230,23 @@ class SigmoidCrossEntropy(Loss):
     """
 
     takes_labels: ClassVar[bool] = True
+    by_output: ClassVar[bool] = True
+    targets: ClassVar[str] = BINARY
 
-    def value(self, a, y):
+    def possible(self, y):
+        return _in_unit_interval(y)
+
+    def misfit(self, activation, n_out):
+        if isinstance(activation, (Sigmoid, Softmax)):
+            return (
+                "it takes logits and applies the sigmoid itself; write output=fnn.Identity(), or "
+                "loss=fnn.CrossEntropy() behind fnn.Sigmoid()"
+            )
+        return None
+
+    def terms(self, a, y):
         y, zero = as_targets(y, a), jnp.zeros_like(a)
-        return jnp.sum(y * jnp.logaddexp(zero, -a) + (1 - y) * jnp.logaddexp(zero, a), axis=-1)
+        return y * jnp.logaddexp(zero, -a) + (1 - y) * jnp.logaddexp(zero, a)
 
     def gradient(self, a, y):
         return lax.logistic(a) - as_targets(y, a)
@@ -188,6 +264,8 @@ class Poisson(Loss):
 
     y: counts ≥ 0, with the shape and dtype of a. Meant for an ``Identity`` output. It is −log P(y) without log y!,
     which does not depend on a. Value and gradient are infinite from a = 89 in float32, from 710 in float64.
+    Counts over unequal exposures t are rates y/t with weights t: t (e^a − (y/t) a) is the loss of a count with mean
+    t e^a.
 
     >>> Poisson().gradient(jnp.zeros((1, 2)), jnp.array([[0.0, 3.0]])).tolist()
     [[1.0, -2.0]]
@@ -195,8 +273,14 @@ class Poisson(Loss):
     Source: McCullagh and Nelder, *Generalized Linear Models* (1989), chapter 6.
     """
 
-    def value(self, a, y):
-        return jnp.sum(jnp.exp(a) - y * a, axis=-1)
+    by_output: ClassVar[bool] = True
+    targets: ClassVar[str] = "counts >= 0"
+
+    def possible(self, y):
+        return (y >= 0).all(axis=1)
+
+    def terms(self, a, y):
+        return jnp.exp(a) - y * a
 
     def gradient(self, a, y):
         return jnp.exp(a) - y
@@ -222,17 +306,39 @@ class CrossEntropy(Loss):
 
     categorical: bool = False
     takes_labels: ClassVar[bool] = True
+    by_output: ClassVar[bool] = True
 
     def __post_init__(self):
         if not isinstance(self.categorical, bool):
             raise TypeError(f"categorical: expected True or False, got {self.categorical!r}; write CrossEntropy(True)")
 
-    def value(self, a, y):
+    @property
+    def targets(self) -> str:  # type: ignore[override]
+        return PROBABILITIES if self.categorical else BINARY
+
+    def possible(self, y):
+        return _distributions(y) if self.categorical else _in_unit_interval(y)
+
+    def misfit(self, activation, n_out):
+        own = SIMPLEX if self.categorical else UNIT_INTERVAL
+        if isinstance(activation, own) or not type(activation).__module__.startswith("fnn."):
+            return None
+        if self.categorical:
+            return (
+                "it takes probabilities that sum to 1; write output=fnn.Softmax(), or loss=fnn.SoftmaxCrossEntropy() "
+                "behind fnn.Identity()"
+            )
+        return (
+            "it takes probabilities; write output=fnn.Sigmoid(), or loss=fnn.SigmoidCrossEntropy() behind "
+            "fnn.Identity()"
+        )
+
+    def terms(self, a, y):
         y = as_targets(y, a)
         terms = y * jnp.log(_at_least_tiny(a))
         if not self.categorical:
             terms += (1 - y) * jnp.log(_at_least_tiny(1 - a))
-        return -jnp.sum(terms, axis=-1)
+        return -terms
 
     def gradient(self, a, y):
         y = as_targets(y, a)
@@ -274,12 +380,101 @@ class CrossEntropy(Loss):
         return isinstance(activation, Softmax if self.categorical else Sigmoid)
 
 
+@dataclass(frozen=True)
+class Weighted(Loss):
+    """L = Σ_k w_k ℓ_k(a, y), or w L(a, y): a loss with weights for examples or for outputs, which stand beside y.
+
+    loss: any other. y: the targets (B, n) and, in further columns, the weights w ≥ 0: one column (B, n + 1), or one per
+    output (B, 2n) for losses that are sums over outputs; :meth:`beside` puts them there, and ``fit`` does so for data
+    (x, y, weights). Without any, they are 1. A missing target is one of weight 0. The mean over examples is not divided
+    by the sum of weights.
+
+    >>> y, weights = jnp.array([[0.0], [3.0]]), jnp.array([1.0, 2.0])
+    >>> weighted = Weighted(SquaredError())
+    >>> weighted.value(jnp.zeros((2, 1)), weighted.beside(y, weights)).tolist()
+    [0.0, 9.0]
+    """
+
+    loss: Any
+
+    @staticmethod
+    def beside(y, weights):
+        """Targets (B, n) with weights (B,) or (B, n) in further columns, for NumPy and JAX arrays."""
+        numpy = np if isinstance(y, np.ndarray) else jnp
+        return numpy.concatenate([y, weights.reshape(len(y), -1).astype(y.dtype)], axis=1)
+
+    def __post_init__(self):
+        if isinstance(self.loss, type) or not hasattr(self.loss, "gradient"):
+            raise TypeError(f"loss: expected a loss, got {self.loss!r}; write Weighted(SquaredError())")
+
+    def columns(self, n_out):
+        return (n_out, n_out + 1, 2 * n_out) if self.loss.by_output else (n_out, n_out + 1)
+
+    def misfit(self, activation, n_out):
+        return self.loss.misfit(activation, n_out)
+
+    def value(self, a, y):
+        y, w = _apart(a, y)
+        if w.shape[-1] == 1:
+            return w[..., 0] * self.loss.value(a, y)
+        return jnp.sum(w * self.loss.terms(a, y), axis=-1)
+
+    def gradient(self, a, y):
+        y, w = _apart(a, y)
+        return w * self.loss.gradient(a, y)
+
+    def hessian(self, a, y, da):
+        y, w = _apart(a, y)
+        return w * self.loss.hessian(a, y, da)
+
+    def delta(self, activation, z, a, y):
+        y_alone, w = _apart(a, y)
+        if _commutes(w, activation):
+            return w * self.loss.delta(activation, z, a, y_alone)
+        return super().delta(activation, z, a, y)
+
+    def delta_tangent(self, activation, z, a, y, dz, da):
+        y_alone, w = _apart(a, y)
+        if _commutes(w, activation):
+            return w * self.loss.delta_tangent(activation, z, a, y_alone, dz, da)
+        return super().delta_tangent(activation, z, a, y, dz, da)
+
+    def gauss_newton(self, activation, z, a, y, da):
+        y_alone, w = _apart(a, y)
+        if _commutes(w, activation):
+            return w * self.loss.gauss_newton(activation, z, a, y_alone, da)
+        return super().gauss_newton(activation, z, a, y, da)
+
+
+def _apart(a: Array, y: Array) -> tuple[Array, Array]:
+    """The targets (B, n), and the weights (B, 1) or (B, n) beside them, which are 1 where there are none."""
+    n = a.shape[-1]
+    return y[..., :n], y[..., n:] if y.shape[-1] > n else jnp.ones_like(y[..., :1])
+
+
+def _commutes(w: Array, activation: Activation) -> bool:
+    """Whether weighting δ weights ∂L/∂a: one weight per example does, several where σ is elementwise."""
+    elementwise = getattr(type(activation), "derivative", Activation.derivative) is not Activation.derivative
+    return w.shape[-1] == 1 or elementwise
+
+
 def as_targets(y: Array, a: Array) -> Array:
-    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,)."""
+    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,), of NaN where there is no such class."""
     if jnp.issubdtype(y.dtype, jnp.integer):
         y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # one byte cannot hold 300 classes
-        return (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)
+        rows = (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)
+        exists = (y >= 0) & (y < a.shape[-1])
+        return jnp.where(exists[..., None], rows, jnp.asarray(jnp.nan, a.dtype))
     return y
+
+
+def _distributions(y: np.ndarray) -> np.ndarray:
+    """Whether each row holds probabilities, with a sum that rounding in half precision leaves near 1."""
+    return np.all(y >= 0, axis=1) & (np.abs(y.astype(np.float64).sum(axis=1) - 1) < 0.02)
+
+
+def _in_unit_interval(y: np.ndarray) -> np.ndarray:
+    return np.all((y >= 0) & (y <= 1), axis=1)
 
 
 def _log_softmax(a: Array) -> Array:

@@ -1,6 +1,5 @@
 """Data not held in memory: memory-mapped files, and mini-batches from a function."""
 
-import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from fnn.checks.arrays import describe
 from fnn.numbers import number, whole
 
 CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
+LOADER = "Batches(lambda epoch: ((np.asarray(x), np.asarray(y)) for x, y in loader))"
 BLOCK_BYTES = 1 << 24  # per block of rows whose values are checked together
 
 
@@ -48,9 +48,9 @@ class Batches:
 
     def __post_init__(self):
         if not callable(self.make):
+            advice = LOADER if hasattr(self.make, "__iter__") else "Batches(lambda epoch: batches)"
             raise TypeError(
-                f"make: expected a function epoch -> iterable of (x, y), got {describe(self.make)}; "
-                "write Batches(lambda epoch: batches)"
+                f"make: expected a function epoch -> iterable of (x, y), got {describe(self.make)}; write {advice}"
             )
         if self.scale is not None:
             object.__setattr__(self, "scale", number("Batches", "scale", self.scale, above=0))
@@ -66,10 +66,3 @@ def blocks(array: np.ndarray, size: int) -> Iterator[slice]:
 def by_blocks(function: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
     """function(rows) for all rows, block by block, so that its intermediate arrays stay small."""
     return np.concatenate([function(np.asarray(array[rows])) for rows in blocks(array, BLOCK_BYTES)])
-
-
-def memory_mapped(array) -> bool:
-    """Whether the array's values lie in a file; in-memory copies may have type ``np.memmap`` too."""
-    while isinstance(array, np.ndarray):
-        array = array.base
-    return isinstance(array, mmap.mmap)

@@ -15,7 +15,7 @@ In an ``optax.chain``, transformations before a rule change g, and those after i
 
 and from optax, combined with these rules:
 
-    add_decayed_weights(λ)        before     g + λθ, coupled: the gradient of C + ½ λ‖θ‖²
+    add_decayed_weights(λ)        before     g + λθ, coupled: the gradient of C + ½ λ‖θ‖²; mask=fnn.is_weight for W
     add_decayed_weights(t ↦ −η_t λ)  after   Δ − η_t λθ, decoupled: θ shrinks by 1 − η_t λ whatever the rule
 
 Conventions, where textbooks differ:
@@ -28,7 +28,8 @@ Conventions, where textbooks differ:
 - Coupled decay is the gradient of ½ λ‖θ‖² and enters the velocity together with g. Decoupled decay shrinks θ by η_t λ,
   whatever the rule. With ``sgd`` they are the same.
 
-Equal calls return the same object, ``sgd(0.1) is sgd(learning_rate=0.1)``, so a compiled training loop is reused.
+Rates and other numbers are data of a compiled training loop (``fnn.optimizers``), so ``sgd(0.1)`` and ``sgd(0.2)``
+share one. Equal calls return the same object, ``sgd(0.1) is sgd(learning_rate=0.1)``.
 """
 
 from collections.abc import Callable
@@ -44,6 +45,7 @@ from jax import Array
 
 from fnn.checks import arrays
 from fnn.numbers import number, whole
+from fnn.optimizers import Optimizer
 
 __all__ = ["Path", "Schedule", "State", "clip_by_global_norm", "descend", "max_norm", "momentum", "nesterov", "sgd"]
 
@@ -200,22 +202,26 @@ def max_norm(limit: float) -> optax.GradientTransformation:
     """
     checked("max_norm", "limit", limit, above=0)
 
-    def stacked(node):
-        return getattr(node, "stacked", False)
-
-    def shorten(step, leaf):
-        if stacked(leaf):  # its b has two axes but is not a W
-            return replace(step, W=jax.vmap(shorten)(step.W, leaf.W))
-        if leaf.ndim != 2:
-            return step
-        W = leaf + step
-        length = jnp.sqrt(jnp.sum(W * W, axis=1, keepdims=True))
-        return jnp.where(length > limit, W * (limit / jnp.where(length > limit, length, 1)) - leaf, step)
-
     def update(steps, state, params=None):
-        return jax.tree.map(shorten, steps, _needed("max_norm", params), is_leaf=stacked), state
+        params = _needed("max_norm", params)
+        return jax.tree.map(partial(_shortened, limit), steps, params, is_leaf=_stacked), state
 
     return optax.GradientTransformation(_no_state, update)
+
+
+def _stacked(node) -> bool:
+    return getattr(node, "stacked", False)
+
+
+def _shortened(limit, step, leaf):
+    """The step of one leaf, or of a ``Stack``, after which no row of W is longer than ``limit``."""
+    if _stacked(leaf):  # its b has two axes but is not a W
+        return replace(step, W=jax.vmap(partial(_shortened, limit))(step.W, leaf.W))
+    if leaf.ndim != 2:
+        return step
+    W = leaf + step
+    length = jnp.sqrt(jnp.sum(W * W, axis=1, keepdims=True))
+    return jnp.where(length > limit, W * (limit / jnp.where(length > limit, length, 1)) - leaf, step)
 
 
 def _no_state(params):
@@ -281,22 +287,22 @@ def descend(f: Callable, x0, learning_rate: float | Schedule, steps: int, *, rul
         raise TypeError(
             f"rule: expected a function of the learning rate, got {rule!r}; write rule=fnn.updates.momentum"
         )
-    optimizer = rule(checked_rate("descend", learning_rate))
-    return _path(jax.tree.map(_starting_point, x0), f=f, optimizer=optimizer, steps=whole("steps", steps))
+    optimizer = Optimizer(rule(checked_rate("descend", learning_rate)))
+    return _path(jax.tree.map(_starting_point, x0), optimizer, f=f, steps=whole("steps", steps))
 
 
-@partial(jax.jit, static_argnames=("f", "optimizer", "steps"))
-def _path(x0, *, f, optimizer, steps):
+@partial(jax.jit, static_argnames=("f", "steps"))
+def _path(x0, optimizer: Optimizer, *, f, steps):
     def step(carry, _):
         x, state = carry
         value, gradient = _value_and_gradient(f, x)
-        with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
-            change, state = optax.with_extra_args_support(optimizer).update(gradient, state, x, value=value)
+        change, state = optimizer.update(gradient, state, x, value=value)
+        with jax.numpy_dtype_promotion("standard"):
             return (optax.apply_updates(x, change), state), Path(x, value)
 
-    with jax.numpy_dtype_promotion("standard"):
-        state = optimizer.init(x0)
-    return jax.lax.scan(step, (x0, state), length=steps + 1)[1]  # of the last step only x and f(x) are used
+    return jax.lax.scan(step, (x0, optimizer.init(x0)), length=steps + 1)[
+        1
+    ]  # of the last step only x and f(x) are used
 
 
 def _value_and_gradient(f, x):

@@ -134,7 +134,7 @@ def trace(params, x, y, masks=None):
 
 @on_data
 def step(params, x, y, *, masks=None, **options):
-    return fnn.train.make_step(SGD, **options)(params, SGD.init(PARAMS), x, y, masks)
+    return fnn.train.make_step(SGD, **options)(params, SGD.init(PARAMS), x, y, masks=masks)
 
 
 BACKWARD = {

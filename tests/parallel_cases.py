@@ -10,11 +10,13 @@ import optax
 import fnn
 from fnn.functions import Objective
 from fnn.graph import Graph
+from fnn.optimizers import Optimizer
 from fnn.train import devices as spread
 from fnn.train import fit, loop
 from test_train import compilations
 
 BATCH, EXAMPLES, EPOCHS = 8, 26, 2
+MEAN = Objective(fnn.SoftmaxCrossEntropy(), "mean")
 
 
 def graph():
@@ -58,14 +60,14 @@ def cases(dtype):
 def trained(params, optimizer, further, dtype, mesh):
     data = data_for(params, dtype)
     loss = fnn.SquaredError() if data[1].ndim == 2 else fnn.SoftmaxCrossEntropy()
-    result, history = fit(
+    run = fit(
         params, data, optimizer, loss=loss, epochs=EPOCHS, batch_size=BATCH, key=jax.random.key(7), validation=data,
         mesh=mesh, **further,
     )  # fmt: skip
-    assert jax.tree.structure(result) == jax.tree.structure(params)
-    assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(result))
-    figures = np.array([[record["loss"], record["validation_loss"]] for record in history])
-    return [*map(np.asarray, jax.tree.leaves(result)), figures]
+    assert jax.tree.structure(run.params) == jax.tree.structure(params)
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(run.params))
+    figures = np.array([[record["loss"], record["validation_loss"]] for record in run.history])
+    return [*map(np.asarray, jax.tree.leaves(run.params)), figures]
 
 
 def errors(dtype, cases):
@@ -86,12 +88,11 @@ def errors(dtype, cases):
 def messages(batch_norm, devices):
     """How often each kind of message between devices stands in the compiled loop."""
     mesh, optimizer = fnn.parallel.data_mesh(jax.devices()[:devices]), fnn.updates.sgd(0.1)
-    begun = loop.start(optimizer, layers("float32", batch_norm=batch_norm))
+    begun = loop.start(Optimizer(optimizer), layers("float32", batch_norm=batch_norm))
     x, y = data_for(begun[0], "float32")
     order = fnn.parallel.place(np.arange(24, dtype=np.int32).reshape(3, 8), mesh, None, "data")
     program = loop.take_steps.lower(
-        begun, (x, y, order), 0, None, jax.random.key(0),
-        optimizer=optimizer, objective=Objective(fnn.SoftmaxCrossEntropy(), "mean"), scale=1.0, mesh=mesh,
+        begun, (x, y, order), 0, None, jax.random.key(0), Optimizer(optimizer), objective=MEAN, scale=1.0, mesh=mesh
     ).compile().as_text()  # fmt: skip
     return {kind: program.count(f" {kind}(") for kind in ("all-reduce", "all-gather", "all-to-all")}
 
@@ -129,11 +130,10 @@ def gathered_batches_are_trained_alike():
                 yield 0, batches
 
         ((first, placed),) = spread.Spread(Feed(), mesh).chunks(None, 1)
-        optimizer = fnn.updates.sgd(0.1)
+        optimizer = Optimizer(fnn.updates.sgd(0.1))
         carry = fnn.parallel.place(loop.start(optimizer, params), mesh)
         reached, *_ = loop.take_steps(
-            carry, placed, first, None, jax.random.key(0),
-            optimizer=optimizer, objective=Objective(fnn.SoftmaxCrossEntropy(), "mean"), scale=1.0, mesh=mesh,
+            carry, placed, first, None, jax.random.key(0), optimizer, objective=MEAN, scale=1.0, mesh=mesh
         )  # fmt: skip
         results.append(jax.tree.leaves(reached[0]))
     return all(np.array_equal(a, b) for a, b in zip(*results))

@@ -237,7 +237,7 @@ def test_what_is_refused_names_the_argument_and_the_corrected_call():
     with pytest.raises(TypeError, match=r"Huber.* no distribution .*give y"):
         curvature.fisher_diagonal(params, x, loss=fnn.Huber(), key=jax.random.key(0))
     with pytest.raises(ValueError, match="samples: expected at least 2"):
-        curvature.hessian_trace(params, x, y, jax.random.key(0), samples=1, **options)
+        curvature.hessian_trace(params, x, y, key=jax.random.key(0), samples=1, **options)
     masked, x, y, options = given("arrow masks", "float32")
     with pytest.raises(ValueError, match=r"masks\[1\].arrows: expected None"):
         curvature.kfac_factors(masked, x, y, **options)

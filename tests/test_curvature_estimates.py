@@ -67,7 +67,7 @@ def test_the_trace_is_met_within_its_standard_error_which_is_the_spread_of_the_e
 
     @jax.jit
     def estimates_and_trace(keys):
-        estimate = jax.vmap(lambda key: curvature.hessian_trace(params, x, y, key, samples=20, **options))
+        estimate = jax.vmap(lambda key: curvature.hessian_trace(params, x, y, key=key, samples=20, **options))
         return estimate(keys), jnp.trace(dense_hessian(params, x, y, options["loss"]))
 
     (total, layers), right = jax.device_get(estimates_and_trace(jax.random.split(jax.random.key(0), 200)))
@@ -81,5 +81,5 @@ def test_the_trace_is_met_within_its_standard_error_which_is_the_spread_of_the_e
 
 def test_the_trace_has_an_estimate_of_every_layer_in_a_stack_too():
     params, x, y, options = given("stack", "float32")
-    _, layers = jax.eval_shape(lambda key: curvature.hessian_trace(params, x, y, key, **options), jax.random.key(0))
+    _, layers = jax.eval_shape(lambda key: curvature.hessian_trace(params, x, y, key=key, **options), jax.random.key(0))
     assert [(of.value.shape, of.standard_error.shape) for of in layers] == [((), ()), ((2,), (2,)), ((), ())]

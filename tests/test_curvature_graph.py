@@ -158,7 +158,7 @@ def test_the_trace_of_a_linear_graph_is_the_second_moment_of_its_inputs(x64):
     graph = Graph([("a", "y"), ("b", "y"), ("b", "k")], fnn.Identity(), ["a", "b"], ["y", "k"])
     params, (x, y) = network(graph), data(graph, B)
     a, b = np.mean(np.asarray(x) ** 2, axis=0)
-    total, neurons = jax.device_get(curvature.hessian_trace(params, x, y, jax.random.key(0), samples=400))
+    total, neurons = jax.device_get(curvature.hessian_trace(params, x, y, key=jax.random.key(0), samples=400))
     right = np.zeros(4)
     right[graph.index("y")], right[graph.index("k")] = a + b + 1, b + 1
     assert (abs(neurons.value - right) <= 4 * neurons.standard_error).all()
@@ -174,7 +174,7 @@ def test_the_trace_and_each_neurons_part_are_met_within_their_standard_errors(x6
 
     @jax.jit
     def trace_and_diagonal(params, key):
-        trace = jax.vmap(lambda key: curvature.hessian_trace(params, x, y, key, samples=400, **options))(key[None])
+        trace = jax.vmap(lambda key: curvature.hessian_trace(params, x, y, key=key, samples=400, **options))(key[None])
         diagonal = jnp.diagonal(dense_hessian(params, x, y, **options))
         return trace, ravel_pytree(params)[1](diagonal)
 

@@ -199,6 +199,6 @@ def test_fit_warns_once_of_a_float64_array_and_then_trains():
     arguments = {"loss": fnn.SquaredError(), "epochs": 2, "batch_size": 3, "key": jax.random.key(1), "progress": False}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trained, _ = fnn.train.fit(drawn((2, 3)), (ONES, np.ones((3, 3))), fnn.updates.sgd(0.1), **arguments)
+        trained = fnn.train.fit(drawn((2, 3)), (ONES, np.ones((3, 3))), fnn.updates.sgd(0.1), **arguments).params
     assert [str(warning.message).partition(":")[0] for warning in caught] == ["y"]
     assert trained[0].W.dtype == jnp.float32

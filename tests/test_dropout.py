@@ -117,16 +117,16 @@ DROPPED = [fnn.Dropout(0.8), fnn.DropConnect(0.8, inverted=True)]
 @pytest.mark.parametrize("dropout", and_slow(DROPPED, [fnn.Dropout((0.9, 0.5))]))
 def test_fit_drops_with_fresh_masks_in_one_program_and_evaluates_the_folded_network(dropout):
     params, data = network((5, 16, 3)), blobs(200)
-    fitted, history = train(params, data, dropout=dropout, epochs=15, validation=data)
-    assert history[-1]["validation_accuracy"] > 0.95
-    folded = fnn.train.evaluate(fnn.fold(fitted, dropout=dropout), data, loss=fnn.SoftmaxCrossEntropy())
-    assert folded["loss"] == pytest.approx(history[-1]["validation_loss"], rel=1e-5)
+    run = train(params, data, dropout=dropout, epochs=15, validation=data)
+    assert run.history[-1]["validation_accuracy"] > 0.95
+    folded = fnn.train.evaluate(fnn.fold(run.params, dropout=dropout), data, loss=fnn.SoftmaxCrossEntropy())
+    assert folded["loss"] == pytest.approx(run.history[-1]["validation_loss"], rel=1e-5)
     with compilations() as programs:
-        again, _ = train(params, data, dropout=dropout, epochs=15, validation=data)
+        again = train(params, data, dropout=dropout, epochs=15, validation=data).params
     assert programs == []
-    assert all(map(np.array_equal, jax.tree.leaves(fitted), jax.tree.leaves(again)))
-    other, _ = train(params, data, dropout=dropout, epochs=15, key=jax.random.key(9))
-    assert not np.array_equal(fitted[0].W, other[0].W)
+    assert all(map(np.array_equal, jax.tree.leaves(run.params), jax.tree.leaves(again)))
+    other = train(params, data, dropout=dropout, epochs=15, key=jax.random.key(9)).params
+    assert not np.array_equal(run.params[0].W, other[0].W)
 
 
 @pytest.mark.parametrize(

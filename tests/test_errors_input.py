@@ -10,8 +10,8 @@ from errors import EVERY, IN_GRAPHS, NETWORK, NORMED, X, Y, assert_refusal, ones
 NONE = fnn.Mask()
 NORMED_NETWORK = replace(NETWORK, norm=fnn.BatchNorm(ones(9), zeros(9)))
 FEW = "has a batch norm, which needs at least 2 examples, got 1"
+FLOAT64 = {"x in float64": refused("TypeError: x: expected float32…got float64…astype", x=np.ones((5, 3)))}
 X_OF_BOTH = {
-    "x in float64": refused("TypeError: x: expected float32…got float64…astype", x=np.ones((5, 3))),
     "x too wide": refused("ValueError: x: expected shape (3,) or (B, 3), got (5, 4)", x=ones(5, 4)),
 }
 X_AND_MASKS_OF_LAYERS = {
@@ -81,6 +81,7 @@ FORWARD_IN_GRAPHS = {
 
 @refusals(
     (EVERY | IN_GRAPHS, X_OF_BOTH),
+    ({name: function for name, function in (EVERY | IN_GRAPHS).items() if "forward" not in name}, FLOAT64),
     (EVERY, X_AND_MASKS_OF_LAYERS),
     (IN_GRAPHS, X_AND_MASK_OF_GRAPHS),
     (only("forward", "graph.forward"), X_OF_FORWARD),

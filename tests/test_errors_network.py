@@ -114,7 +114,7 @@ FORWARD = {
         "TypeError: params[1].W: expected float32…got float64", params=changed(1, W=np.ones((2, 4)))
     ),
     "all in float64 without x64": refused(
-        "TypeError: params[0].W: …x64…float64", params=layer(W=np.ones((2, 3)), b=np.zeros(2)), x=np.ones((5, 3))
+        "TypeError: params[0].W: …x64…float64", params=layer(W=np.ones((2, 3)), b=np.zeros(2)), x=X
     ),
     "an activation's class": refused(
         "TypeError: params[0].activation: expected an activation such as fnn.Sigmoid(), got <class …ReLU",

@@ -63,7 +63,7 @@ def bad_data(where):
             f"ValueError: {where}: the network takes 3 inputs, got x of shape (5, 4)", data=(ones(5, 4), Y)
         ),
         "x alone": refused(
-            f"TypeError: {where}: expected a fnn.data.Dataset or a pair (x, y), got float32 of shape", data=X
+            f"TypeError: {where}: expected a fnn.data.Dataset or a pair (x, y) or…got float32 of shape", data=X
         ),
     }
 
@@ -110,8 +110,12 @@ FIT = {
     ),
     "images not in rows": refused("ValueError: data: x: expected shape (N, n), got (5, 1, 3)", data=(ones(5, 1, 3), Y)),
     "lists": refused("TypeError: data: x: expected an array, got list", data=(X.tolist(), Y.tolist())),
-    "three arrays": refused("TypeError: data: expected a fnn.data.Dataset or a pair (x, y), got tuple", data=(X, Y, Y)),
-    "a dict": refused("TypeError: data: expected a fnn.data.Dataset or a pair (x, y), got dict", data={"x": X, "y": Y}),
+    "four arrays": refused("TypeError: data: expected a fnn.data.Dataset or a pair…got tuple", data=(X, Y, Y, Y)),
+    "a dict": refused("TypeError: data: expected a fnn.data.Dataset or a pair…got dict", data={"x": X, "y": Y}),
+    "a loader": refused(
+        "TypeError: data: expected a fnn.data.Dataset or a pair…got map…write Batches(lambda epoch: ((np.asarray(x)",
+        data=map(np.asarray, [X]),
+    ),
     "labels for one output": refused(
         "ValueError: data: a network with one output takes y of shape (N, 1), got labels of shape (5,)",
         params=ONE_OUTPUT,
@@ -150,9 +154,17 @@ FIT = {
     "a callback that is no function": refused("TypeError: callback: expected…got 5", callback=5),
 }
 PREDICT = {
-    "x alone": refused("TypeError: data: expected a fnn.data.Dataset, got float32", data=X),
     "no params": refused("TypeError: params: expected a tuple…got NoneType", params=None),
-    "too many inputs": refused("ValueError: data: the network takes 3 inputs, got…(5, 2)", data=Dataset(Y, Y)),
+    "too many inputs": refused("ValueError: x: the network takes 3 inputs, got…(5, 2)", data=Dataset(Y, Y)),
+    "integers": refused(
+        "TypeError: x: expected uint8 or floating, got int32…pixels…codes of categories…astype",
+        data=ones(5, 3, dtype="int32"),
+    ),
+    "one example": refused("ValueError: x: expected shape (N, n), got (3,)", data=X[0]),
+    "no example": refused("ValueError: x: expected at least one example", data=X[:0]),
+    "a list": refused("TypeError: x: expected an array, got list", data=[[1.0] * 3]),
+    "a function of nothing": refused("ValueError: x: expected a function that gives at least one", data=list),
+    "a function of pairs": refused("TypeError: x: batch 0: expected an array, got tuple", data=lambda: [(X, Y)]),
 }
 STEP = {  # before any step
     "no optimizer": refused("TypeError: optimizer: expected an optax…got None", optimizer=None),

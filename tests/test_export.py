@@ -10,6 +10,7 @@ from jax import export
 
 import fnn
 from fnn.functions import Objective
+from fnn.optimizers import Optimizer
 from fnn.train import loop
 
 GRAPH = fnn.graph.Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"], normed=["y"])
@@ -38,7 +39,7 @@ def test_forward_and_backprop_are_serialised_with_a_symbolic_batch_size(name, ne
     for function, arguments in ((fnn.forward, [x]), (fnn.backprop, [x, y])):
         written = export.export(jax.jit(function))(params, *arguments).serialize()
         called = export.deserialize(bytearray(written)).call(params, *data[: len(arguments)])
-        right = function(params, *data[: len(arguments)])
+        right = jax.jit(function)(params, *data[: len(arguments)])
         assert jax.tree.structure(called) == jax.tree.structure(right)
         for ours, theirs in zip(*map(jax.tree.leaves, (called, right))):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -47,7 +48,7 @@ def test_forward_and_backprop_are_serialised_with_a_symbolic_batch_size(name, ne
 def an_epoch(begun, x, y):
     order = jnp.arange(8, dtype=jnp.int32).reshape(2, 4)
     return loop.take_steps(
-        begun, (x, y, order), 0, None, jax.random.key(0), optimizer=fnn.updates.momentum(0.1),
+        begun, (x, y, order), 0, None, jax.random.key(0), Optimizer(fnn.updates.momentum(0.1)),
         objective=Objective(fnn.SquaredError(), "mean"), scale=1.0,
     )  # fmt: skip
 

@@ -54,15 +54,18 @@ def assert_as_one_by_one(params, optimizer, one=None, tolerance=1e-5, rates=RATE
     """one: the learning rate → the optimizer of one member; None: the same for all, without rates."""
     options = COMMON | {"validation": DATA} | options
     rules = {rate: optimizer if one is None else one(rate) for rate in rates}  # of equal rates one object
-    trained, histories = fit_many(params, DATA, optimizer, keys=KEYS, learning_rates=rates if one else None, **options)
-    for i in range(MEMBERS):
-        alone, history = fit(member(params, i), DATA, rules[rates[i]], key=KEY_OF[i], **options)
-        assert jax.tree.structure(alone) == jax.tree.structure(member(trained, i))
-        for ours, its in zip(jax.tree.leaves(member(trained, i)), jax.tree.leaves(alone)):
-            assert ours.dtype == its.dtype
-            np.testing.assert_allclose(ours, its, rtol=tolerance, atol=tolerance)
-        assert len(histories[i]) == len(history)
-        for record, its in zip(histories[i], history):
+    runs = fit_many(params, DATA, optimizer, keys=KEYS, learning_rates=rates if one else None, **options)
+    for i, run in enumerate(runs):
+        alone = fit(member(params, i), DATA, rules[rates[i]], key=KEY_OF[i], **options)
+        for trained, by_fit in ((run.params, alone.params), (run.network, alone.network)):
+            assert jax.tree.structure(trained) == jax.tree.structure(by_fit)
+            for ours, its in zip(jax.tree.leaves(trained), jax.tree.leaves(by_fit)):
+                assert ours.dtype == its.dtype
+                np.testing.assert_allclose(ours, its, rtol=tolerance, atol=tolerance)
+        assert run.state.same == alone.state.same
+        assert (run.state.epoch, run.state.step) == (alone.state.epoch, alone.state.step)
+        assert len(run.history) == len(alone.history)
+        for record, its in zip(run.history, alone.history):
             assert record.keys() == its.keys()
             for name in record.keys() - {"seconds"}:
                 np.testing.assert_allclose(record[name], its[name], rtol=tolerance, err_msg=name)
@@ -97,16 +100,16 @@ RULE = injected()  # one object, and so one program for what follows
 
 
 def train(rates=RATES, **options):
-    """The parameters before and after, and the histories."""
+    """The parameters before, and the runs."""
     settings = {"keys": KEYS, "validation": TARGETS, "learning_rates": rates} | COMMON | {"loss": fnn.SquaredError()}
     params = networks()
-    return params, *fit_many(params, TARGETS, RULE, **settings | options)
+    return params, fit_many(params, TARGETS, RULE, **settings | options)
 
 
 def test_targets_have_no_accuracy_and_a_diverged_member_leaves_the_others_alone():
-    _, params, histories = train((0.01, 1e30, 0.02))
-    assert set(histories[0][0]) == {"epoch", "loss", "validation_loss", "seconds"}
-    finite = [all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(member(params, i))) for i in range(MEMBERS)]
+    _, runs = train((0.01, 1e30, 0.02))
+    assert set(runs[0].history[0]) == {"epoch", "loss", "validation_loss", "seconds"}
+    finite = [all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params)) for run in runs]
     assert finite == [True, False, True]
 
 
@@ -118,10 +121,9 @@ def test_one_program_serves_all_epochs_and_a_second_call_with_other_rates():
 
 
 def test_the_parameters_that_were_given_stay_as_they_are():
-    params, trained, _ = train()
-    for ours, drawn_anew, theirs in zip(*map(jax.tree.leaves, (params, networks(), trained))):
+    params, _ = train()
+    for ours, drawn_anew in zip(*map(jax.tree.leaves, (params, networks()))):
         np.testing.assert_array_equal(ours, drawn_anew)
-        assert not np.array_equal(ours, theirs)
 
 
 @table(

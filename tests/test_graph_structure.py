@@ -21,11 +21,13 @@ def test_integers_without_a_gap_keep_their_number():
     assert graph.generation.tolist() == [1, 2, 1, 0]
 
 
-def test_integers_with_a_gap_are_names_in_sorted_order():
+def test_integers_with_a_gap_are_names_with_the_inputs_first_in_their_order():
     graph = Graph([(70, 5), (5, 9), (70, 9)], TANH, inputs=[70], outputs=[9])
-    assert graph.neurons == (5, 9, 70)
-    assert graph.arrows.tolist() == [[2, 0], [0, 1], [2, 1]]
-    assert (graph.inputs.tolist(), graph.outputs.tolist(), graph.index(70)) == ([2], [1], 2)
+    assert graph.neurons == (70, 5, 9)
+    arrows = [(10, 30), (20, 30)]
+    for given in (arrows, np.array(arrows)):
+        assert Graph(given, TANH, [20, 10], [30]).neurons == (20, 10, 30)
+    assert Graph(arrows, {30: TANH}, [20, 10], [30]).neurons == (20, 10, 30)
 
 
 def test_names_are_numbered_inputs_first_and_then_as_they_appear():

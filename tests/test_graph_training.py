@@ -94,17 +94,17 @@ def train_layered(dropout, optimizer, batch_norm, seed=0):
 def test_fit_trains_a_graph_evaluate_and_predict_take_it_and_a_second_fit_compiles_nothing(
     dropout, optimizer, batch_norm
 ):
-    params, history = train_layered(dropout, optimizer, batch_norm)
-    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
-    assert history[-1]["validation_accuracy"] > 0.9
+    run = train_layered(dropout, optimizer, batch_norm)
+    assert run.history[-1]["loss"] < 0.5 * run.history[0]["loss"]
+    assert run.history[-1]["validation_accuracy"] > 0.9
     with compilations() as programs:
         train_layered(dropout, optimizer, batch_norm, seed=1)
     assert programs == []
 
-    moments, held_out = batch_norm and fnn.statistics(params, [blobs().floats()]), blobs(60, seed=1)
-    plain = fold(params, statistics=moments, dropout=dropout)
+    moments, held_out = batch_norm and fnn.statistics(run.params, [blobs().floats()]), blobs(60, seed=1)
+    plain = fold(run.params, statistics=moments, dropout=dropout)
     accuracy = fnn.train.evaluate(plain, held_out, loss=SOFTMAX)["accuracy"]
     assert accuracy > 0.9
-    assert batch_norm or accuracy == history[-1]["validation_accuracy"]  # fit has statistics of mini-batches
+    assert batch_norm or accuracy == run.history[-1]["validation_accuracy"]  # fit has statistics of mini-batches
     outputs = forward(plain, held_out.floats())
     np.testing.assert_allclose(fnn.train.predict(plain, held_out), outputs, rtol=1e-5, atol=1e-6)

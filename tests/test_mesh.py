@@ -22,11 +22,11 @@ def test_the_mesh_has_one_axis_over_the_devices_given():
 
 def test_a_mesh_of_one_device_changes_nothing():
     data = blobs()
-    one, history = train(network(), data, validation=data)
-    same, of_mesh = train(network(), data, validation=data, mesh=fnn.parallel.data_mesh(jax.devices()[:1]))
-    for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(same)):
+    one = train(network(), data, validation=data)
+    same = train(network(), data, validation=data, mesh=fnn.parallel.data_mesh(jax.devices()[:1]))
+    for ours, theirs in zip(jax.tree.leaves(one.params), jax.tree.leaves(same.params)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    for ours, theirs in zip(history, of_mesh):
+    for ours, theirs in zip(one.history, same.history):
         assert ours | {"seconds": 0} == pytest.approx(theirs | {"seconds": 0}, rel=1e-5)
 
 

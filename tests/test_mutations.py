@@ -265,7 +265,7 @@ def learns(mutant) -> bool:
     """Whether fifty steps of gradient descent lower the loss."""
     x, y = sample(mutant)
     params = mutant.params
-    step = fnn.train.make_step(fnn.updates.sgd(0.1), mutant.loss, rules=mutant.rules)
+    step = fnn.train.make_step(fnn.updates.sgd(0.1), loss=mutant.loss, rules=mutant.rules)
     state = fnn.updates.sgd(0.1).init(params)
     try:
         losses = []

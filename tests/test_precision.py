@@ -192,17 +192,19 @@ def test_a_step_and_fit_train_in_it_and_update_and_evaluate_in_float32():
 
     optimizer = optax.GradientTransformation(lambda params: (), update)
     value, gradients = fnn.value_and_backprop(params, x, y, loss=loss, rules=BFLOAT16)
-    stepped, _, of_step = make_step(optimizer, loss, rules=BFLOAT16)(params, (), x, y)
-    fitted, (record,) = fit(
+    stepped, _, of_step = make_step(optimizer, loss=loss, rules=BFLOAT16)(params, (), x, y)
+    run = fit(
         params, data, optimizer, loss=loss, epochs=1, batch_size=20, key=jax.random.key(1), validation=data,
         precision="bfloat16", progress=False,
     )  # fmt: skip
     assert set(seen) == {None}
     assert of_step == value
+    (record,) = run.history
     assert record["loss"] == pytest.approx(float(value), rel=1e-6)
-    assert record["validation_loss"] == evaluate(fitted, data, loss=loss)["loss"]
+    assert record["validation_loss"] == evaluate(run, data, loss=loss)["loss"]
     exact = fnn.backprop(params, x, y, loss=loss)
-    for ours, also, old, rounded, gradient in zip(*map(jax.tree.leaves, (stepped, fitted, params, gradients, exact))):
+    trees = stepped, run.params, params, gradients, exact
+    for ours, also, old, rounded, gradient in zip(*map(jax.tree.leaves, trees)):
         theirs = old - 0.5 * np.asarray(rounded)
         assert ours.dtype == jnp.float32
         assert distance(ours, theirs) < 1e-5 * distance(ours, old)
@@ -253,7 +255,7 @@ def test_digits_are_learnt_as_well_as_in_float32():
     options = {"loss": fnn.SoftmaxCrossEntropy(), "epochs": 4, "batch_size": 100, "key": jax.random.key(1)}
     accuracy = {}
     for precision in (None, "bfloat16"):
-        _, history = fit(
+        history = fit(
             params,
             train,
             fnn.updates.momentum(0.1, 0.9),
@@ -261,7 +263,7 @@ def test_digits_are_learnt_as_well_as_in_float32():
             progress=False,
             precision=precision,
             **options,
-        )
+        ).history
         accuracy[precision] = 100 * history[-1]["validation_accuracy"]
     print(f"784-100-10 after 4 epochs: {accuracy[None]:.2f} % in float32, {accuracy['bfloat16']:.2f} % in bfloat16")
     assert accuracy[None] > 96.5

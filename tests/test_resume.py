@@ -14,6 +14,7 @@ import fnn
 from fnn import checkpoint
 from fnn.checkpoint import orbax
 from fnn.checkpoint.fingerprint import describe, differences
+from fnn.optimizers import Optimizer
 from fnn.train.loop import start
 from networks import drawn
 from resume_cases import (
@@ -72,22 +73,24 @@ EVERYTHING = {"params": network(norm=True), "dropout": fnn.Dropout(0.8), "valida
     ],
 )
 def test_a_run_that_goes_on_ends_bitwise_as_one_that_was_never_interrupted(optimizer, options, tmp_path):
-    whole, history = train(tmp_path / "whole", optimizer=optimizer, **options)
+    whole = train(tmp_path / "whole", optimizer=optimizer, **options)
     train(tmp_path / "parts", optimizer=optimizer, epochs=1, **options)
-    _, first = train(tmp_path / "parts", optimizer=optimizer, epochs=3, **options)
-    parts, continued = train(tmp_path / "parts", optimizer=optimizer, **options)
-    assert_same(parts, whole)
-    assert without_seconds(continued) == without_seconds(history)
-    assert continued[:3] == first
-    seconds = [record["seconds"] for record in continued]
+    first = train(tmp_path / "parts", optimizer=optimizer, epochs=3, **options).history
+    parts = train(tmp_path / "parts", optimizer=optimizer, **options)
+    assert_same(parts.params, whole.params)
+    assert without_seconds(parts.history) == without_seconds(whole.history)
+    assert parts.history[:3] == first
+    seconds = [record["seconds"] for record in parts.history]
     assert seconds == sorted(seconds)
-    assert_same(*(final_state(tmp_path / name, whole, optimizer) for name in ("whole", "parts")))
-    assert_same(train(None, optimizer=optimizer, **options)[0], whole)
+    assert_same(*(final_state(tmp_path / name, whole.params, optimizer) for name in ("whole", "parts")))
+    assert_same(train(None, optimizer=optimizer, **options).params, whole.params)
 
 
 def final_state(directory, params, optimizer):
     """The optimizer's state in the newest checkpoint."""
-    return checkpoint.restore(directory, *start(optimizer, params), run=settings_of(directory)).optimizer_state
+    return checkpoint.restore(
+        directory, *start(Optimizer(optimizer), params), run=settings_of(directory)
+    ).optimizer_state
 
 
 def test_checkpoints_are_made_after_every_so_many_epochs_and_after_the_last_and_three_stay(tmp_path):
@@ -97,23 +100,23 @@ def test_checkpoints_are_made_after_every_so_many_epochs_and_after_the_last_and_
 
 
 def test_a_finished_run_returns_its_result_and_trains_no_more(saved, monkeypatch):
-    params, history = train(saved, epochs=3)
+    run = train(saved, epochs=3)
     monkeypatch.setattr(sys.modules["fnn.train.fit"], "take_steps", None)
-    again, same = train(saved, epochs=3)
-    assert_same(again, params)
-    assert same == history
+    again = train(saved, epochs=3)
+    assert_same(again.params, run.params)
+    assert again.history == run.history
 
 
 def test_a_run_that_its_callback_stopped_is_finished_for_that_callback(tmp_path):
     def stop(state):
         return state.epoch == 2
 
-    params, history = train(tmp_path, callback=stop)
-    assert [record["epoch"] for record in history] == [1, 2]
-    again, same = train(tmp_path, callback=stop)
-    assert_same(again, params)
-    assert same == history
-    assert len(train(tmp_path)[1]) == 4
+    run = train(tmp_path, callback=stop)
+    assert [record["epoch"] for record in run.history] == [1, 2]
+    again = train(tmp_path, callback=stop)
+    assert_same(again.params, run.params)
+    assert again.history == run.history
+    assert len(train(tmp_path).history) == 4
 
 
 def test_a_run_goes_on_into_the_programs_that_are_compiled(saved, monkeypatch):
@@ -123,18 +126,18 @@ def test_a_run_goes_on_into_the_programs_that_are_compiled(saved, monkeypatch):
     assert programs == []
 
 
-def test_the_metrics_of_a_run_that_goes_on_are_those_of_an_uninterrupted_one(tmp_path):
+def test_the_log_of_a_run_that_goes_on_is_that_of_an_uninterrupted_one(tmp_path):
     lines, run = tmp_path / "run.jsonl", tmp_path / "run"
-    train(run, epochs=2, metrics=lines)
-    _, history = train(run, epochs=3, metrics=lines)
+    train(run, epochs=2, log=lines)
+    history = train(run, epochs=3, log=lines).history
     assert [json.loads(line) for line in lines.read_text().splitlines()] == history
 
 
-def test_metrics_of_a_run_killed_before_its_first_checkpoint_do_not_stop_it_and_are_kept(tmp_path):
+def test_the_log_of_a_run_killed_before_its_first_checkpoint_does_not_stop_it_and_is_kept(tmp_path):
     lines, run = tmp_path / "run.jsonl", tmp_path / "run"
     run.mkdir()
     lines.write_text('{"epoch": 1, "loss": 0.5}\n')
-    _, history = train(run, epochs=1, metrics=lines)
+    history = train(run, epochs=1, log=lines).history
     assert [json.loads(line) for line in lines.read_text().splitlines()] == history
     assert lines.with_name("run.jsonl.before").read_text() == '{"epoch": 1, "loss": 0.5}\n'
 

@@ -23,14 +23,14 @@ def saved(tmp_path):
 
 
 def test_one_flipped_bit_in_the_newest_checkpoint_and_the_one_before_it_is_used_with_a_warning(saved):
-    whole, history = train(None)
+    whole = train(None)
     damage(arrays(saved, 2)[0])
     with pytest.warns(UserWarning, match=r"resuming from epoch 1, because what is newer is damaged:\s+epoch 2: \S"):
-        params, continued = train(saved)
-    assert_same(params, whole)
-    assert without_seconds(continued) == without_seconds(history)
+        run = train(saved)
+    assert_same(run.params, whole.params)
+    assert without_seconds(run.history) == without_seconds(whole.history)
     assert orbax.epochs(saved) == [2, 3, 4]
-    assert_same(train(saved)[0], whole)  # epoch 2 was written anew
+    assert_same(train(saved).params, whole.params)  # epoch 2 was written anew
 
 
 def test_a_changed_record_is_damage_although_it_is_json(saved):
@@ -64,7 +64,7 @@ def test_what_a_killed_save_leaves_is_no_checkpoint(saved):
     ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)], ids=["SIGTERM", "Ctrl-C"]
 )
 def test_a_signal_ends_the_run_after_its_epoch_is_saved(number, error, tmp_path):
-    whole, _ = train(None)
+    whole = train(None).params
     before = signal.getsignal(number)
 
     def send(state):
@@ -76,7 +76,7 @@ def test_a_signal_ends_the_run_after_its_epoch_is_saved(number, error, tmp_path)
     assert signal.getsignal(number) is before
     assert number != signal.SIGTERM or raised.value.code == 143
     assert orbax.epochs(tmp_path) == [2]
-    assert_same(train(tmp_path, every=3)[0], whole)
+    assert_same(train(tmp_path, every=3).params, whole)
 
 
 def test_a_second_ctrl_c_leaves_at_once(saved):
@@ -136,7 +136,7 @@ def test_a_disk_that_is_full_is_an_os_error_and_the_last_checkpoint_stays(epochs
     assert not hasattr(raised.value, "__notes__")  # it is told once
     assert capfd.readouterr().err == ""
     assert orbax.epochs(saved) == [1, 2]
-    assert_same(train(saved, epochs=epochs)[0], train(None, epochs=epochs)[0])
+    assert_same(train(saved, epochs=epochs).params, train(None, epochs=epochs).params)
 
 
 @unheard
@@ -149,7 +149,7 @@ def test_an_error_of_the_callback_is_told_before_that_of_the_save(saved):
         train(saved, callback=fail, every=3)
     assert "epoch 3 cannot be written" in raised.value.__notes__[0]
     assert orbax.epochs(saved) == [1, 2]
-    assert len(train(saved)[1]) == 4
+    assert len(train(saved).history) == 4
 
 
 def test_a_directory_that_cannot_be_written_is_refused_before_anything_is_trained(saved, monkeypatch):
@@ -158,7 +158,7 @@ def test_a_directory_that_cannot_be_written_is_refused_before_anything_is_traine
     with pytest.raises(OSError, match="run: the directory cannot be used: it is read-only; the last .* epoch 2"):
         train(saved, callback=lambda state: epochs.append(state.epoch))
     assert epochs == []
-    assert len(train(saved, epochs=2)[1]) == 2  # a finished run writes nothing
+    assert len(train(saved, epochs=2).history) == 2  # a finished run writes nothing
 
 
 def test_a_file_is_no_directory(tmp_path):

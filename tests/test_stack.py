@@ -83,10 +83,11 @@ def test_training_folding_and_evaluating_in_float32_are_those_of_the_layers(norm
     arguments = {"loss": fnn.SoftmaxCrossEntropy(), "epochs": 2, "batch_size": 8, "key": KEY, "validation": (x, labels),
                  "dropout": fnn.Dropout(0.8), "progress": False}  # fmt: skip
     rule = fnn.updates.momentum(0.1, 0.9)
-    (one, history), (other, again) = (fnn.train.fit(p, (x, labels), rule, **arguments) for p in (layers, stacked))
-    assert_equal(by_layer(other, other), one, 1e-5)
+    one, other = (fnn.train.fit(p, (x, labels), rule, **arguments) for p in (layers, stacked))
+    assert_equal(by_layer(other.params, other.params), one.params, 1e-5)
     for name in ("loss", "validation_loss", "validation_accuracy"):
-        assert [record[name] for record in again] == pytest.approx([record[name] for record in history], rel=1e-5)
+        ours, theirs = ([record[name] for record in run.history] for run in (one, other))
+        assert theirs == pytest.approx(ours, rel=1e-5)
 
 
 def test_statistics_and_fold_keep_the_stack(x64):

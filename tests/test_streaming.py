@@ -12,6 +12,7 @@ import pytest
 
 import fnn
 from fnn import streams
+from fnn.checks.arrays import memory_mapped
 from fnn.data import Batches, Dataset
 from fnn.train import evaluate, feed, predict
 from networks import drawn
@@ -39,8 +40,8 @@ def without_clock(history):
 
 def assert_same(result, expected):
     """Bitwise equal parameters and histories."""
-    assert without_clock(result[1]) == without_clock(expected[1])
-    assert all(map(np.array_equal, jax.tree.leaves(result[0]), jax.tree.leaves(expected[0])))
+    assert without_clock(result.history) == without_clock(expected.history)
+    assert all(map(np.array_equal, jax.tree.leaves(result.params), jax.tree.leaves(expected.params)))
 
 
 def mapped(folder, array, name="x"):
@@ -98,12 +99,12 @@ def test_mini_batches_from_a_function_train_as_those_that_fit_makes(chunk_bytes)
 
 def test_a_batch_norms_statistics_are_of_the_first_epochs_mini_batches():
     validation = (BYTES, LABELS)
-    result, history = train(Batches(shuffled, chunk_bytes=EVERY_5_STEPS), NORMED, validation=validation)
+    run = train(Batches(shuffled, chunk_bytes=EVERY_5_STEPS), NORMED, validation=validation)
     x = np.stack([x.copy() for x, _ in shuffled(1)])
-    plain = fnn.fold(result, statistics=fnn.statistics(result, x.astype(np.float32) * np.float32(1 / 255)))
+    plain = fnn.fold(run.params, statistics=fnn.statistics(run.params, x.astype(np.float32) * np.float32(1 / 255)))
     expected = evaluate(plain, validation, loss=LOSS)
-    assert history[-1]["validation_accuracy"] == expected["accuracy"]
-    np.testing.assert_allclose(history[-1]["validation_loss"], expected["loss"], rtol=1e-5)
+    assert run.history[-1]["validation_accuracy"] == expected["accuracy"]
+    np.testing.assert_allclose(run.history[-1]["validation_loss"], expected["loss"], rtol=1e-5)
 
 
 def test_a_shorter_last_mini_batch_is_left_out():
@@ -123,8 +124,9 @@ def test_files_are_evaluated_in_blocks(kind, tmp_path):
     assert ours["accuracy"] == expected["accuracy"]
     np.testing.assert_allclose(ours["loss"], expected["loss"], rtol=1e-6)
     np.testing.assert_allclose(predict(PARAMS, data), predict(PARAMS, Dataset(x, y)), rtol=1e-5, atol=1e-6)
-    params, history = train((BYTES, LABELS), validation=data)
-    np.testing.assert_allclose(history[-1]["validation_loss"], evaluate(params, data, loss=LOSS)["loss"], rtol=1e-6)
+    run = train((BYTES, LABELS), validation=data)
+    expected = evaluate(run, data, loss=LOSS)["loss"]
+    np.testing.assert_allclose(run.history[-1]["validation_loss"], expected, rtol=1e-6)
 
 
 # -- what is streamed, and how -------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ def test_what_lies_in_a_file_is_streamed_and_slices_of_it_and_nothing_else(tmp_p
     x = mapped(tmp_path, BYTES)
     data = Dataset(x, LABELS)
     for each in (data, data[3:], data[3:][::2], Dataset(np.asarray(x)[2:], LABELS[2:])):
-        assert streams.memory_mapped(each.x)
+        assert memory_mapped(each.x)
         assert each.chunk_bytes == streams.CHUNK_BYTES
     for copied in (np.array(x), x.astype(np.float32), x[[1, 2]]):
         assert Dataset(copied, LABELS[: len(copied)]).chunk_bytes is None
@@ -167,7 +169,9 @@ def test_a_file_is_read_by_chunks_and_at_most_two_ahead(tmp_path, monkeypatch):
     taken = []
     gathered = feed.gathered
     monkeypatch.setattr(feed, "gathered", lambda array, rows: taken.append(rows.shape) or gathered(array, rows))
-    streamed = feed.Streamed(Dataset(mapped(tmp_path, BYTES), LABELS), BATCH, 3 * BATCH * 9)
+    streamed = feed.Streamed(
+        Dataset(mapped(tmp_path, BYTES), LABELS, chunk_bytes=3 * BATCH * 9), LABELS.astype("int32"), LOSS, BATCH
+    )
     chunks = streamed.chunks(jax.random.key(0), 1)
     next(chunks)
     streamed.close()  # after what is under way
@@ -198,8 +202,8 @@ PROGRAM = """
     resource.setrlimit(resource.RLIMIT_DATA, (used + (300 << 20),) * 2)  # private memory, of which a map's is none
     if sys.argv[2] == "copied":
         np.array(np.memmap(sys.argv[1], np.uint8, "r"))
-    params, history = train({rows})
-    print("trained", history[0]["loss"] >= 0)
+    run = train({rows})
+    print("trained", run.history[0]["loss"] >= 0)
 """
 
 

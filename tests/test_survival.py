@@ -37,11 +37,11 @@ def program(directory, cache):
 
 def state_of(directory, epochs):
     """What a run left: parameters, optimizer's state, history without its clock times."""
-    params, history = interrupted.train(directory, epochs=epochs)
-    templates = params, jax.jit(interrupted.OPTIMIZER.init)(params)
+    run = interrupted.train(directory, epochs=epochs)
+    templates = run.params, jax.jit(interrupted.OPTIMIZER.init)(run.params)
     restored = checkpoint.restore(directory, *templates, run=settings_of(directory))
-    assert_same(restored.params, params)
-    return params, restored.optimizer_state, without_seconds(history)
+    assert_same(restored.params, run.params)
+    return run.params, restored.optimizer_state, without_seconds(run.history)
 
 
 def epochs_in(lines):
@@ -110,7 +110,7 @@ def test_every_damage_is_detected_or_does_not_matter(tmp_path):
     states = {}
     original = tmp_path / "original"
     for epoch in (1, 2, 3):
-        params = interrupted.train(original, epochs=epoch)[0]
+        params = interrupted.train(original, epochs=epoch).params
         state = jax.jit(interrupted.OPTIMIZER.init)(params)
         run = settings_of(original)
         states[epoch] = checkpoint.restore(original, params, state, run=run)

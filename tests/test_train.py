@@ -36,19 +36,19 @@ def train(params, data, optimizer=None, **options):
 
 
 def test_fit_learns_and_records_every_epoch():
-    params, history = train(network(), blobs(), epochs=20, validation=blobs(seed=1))
-    assert [record["epoch"] for record in history] == list(range(1, 21))
-    assert history[-1]["loss"] < 0.2 < history[0]["loss"]
-    assert history[-1]["validation_accuracy"] > 0.95
-    assert set(history[0]) == {"epoch", "loss", "validation_loss", "validation_accuracy", "seconds"}
-    json.dumps(history)
-    assert evaluate(params, blobs(seed=1), loss=LOSS)["accuracy"] == history[-1]["validation_accuracy"]
+    run = train(network(), blobs(), epochs=20, validation=blobs(seed=1))
+    assert [record["epoch"] for record in run.history] == list(range(1, 21))
+    assert run.history[-1]["loss"] < 0.2 < run.history[0]["loss"]
+    assert run.history[-1]["validation_accuracy"] > 0.95
+    assert set(run.history[0]) == {"epoch", "loss", "validation_loss", "validation_accuracy", "seconds"}
+    json.dumps(run.history)
+    assert evaluate(run.params, blobs(seed=1), loss=LOSS)["accuracy"] == run.history[-1]["validation_accuracy"]
 
 
 def test_fit_is_the_loop_that_one_would_write_over_the_same_shuffle():
     data, optimizer = blobs(), updates.momentum(0.2, 0.9)
-    fitted, history = train(network(), data, optimizer, epochs=2, batch_size=10)
-    params, state, step = network(), optimizer.init(network()), make_step(optimizer, LOSS)
+    run = train(network(), data, optimizer, epochs=2, batch_size=10)
+    params, state, step = network(), optimizer.init(network()), make_step(optimizer, loss=LOSS)
     for epoch in (1, 2):
         seed = [*np.asarray(jax.random.key_data(jax.random.key(1))).tolist(), epoch]
         order = np.random.default_rng(seed).permutation(103)[:100].reshape(10, 10)
@@ -56,8 +56,8 @@ def test_fit_is_the_loop_that_one_would_write_over_the_same_shuffle():
         for rows in order:
             params, state, loss = step(params, state, data.floats()[rows], data.y[rows])
             losses.append(float(loss))
-        np.testing.assert_allclose(history[epoch - 1]["loss"], np.mean(losses), rtol=1e-5)
-    for ours, theirs in zip(jax.tree.leaves(fitted), jax.tree.leaves(params)):
+        np.testing.assert_allclose(run.history[epoch - 1]["loss"], np.mean(losses), rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(run.params), jax.tree.leaves(params)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_every_epoch_has_a_shuffle_of_its_own_and_leaves_out_other_examples():
 def test_nothing_that_the_caller_can_hold_is_donated():
     start, kept = network(), []
     before = [np.asarray(leaf).copy() for leaf in jax.tree.leaves(start)]
-    result, _ = train(start, blobs(), callback=lambda state: kept.append(state.params))
+    result = train(start, blobs(), callback=lambda state: kept.append(state.params)).params
     train(result, blobs())
     assert all(map(np.array_equal, before, jax.tree.leaves(start)))
     for params in (*kept, result):
@@ -116,7 +116,7 @@ def test_a_callback_sees_the_state_and_returning_true_stops():
         seen.append(state)
         return state.epoch == 2
 
-    _, history = train(network(), blobs(), epochs=9, callback=stop)
+    history = train(network(), blobs(), epochs=9, callback=stop).history
     assert len(history) == 2
     assert [len(state.history) for state in seen] == [1, 2]
 
@@ -124,31 +124,31 @@ def test_a_callback_sees_the_state_and_returning_true_stops():
 def test_float_data_one_hot_targets_and_bytes_with_labels_train_alike():
     data = blobs()
     floats = Dataset(data.floats(), np.eye(3, dtype=np.float32)[data.y])
-    a, history = train(network(), data, validation=data)
-    b, other = train(network(), (floats.x, floats.y), validation=floats)
-    for ours, theirs in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+    a = train(network(), data, validation=data)
+    b = train(network(), (floats.x, floats.y), validation=floats)
+    for ours, theirs in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-    assert history[-1]["validation_accuracy"] == other[-1]["validation_accuracy"]
+    assert a.history[-1]["validation_accuracy"] == b.history[-1]["validation_accuracy"]
 
 
 def test_regression_has_a_loss_and_no_accuracy():
     x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     y = (x[:, :1] * x[:, 1:]).astype(np.float32)
-    _, history = train(drawn((2, 16, 1)), (x, y), updates.sgd(0.1), loss=fnn.SquaredError(), validation=(x, y))
+    history = train(drawn((2, 16, 1)), (x, y), updates.sgd(0.1), loss=fnn.SquaredError(), validation=(x, y)).history
     assert set(history[0]) == {"epoch", "loss", "validation_loss", "seconds"}
 
 
 @pytest.mark.parametrize("dtype", and_slow(["bfloat16"], ["float64"]))
 def test_bytes_train_a_network_of_any_floating_dtype(dtype):
     with jax.enable_x64(dtype == "float64"):
-        params, history = train(drawn(dtype=dtype), blobs(), epochs=8, validation=blobs())
-    assert params[0].W.dtype == dtype
-    assert history[-1]["loss"] < history[0]["loss"]
+        run = train(drawn(dtype=dtype), blobs(), epochs=8, validation=blobs())
+    assert run.params[0].W.dtype == dtype
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
 
 
 def test_the_sum_over_a_batch_is_the_mean_with_a_rate_as_many_times_larger():
-    mean, _ = train(network(), blobs(), updates.sgd(0.5))
-    total, _ = train(network(), blobs(), updates.sgd(0.5 / 10), reduction="sum")
+    mean = train(network(), blobs(), updates.sgd(0.5)).params
+    total = train(network(), blobs(), updates.sgd(0.5 / 10), reduction="sum").params
     for ours, theirs in zip(jax.tree.leaves(mean), jax.tree.leaves(total)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 

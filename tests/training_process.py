@@ -25,15 +25,15 @@ def main(file, epochs, checkpoint, address=None, processes="1", process="0"):
         if first:
             print(f"epoch {state.epoch}", flush=True)
 
-    result, history = fnn.train.fit(
+    run = fnn.train.fit(
         params, (x, random.integers(0, 3, 80).astype(np.int32)), fnn.updates.momentum(0.1, 0.9),
         loss=fnn.SoftmaxCrossEntropy(), epochs=int(epochs), batch_size=8, key=jax.random.key(1), callback=report,
         validation=(x, np.zeros(80, np.int32)), dropout=fnn.Dropout(0.9), mesh=fnn.parallel.data_mesh(),
         checkpoint=checkpoint or None, every=2,
     )  # fmt: skip
     if first:
-        losses = np.array([[record["loss"], record["validation_loss"]] for record in history])
-        np.savez(file, losses, *jax.tree.leaves(result))
+        losses = np.array([[record["loss"], record["validation_loss"]] for record in run.history])
+        np.savez(file, losses, *jax.tree.leaves(run.params))
 
 
 if __name__ == "__main__":

@@ -74,12 +74,12 @@ def measured(name: str, options: Options) -> dict:
 
 
 def _seconds(*arguments, **options) -> float:
-    _, (first, second) = fit(*arguments, **options)
+    first, second = fit(*arguments, **options).history
     return second["seconds"] - first["seconds"]
 
 
 def _seconds_together(*arguments, **options) -> float:
-    first, second = fit_many(*arguments, **options)[1][0]
+    first, second = fit_many(*arguments, **options)[0].history
     return second["seconds"] - first["seconds"]
 
 

@@ -97,7 +97,7 @@ def disagreement(peer: Peer, problem: Problem) -> float | None:
     peer.train(shuffle(jax.random.key(0), 1, len(few), problem.batch))
     if not peer.same:
         return None
-    params, _ = fit(problem, few, epochs=1)
+    params = fit(problem, few, epochs=1).params
     apart = way_apart(peer.weights(), problem, [(layer.W, layer.b) for layer in params])
     if not apart < TOLERANCE:
         raise ValueError(f"{type(peer).__name__}: {apart:.1e} of the way from where fit arrives; is it {problem}?")
@@ -129,7 +129,7 @@ def peers_of(problem: Problem, only: Sequence[str] = ()) -> tuple[dict[str, Peer
 
 def seconds_of_fit(problem: Problem) -> tuple[float, float]:
     """Seconds per epoch, and of what is done once."""
-    _, (first, second) = fit(problem, problem.data, epochs=2)
+    first, second = fit(problem, problem.data, epochs=2).history
     epoch = second["seconds"] - first["seconds"]
     return epoch, first["seconds"] - epoch
 

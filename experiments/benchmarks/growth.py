@@ -95,7 +95,7 @@ def of_epochs(sizes: Sequence[int], rounds: int) -> dict[int, np.ndarray]:
     seconds: dict[int, list[float]] = {n: [] for n in sizes}
     for _ in range(rounds):
         for n in sizes:
-            _, (first, second) = train(data[:n], batch_size=min(DATA_BATCH, n))
+            first, second = train(data[:n], batch_size=min(DATA_BATCH, n)).history
             seconds[n].append(second["seconds"] - first["seconds"])
     return {n: np.array(of_size) for n, of_size in seconds.items()}
 

@@ -66,15 +66,15 @@ def ways(problem: Problem, folder: Path, chunk_bytes: int | None) -> dict[str, A
 
 def require_equal(problem: Problem, given: dict[str, Any]) -> None:
     """Raise ValueError unless all lead to the same parameters."""
-    expected = jax.tree.leaves(fit(problem, given[BASE], epochs=1)[0])
+    expected = jax.tree.leaves(fit(problem, given[BASE], epochs=1).params)
     for name, data in given.items():
-        if not all(map(np.array_equal, expected, jax.tree.leaves(fit(problem, data, epochs=1)[0]))):
+        if not all(map(np.array_equal, expected, jax.tree.leaves(fit(problem, data, epochs=1).params))):
             raise ValueError(f"{name}: other parameters than with the data in memory, for {problem}")
 
 
 def seconds(problem: Problem, data) -> float:
     """Of the second epoch."""
-    _, (first, second) = fit(problem, data, epochs=2)
+    first, second = fit(problem, data, epochs=2).history
     return second["seconds"] - first["seconds"]
 
 

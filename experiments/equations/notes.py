@@ -227,10 +227,10 @@ def N7():
     """(Batch) stochastic gradient descent: each iteration takes the gradients of a subset of the data points."""
     examples, subset, rate = 8, 5, 0.5
     p = problem(WIDTHS, batch=examples, loss=LOSS)
-    trained, _ = fnn.train.fit(
+    trained = fnn.train.fit(
         p.params, (p.x, p.y), fnn.updates.sgd(rate), loss=p.loss, epochs=1, batch_size=subset,
         key=jax.random.key(0), reduction="sum", progress=False,
-    )  # fmt: skip
+    ).params  # fmt: skip
     each = np.stack([ravel_pytree(printed_gradients(named(example)))[0] for example in one_by_one(p)])
     sums = np.stack([each[list(chosen)].sum(axis=0) for chosen in combinations(range(examples), subset)])
     w, ours = (np.asarray(ravel_pytree(params)[0]) for params in (p.params, trained))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checkpoint.fingerprint import digest, implementation, paths
-from fnn.checks.arrays import prng_key
+from fnn.checks.arrays import native, prng_key
 
 FORMAT = "fnn run 1"
 
@@ -106,7 +106,7 @@ def _on_host(name: str, leaf) -> np.ndarray:
         if not leaf.is_fully_replicated:
             raise ValueError(f"{name}: expected an array that every process holds whole, got {leaf.sharding}")
         leaf = leaf.addressable_data(0)
-    return np.array(leaf)
+    return native(np.array(leaf))
 
 
 def _is_key(leaf) -> bool:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.backward import RULES, Rules
+from fnn.checks.arrays import native, native_dtype
 from fnn.graph.graph import Graph
 
 SHOWN = 20  # maximum number of differences listed in a message
@@ -17,6 +19,7 @@ SHOWN = 20  # maximum number of differences listed in a message
 
 def digest(array: np.ndarray) -> str:
     """The SHA-256 of an array's dtype, shape and entries, little-endian, row by row, in hexadecimal."""
+    array = native(array)
     found = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
     found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
@@ -24,7 +27,7 @@ def digest(array: np.ndarray) -> str:
 
 def form(leaf) -> str:
     """A leaf's dtype and shape: "float32 (10, 30)"."""
-    return f"{leaf.dtype} {leaf.shape}"
+    return f"{native_dtype(leaf.dtype)} {leaf.shape}"
 
 
 def content(leaf) -> str:
@@ -58,10 +61,21 @@ def static(value) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
-def differences(saved: dict[str, str], given: dict[str, str]) -> list[str]:
-    """One line for every entry that differs."""
+def functions(rules: Rules) -> str:
+    """The rules that differ from ours, each by its module and name."""
+    changed = [name for name in rules._fields if getattr(rules, name) is not getattr(RULES, name)]
+    return ", ".join(f"{name}={_named(getattr(rules, name))}" for name in changed) or "RULES"
+
+
+def _named(function) -> str:
+    """A function's module and name."""
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', static(function))}"
+
+
+def differences(saved: dict[str, str], given: dict[str, str], where: str = "in the checkpoint") -> list[str]:
+    """One line for every entry that differs; where: what was saved is."""
     lines = [
-        f"{name}: {saved.get(name, 'nothing')} in the checkpoint, {given.get(name, 'nothing')} given"
+        f"{name}: {saved.get(name, 'nothing')} {where}, {given.get(name, 'nothing')} given"
         for name in given | saved
         if saved.get(name) != given.get(name)
     ]

@@ -3,7 +3,6 @@
 import contextlib
 import signal
 import threading
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,19 +10,19 @@ import numpy as np
 from fnn import parallel
 from fnn.checkpoint import orbax
 from fnn.checkpoint.directory import Checkpoint, packed, resume
-from fnn.checkpoint.fingerprint import content, describe, key_text, static
+from fnn.checkpoint.fingerprint import content, describe, functions, key_text, static
+from fnn.functions import Objective
 from fnn.numbers import whole
 
 KEEP = 3  # epochs: the newest, and two in reserve in case it is damaged
 
 
-def settings(
-    *, key, loss, batch_size: int, reduction: str, examples: int | None, dropout, precision: str | None
-) -> dict[str, str]:
+def settings(objective: Objective, *, key, batch_size: int, examples: int | None, dropout, keep) -> dict[str, str]:
     """What must match for a run to resume, besides its parameters and optimizer."""
-    plain = {"batch_size": batch_size, "examples": examples, "reduction": reduction, "precision": precision}
+    plain = {"batch_size": batch_size, "examples": examples, "reduction": objective.reduction, "keep": keep}
     texts = {name: str(value) for name, value in plain.items()}
-    return texts | {"key": key_text(key), "loss": static(loss)} | describe("dropout", dropout, leaf=content)
+    texts |= {"key": key_text(key), "loss": static(objective.loss), "rules": functions(objective.rules)}
+    return texts | describe("dropout", dropout, leaf=content)
 
 
 class Resumable:
@@ -34,32 +33,24 @@ class Resumable:
     :meth:`after` saves it and exits. A second Ctrl-C exits at once, with what was saved before.
     """
 
-    def __init__(self, directory, *, every: int, epochs: int, key, same: dict[str, str], stops: bool):
+    def __init__(self, directory, *, every: int, epochs: int, same: dict[str, str], stops: bool):
         self.every, self.epochs = whole("every", every), epochs
         self.directory = None if directory is None else orbax.folder(directory)
-        self.key, self.same, self.stops = key, same, stops
+        self.same, self.stops = same, stops
         self.writer: orbax.Writer | None = None
-        self.resumed, self.step = False, 0
+        self.resumed = False
         self.signal: int | None = None
         self.context = contextlib.ExitStack()
 
-    def resume(self, start: tuple[Any, Any]) -> tuple[tuple[Any, Any], list[dict], range]:
-        """(parameters, optimizer state) reached so far, the history, and the remaining epochs.
-
-        start: the initial parameters and state.
-        """
+    def resume(self, begun: Checkpoint) -> tuple[Checkpoint, range]:
+        """What is reached so far, and the remaining epochs; begun: what is reached without the directory."""
         if self.directory is None:
-            return start, [], range(1, self.epochs + 1)
-        params, optimizer_state = start
+            return begun, range(begun.epoch + 1, self.epochs + 1)
         self.resumed = self.directory.exists()
-        found = resume(self.directory, params, optimizer_state, self.same)
+        found = resume(self.directory, begun.params, begun.optimizer_state, self.same)
         if found is None:
-            found = Checkpoint(params, optimizer_state, self.key, epoch=0)
-        if found.epoch > self.epochs:
-            raise ValueError(
-                f"epochs: the run in {self.directory} has done {found.epoch}, got epochs={self.epochs}; "
-                f"write epochs={found.epoch} or more, or name another directory"
-            )
+            found = begun
+        self._require_one_run(found, begun)
         if jax.process_count() > 1:  # a process that cannot read the newest must not train other epochs
             from jax.experimental import multihost_utils
 
@@ -69,16 +60,26 @@ class Resumable:
             left = left[:0]
         if left and jax.process_index() == 0:
             self.writer = self.context.enter_context(orbax.Writer(self.directory, KEEP, found.epoch))
-        self.step = found.step
-        return (found.params, found.optimizer_state), list(found.history), left
+        return found, left
 
-    def after(self, reached: tuple[Any, Any], history: list[dict], steps: int, stopped: bool) -> None:
-        """Save after an epoch of ``steps`` steps if it is due; exit if a signal was received."""
-        self.step += steps
-        epoch, leaves = len(history), self.signal is not None
-        if self.writer is not None and (epoch % self.every == 0 or epoch == self.epochs or stopped or leaves):
-            state = Checkpoint(*reached, self.key, epoch, self.step, history, stopped)
-            self.writer.save(epoch, *packed(state, self.same))
+    def _require_one_run(self, found: Checkpoint, begun: Checkpoint) -> None:
+        """Raise ValueError unless the directory's run is ``begun`` with further epochs, and no more than were asked."""
+        if str([*found.history[: begun.epoch]]) != str([*begun.history]):  # NaN does not equal itself
+            raise ValueError(
+                f"checkpoint: {self.directory} does not hold the run that goes on, with its {begun.epoch} epochs; "
+                "name another directory"
+            )
+        if found.epoch > self.epochs:
+            raise ValueError(
+                f"epochs: the run in {self.directory} has done {found.epoch}, got epochs={self.epochs}; "
+                f"write epochs={found.epoch} or more, or name another directory"
+            )
+
+    def after(self, reached: Checkpoint) -> None:
+        """Save what is reached after an epoch if that is due; exit if a signal was received."""
+        epoch, leaves = reached.epoch, self.signal is not None
+        if self.writer is not None and (epoch % self.every == 0 or epoch == self.epochs or reached.stopped or leaves):
+            self.writer.save(epoch, *packed(reached, self.same))
         if leaves:
             self._leave()
 

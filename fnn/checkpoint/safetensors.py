@@ -32,9 +32,11 @@ import numpy as np
 from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
 from fnn.checkpoint.fingerprint import digest
+from fnn.checks.arrays import native
 from fnn.graph.graph import GraphParams
 from fnn.kinds import AnyParams, kind
 from fnn.layers import Dense, Stack
+from fnn.runs import Run, network_of
 from fnn.written import known, read, read_graph, written, written_graph
 
 __all__ = ["export", "load"]
@@ -42,14 +44,14 @@ __all__ = ["export", "load"]
 FORMAT = "fnn 1"
 
 
-def export(path, params: AnyParams) -> None:
+def export(path, params: AnyParams | Run) -> None:
     """Write ``params`` to the file ``path``, atomically.
 
-    params: layers or a graph, with activations that are dataclasses, and neurons named by strings or integers. Raises
-    TypeError for anything else, and OSError if the file cannot be written. An existing file is replaced only when the
-    new one is complete.
+    params: layers or a graph, with activations that are dataclasses, and neurons named by strings or integers; or a
+    ``fnn.train.Run``, of which the ``network`` is meant. Raises TypeError for anything else, and OSError if the file
+    cannot be written. An existing file is replaced only when the new one is complete.
     """
-    safetensors = _safetensors()
+    safetensors, params = _safetensors(), native(network_of(params))
     kind(params).require(params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     tensors = {jax.tree_util.keystr(at, simple=True, separator="."): np.ascontiguousarray(leaf) for at, leaf in leaves}

@@ -1,6 +1,9 @@
 """Checks of arrays, keys and options; each message gives the argument, its value and the corrected call."""
 
+import mmap
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +37,86 @@ def plain(tree) -> bool:
     return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree))
 
 
+def as_array(name: str, value, stacklevel: int):
+    """``value`` as ``fit``, ``forward`` and ``predict`` take it, by one rule; anything else is left as it is.
+
+    Tables with ``to_numpy``, as of pandas, become arrays. NumPy's float64 becomes float32 unless x64 is on, with a
+    warning, because NumPy makes float64 unless it is told otherwise.
+    """
+    if not isinstance(value, (np.ndarray, jax.Array)) and hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64:
+        return value
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        return value
+    unmasked(name, value)
+    if memory_mapped(value):
+        raise TypeError(
+            f"{name}: expected float32, because x64 is off, got a memory map of {describe(value)}; write the file "
+            "in float32, or call jax.config.update('jax_enable_x64', True) first"
+        )
+    warnings.warn(
+        f"{name}: float64 becomes float32, because x64 is off; write {name}.astype('float32')",
+        stacklevel=stacklevel,
+    )
+    with np.errstate(over="ignore"):  # overflow is refused later as infinite
+        return value.astype(np.float32)
+
+
+def memory_mapped(array) -> bool:
+    """Whether the array's values lie in a file; in-memory copies may have type ``np.memmap`` too."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
+
+
+def native(tree):
+    """The tree with NumPy arrays in the machine's byte order, because JAX knows no other."""
+
+    def of_leaf(leaf):
+        foreign = isinstance(leaf, np.ndarray) and not leaf.dtype.isnative
+        return leaf.astype(native_dtype(leaf.dtype)) if foreign else leaf
+
+    return jax.tree.map(of_leaf, tree)
+
+
+def native_dtype(dtype):
+    """The dtype in the machine's byte order."""
+    return dtype if getattr(dtype, "isnative", True) else dtype.newbyteorder("=")
+
+
+def at_hand(value: Any) -> bool:
+    """Whether the values of an array can be read without waiting for a device."""
+    if not isinstance(value, jax.Array):
+        return True
+    if isinstance(value, jax.core.Tracer) or not value.is_fully_addressable:
+        return False
+    ready: Any = value  # mypy does not know of is_ready
+    return ready.is_ready() and all(device.platform == "cpu" for device in value.devices())
+
+
+def unmasked(name: str, value) -> None:
+    """Raise TypeError for a masked array, because its mask would be lost."""
+    if isinstance(value, np.ma.MaskedArray):
+        advice = {
+            "x": f"write {name}.filled(0.0), or leave the rows out",
+            "y": f"write ({name}.filled(0.0), 1.0 - np.ma.getmaskarray({name})), a weight of 0 for what is missing",
+        }
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one, {describe(value)}, whose masked values would be used; "
+            + advice.get(name.split()[-1], f"write {name}.filled(0.0)")
+        )
+
+
 def array(name: str, leaf) -> None:
-    """Raise TypeError unless ``leaf`` is an array whose dtype is enabled."""
+    """Raise TypeError unless ``leaf`` is an array whose dtype is enabled, without a mask."""
     if not isinstance(leaf, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array, got {describe(leaf)}; write jnp.asarray(...)")
-    if isinstance(leaf, np.ndarray) and jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+    unmasked(name, leaf)
+    dtype = native_dtype(leaf.dtype)
+    if isinstance(leaf, np.ndarray) and jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise TypeError(
-            f"{name}: expected {jax.dtypes.canonicalize_dtype(leaf.dtype)}, because x64 is off, got {describe(leaf)}; "
+            f"{name}: expected {jax.dtypes.canonicalize_dtype(dtype)}, because x64 is off, got {describe(leaf)}; "
             "write .astype('float32'), or call jax.config.update('jax_enable_x64', True) first"
         )
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.activations import Activation
-from fnn.checks.arrays import array, describe, one_of, plain, prng_key, same_shape
+from fnn.activations import Activation, PerNeuron
+from fnn.checks.arrays import array, describe, native, one_of, plain, prng_key, same_shape, unmasked
 from fnn.dropout import Mask
 from fnn.numbers import floating_dtype, layer_sizes, number
 
@@ -115,9 +115,10 @@ def stacked(layer) -> bool:
 def layers(params) -> None:
     """Raise unless ``params`` is a sequence of layers whose leaves are arrays that jit will not truncate."""
     if not isinstance(params, (tuple, list)) or not params or not all(map(is_layer, params)):
+        network = hasattr(params, "network")
         raise TypeError(
-            f"params: expected a tuple of fnn.Dense, got {describe(params)}; write fnn.init(key, sizes), "
-            "or graph.init(key) for a graph"
+            f"params: expected a tuple of fnn.Dense, got {describe(params)}; write "
+            + ("run.network" if network else "fnn.init(key, sizes), or graph.init(key) for a graph")
         )
     for i, layer in enumerate(params):
         if layer.norm is not None and not (hasattr(layer.norm, "gamma") and hasattr(layer.norm, "beta")):
@@ -168,6 +169,7 @@ def _hashable(layer) -> bool:
 def careful_arguments(params, x, masks) -> tuple:
     """The same, checking every argument."""
     layers(params)
+    params, x, masks = native((params, x, masks))
     floating("x", x, ports(params))
     if masks is None:
         masks = (Mask(),) * len(params)
@@ -203,11 +205,18 @@ def ports(params) -> Ports:
     return Ports(params[0].W.dtype, params[0].W.shape[-1], params[-1].W.shape[-2])
 
 
+def output_activations(params) -> Sequence[Activation]:
+    """The activations of the outputs, each once."""
+    last = params[-1].activation
+    return tuple(dict.fromkeys(last.activations)) if isinstance(last, PerNeuron) else (last,)
+
+
 def floating(name: str, value, ports: Ports) -> None:
     """Raise TypeError unless value is an array in the parameters' dtype, before jit truncates it silently."""
     dtype = ports.dtype
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array, got {describe(value)}; write jnp.asarray({name}, jnp.{dtype})")
+    unmasked(name, value)
     if value.dtype != dtype:
         pixels = " / 255 for pixels, or give fit a fnn.data.Dataset" if value.dtype == np.uint8 else ""
         raise TypeError(

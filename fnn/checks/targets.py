@@ -1,12 +1,17 @@
 """Targets and losses: whether y fits the loss and the network's output."""
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.activations import Softmax
+from fnn.checks import arrays
 from fnn.checks.arrays import describe, same_shape
 from fnn.checks.network import Ports, floating, made_of
 from fnn.losses import Loss
+from fnn.streams import by_blocks
 
 
 def loss_like(loss, name: str = "loss") -> None:
@@ -33,6 +38,45 @@ def target_arguments(ports: Ports, y, loss, name: str = "y") -> None:
         )
 
 
+def given_target(ports: Ports, y, loss):
+    """y in the machine's byte order; raises unless it suits the loss and, where they are at hand, its labels exist."""
+    arrays.unmasked("y", y)
+    y = arrays.native(y)
+    target_arguments(ports, y, loss)
+    if ports.n_out > 1 and jnp.issubdtype(getattr(y, "dtype", int), jnp.integer) and arrays.at_hand(y):
+        labels = np.asarray(y).ravel()
+        refuse((labels < 0) | (labels >= ports.n_out), "y", labels, f"labels from 0 to {ports.n_out - 1}")
+    return y
+
+
+def possible(y: np.ndarray, loss, name: str) -> None:
+    """Raise ValueError, naming the first bad row, unless floating targets (N, m) can be those of the loss."""
+    expected = getattr(loss, "targets", "")
+    if expected:
+        refuse(~by_blocks(loss.possible, y), name, y, f"{expected} for {loss}")
+
+
+def refuse(bad: np.ndarray, name: str, array: np.ndarray, expected: str) -> None:
+    """Raise ValueError naming the first bad row, if there is one."""
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"{name}: expected {expected}, got {array[row]} in row {row} ({int(bad.sum())} such rows)")
+
+
+def fitting(loss, activations: Iterable, n_out: int) -> None:
+    """Raise ValueError unless the loss suits these activations of the network's outputs."""
+    loss_like(loss)
+    for activation in activations:
+        if isinstance(activation, Softmax) and n_out == 1:
+            raise ValueError(
+                "loss: a softmax over one output is 1 whatever the network computes; write output=fnn.Identity() with "
+                "loss=fnn.SigmoidCrossEntropy() and y of shape (N, 1)"
+            )
+        misfit = getattr(loss, "misfit", lambda activation, n_out: None)(activation, n_out)
+        if misfit:
+            raise ValueError(f"loss: {loss} does not fit the output {activation}: {misfit}")
+
+
 def target(y, a, loss) -> None:
     """Raise unless y has the shape of a, or holds one label per example; a is (B, n) or (n,)."""
     if jnp.issubdtype(y.dtype, jnp.integer):
@@ -43,10 +87,17 @@ def target(y, a, loss) -> None:
                 f"y: expected labels of shape {a.shape[:-1]}, got {y.shape}; write y.reshape({a.shape[:-1]}), "
                 "or y.astype(x.dtype) if these are targets"
             )
-    elif y.shape != a.shape:
-        raise ValueError(
-            f"y: expected shape {a.shape} as the network's output has, got {y.shape}; write y.reshape({a.shape})"
-        )
+        return
+    allowed = [(*a.shape[:-1], n) for n in columns(loss, a.shape[-1])]
+    if y.shape not in allowed:
+        what = " as the network's output has" if allowed == [a.shape] else f" for {loss}"
+        advice = f"y.reshape({a.shape})" if allowed == [a.shape] else "loss.beside(y, weights)"
+        raise ValueError(f"y: expected shape {' or '.join(map(str, allowed))}{what}, got {y.shape}; write {advice}")
+
+
+def columns(loss, n_out: int) -> tuple[int, ...]:
+    """The numbers of columns that floating targets may have."""
+    return loss.columns(n_out) if hasattr(loss, "columns") else (n_out,)
 
 
 def target_rows(y, a, loss):

@@ -12,7 +12,6 @@ from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.checks.arrays import AnyArray
 from fnn.dropout import Mask
-from fnn.functions import forward
 from fnn.kinds import AnyParams, require_layers
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
@@ -124,12 +123,13 @@ def _target(params, x, y, loss: Loss, masks, key) -> Array:
         return y
     targets.loss_like(loss)
     arrays.prng_key(key)
-    return _drawn(key, forward(params, x, masks=masks), loss=loss)
+    params, x, _, masks = given_examples(params, x, None, None, masks)
+    return _drawn(key, params, x, masks, loss=loss)
 
 
 @partial(jax.jit, static_argnames="loss")
-def _drawn(key, a, *, loss):
-    return loss.sample(key, a)
+def _drawn(key, params, x, masks, *, loss):
+    return loss.sample(key, outputs_of(params, x, masks).a)
 
 
 @partial(jax.jit, static_argnames="loss")

@@ -71,7 +71,7 @@ def given_direction(params, x, y, v, loss: Loss, reduction: str, masks):
     params, x, masks = given(params, x, masks, RULES)
     of = kind(params)
     of.require(params)
-    targets.target_arguments(of.ports(params), y, loss)
+    y = targets.given_target(of.ports(params), y, loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     return params, x, y, direction(v, params), masks
 
@@ -85,8 +85,8 @@ def direction(v, params):
         raise TypeError(f"v: expected a pytree like params, {expected}, got {structure}; write jax.tree.map(f, params)")
     for i, (leaf, like) in enumerate(zip(leaves, jax.tree.leaves(params))):
         arrays.array(f"leaf {i} of v", leaf)
-        arrays.same_shape(leaf, like, f"leaf {i} of v")
-    return v
+        arrays.same_shape(arrays.native(leaf), like, f"leaf {i} of v")
+    return arrays.native(v)
 
 
 def passes(params):

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fnn.activations import Activation
 from fnn.backward import RULES, Rules
 from fnn.checks import arrays
 from fnn.checks import network as checks
@@ -68,6 +69,12 @@ def ports(params: GraphParams) -> checks.Ports:
     return checks.Ports(params.weights.dtype, len(params.graph.inputs), len(params.graph.outputs))
 
 
+def output_activations(params: GraphParams) -> tuple[Activation, ...]:
+    """The activations of the outputs, each once."""
+    graph = params.graph
+    return tuple(dict.fromkeys(graph.kinds[k] for k in graph.kind[graph.outputs]))
+
+
 def given(params, x, masks, rules: Rules) -> tuple[GraphParams, jax.Array, Given]:
     """(params, x, masks) in the form that the compiled functions take."""
     if rules.affine is not RULES.affine:
@@ -78,8 +85,9 @@ def given(params, x, masks, rules: Rules) -> tuple[GraphParams, jax.Array, Given
     mask = Mask() if masks is None else masks
     if not arrays.plain((params, x, mask)) or not isinstance(mask, Mask):
         require(params)
-        checks.floating("x", x, ports(params))
         checks.mask_argument("masks", mask)
+        params, x, mask = arrays.native((params, x, mask))
+        checks.floating("x", x, ports(params))
     dense = rules != RULES
     return params, x, Given(mask, plan(params.graph, dense).tables, params.graph.arrows, dense)
 

@@ -172,14 +172,13 @@ def names(pairs, activations, inputs: list, outputs: list) -> Sequence[Hashable]
     if isinstance(activations, Mapping):
         names: Iterable = dict.fromkeys([*inputs, *activations])
     elif isinstance(pairs, np.ndarray):
-        names = dict.fromkeys([*inputs, *np.unique(pairs).tolist(), *outputs])
+        names = dict.fromkeys([*inputs, *pairs.ravel().tolist(), *outputs])
     else:
         names = dict.fromkeys([*inputs, *(name for pair in pairs for name in pair), *outputs])
-    if all(map(_is_integer, names)):
-        names = sorted(names)
-        if names == list(range(len(names))):
-            return range(len(names))
-    return tuple(names)
+    names = tuple(names)
+    if all(map(_is_integer, names)) and sorted(names) == list(range(len(names))):
+        return range(len(names))
+    return names
 
 
 def _elementwise(activation, name: str) -> None:

@@ -24,7 +24,9 @@ from fnn.losses import Loss, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy, 
 LOSSES = (SigmoidCrossEntropy, SoftmaxCrossEntropy, Poisson)
 
 
-def generalized_linear(params: Params, x: AnyArray, y: AnyArray, learning_rate: float | Array, *, loss: Loss) -> Params:
+def generalized_linear(
+    params: Params, x: AnyArray, y: AnyArray, learning_rate: float | Array, *, loss: Loss = SquaredError()
+) -> Params:
     """One implicit step of a generalised linear model; a batch averages the steps of its examples.
 
     params: one ``Dense`` with ``Identity``; x: (B, n_0) or (n_0,), in the parameters' dtype; learning_rate: any η > 0.

@@ -15,7 +15,7 @@ from fnn.numbers import number
 def given(call: str, params, x, y, learning_rate, loss: Loss):
     """(params, x, y, η as an array in the parameters' dtype); raises TypeError or ValueError naming the argument."""
     params, x, _ = checks.careful_arguments(params, x, None)
-    targets.target_arguments(checks.ports(params), y, loss)
+    y = targets.given_target(checks.ports(params), y, loss)
     for i, layer in enumerate(params):
         if layer.norm is not None:
             raise ValueError(

@@ -35,7 +35,7 @@ def layerwise(
     y: AnyArray,
     learning_rate: float | Array,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     output: str = "proximal",
     steps: int = 4,
 ) -> Params:

@@ -21,7 +21,7 @@ from fnn.functions import value_and_backprop
 from fnn.implicit.given import rate
 from fnn.implicit.newton import length, minimise
 from fnn.layers import Params
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.numbers import number, whole
 
 ROUNDINGS = 32  # rounding of η∇C in units of ε η: in float32, 671 of 672 small networks with η up to 1e4 need fewer
@@ -31,8 +31,11 @@ class NotConverged(RuntimeError):
     """No θ' was found with ‖θ' − θ + η∇C(θ')‖ ≤ ``allowed``; ``residual``: the value that was reached."""
 
     def __init__(self, message: str, residual: float, allowed: float):
-        super().__init__(message)
+        super().__init__(message, residual, allowed)  # all arguments, so that it can be pickled
         self.residual, self.allowed = residual, allowed
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 def step(
@@ -41,7 +44,7 @@ def step(
     y: AnyArray,
     learning_rate: float | Array,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     reduction: str = "mean",
     masks=None,
     tolerance: float | None = None,
@@ -82,7 +85,7 @@ def step(
     True
     """
     params, x, masks = checks.careful_arguments(params, x, masks)
-    targets.target_arguments(checks.ports(params), y, loss)
+    y = targets.given_target(checks.ports(params), y, loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     _smooth(params)
     eta, steps = rate("step", learning_rate, params[0].W.dtype), whole("steps", steps)

@@ -54,7 +54,7 @@ def given_examples(params, x, y, loss: Loss | None, masks) -> tuple:
     of = kind(params)
     of.require(params)
     if y is not None:
-        targets.target_arguments(of.ports(params), y, loss)
+        y = targets.given_target(of.ports(params), y, loss)
     if x.ndim != 2:
         raise ValueError(f"x: expected examples in rows, (B, n_0), got shape {x.shape}; write x[None], and y[None]")
     sums(params).require_separable(params)
@@ -172,9 +172,11 @@ def noise_scale(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = Squ
 
 @partial(jax.jit, static_argnames="loss")
 def _norms(params, x, y, masks, *, loss):
-    of = sums(params)
-    in_all, by_layer = of.squared_lengths(params, factors(params, x, y, masks, loss), masks)
-    return Norms(jnp.sqrt(in_all), jax.tree.map(jnp.sqrt, by_layer))
+    found = layers.scaled(factors(params, x, y, masks, loss))
+    squares = sums(params).squared_lengths(params, found.factors, masks)
+    of = either(params, lambda v: v, lambda v: v.T)  # examples last
+    total, by_entry = jax.tree.map(jnp.sqrt, squares)
+    return Norms(found.unscaled(total), jax.tree.map(lambda v: of(found.unscaled(of(v))), by_entry))
 
 
 @partial(jax.jit, static_argnames="loss")
@@ -195,10 +197,11 @@ def _outer_products(params, found, masks):
 @partial(jax.jit, static_argnames="loss")
 def _clipped(params, x, y, masks, clip, *, loss):
     of = sums(params)
-    found = factors(params, x, y, masks, loss)
-    length = jnp.sqrt(of.squared_lengths(params, found, masks)[0])
-    shortened = jnp.where(length > clip, clip / jnp.where(length > clip, length, 1), 1)
-    return of.weighted_sums(params, found, masks, shortened / len(x))
+    found = layers.scaled(factors(params, x, y, masks, loss))
+    length = jnp.sqrt(of.squared_lengths(params, found.factors, masks)[0])  # of g'_i
+    longer = found.unscaled(length) > clip
+    shortened = jnp.where(longer, clip / jnp.where(longer, length, 1), found.unscaled(jnp.ones_like(length)))
+    return of.weighted_sums(params, found.factors, masks, shortened / len(x))
 
 
 @jax.jit

@@ -49,7 +49,7 @@ def squared_lengths(params: GraphParams, f: Factors, masks: Given) -> tuple[Arra
     layout, mask, index = masks.layout(params), masks.mask, masks.tables
     squares = jnp.ones_like(params.weights) if mask.arrows is None else mask.arrows**2
     of_inputs = sums_over_arrows(layout, index, squares, f.a_in.T**2)
-    by_row = sum((v.T**2 for v in f.by_norm), f.delta.T**2 * (of_inputs + 1))
+    by_row = sum((v.T**2 for v in (f.by_bias, *f.by_norm)), f.delta.T**2 * of_inputs)
     return jnp.sum(by_row, axis=0), by_neurons(layout, index, by_row).T
 
 
@@ -63,7 +63,7 @@ def weighted_sums(params: GraphParams, f: Factors, masks: Given, weights: Array,
     by_arrow = weight_gradients(layout, masks.tables, weighted(f.delta), f.a_in.T**power, RULES)
     by_arrow = by_arrow if arrows is None else by_arrow * arrows ** (power - 1)  # ``like`` multiplies once more
     by_norm = [jnp.sum(weighted(v), axis=1, keepdims=True) for v in f.by_norm]
-    return like(params, masks, RULES, by_arrow, weighted(f.delta), by_norm)
+    return like(params, masks, RULES, by_arrow, weighted(f.by_bias), by_norm)
 
 
 def outer_products(params: GraphParams, f: Factors, masks: Given) -> GraphParams:

@@ -19,17 +19,23 @@ class Factors(NamedTuple):
     """The factors of a layer's per-example gradients: δ_i a_iᵀ for W, δ_i for b, and rows for a batch norm's γ and β.
 
     a_in: (B, n_in); delta: (B, n_out); by_gamma = δ_z ⊙ x̂ and by_beta = δ_z: (B, n_out), or None without batch norm.
-    For a stack each has a leading axis of layers.
+    For a stack each has a leading axis of layers. one: None, or the input of the biases where that is not 1, (B, 1).
     """
 
     a_in: Array
     delta: Array
     by_gamma: Array | None = None
     by_beta: Array | None = None
+    one: Array | None = None
 
     @property
     def by_norm(self) -> list[Array]:
         return [v for v in (self.by_gamma, self.by_beta) if v is not None]
+
+    @property
+    def by_bias(self) -> Array:
+        """δ_i times the input of the biases."""
+        return self.delta if self.one is None else self.delta * self.one
 
 
 def require_separable(params: Params) -> None:
@@ -75,6 +81,44 @@ def equal_weights(x: Array) -> Array:
     return jnp.full(len(x), 1 / len(x), x.dtype)
 
 
+class Scaled(NamedTuple):
+    """Factors with g_i = g'_i ``by``_i, (B,) in two factors, whose squares neither overflow nor vanish."""
+
+    factors: Any  # those of every example's g'_i, with entries of order 1 where they were huge or tiny
+    of_delta: Array
+    of_input: Array
+
+    def unscaled(self, lengths: Array) -> Array:
+        """‖g_i‖ from ‖g'_i‖, (…, B)."""
+        return lengths * self.of_delta * self.of_input
+
+
+def scaled(found) -> Scaled:
+    """The same factors, of the layers or of a graph, scaled by powers of two, so that rounding is the same.
+
+    One scale for every example's δ's, and one for its inputs with the biases' 1, from their largest entries.
+    """
+    every = [found] if isinstance(found, Factors) else found
+    deltas = [v for f in every for v in (f.delta, *f.by_norm)]
+    of_delta, of_input = _scale(deltas), jnp.maximum(_scale([f.a_in for f in every]), 1)
+
+    def by(f: Factors) -> Factors:
+        d, x = of_delta[:, None], of_input[:, None]
+        gamma, beta = (None if v is None else v / d / x for v in (f.by_gamma, f.by_beta))
+        return Factors(f.a_in / x, f.delta / d, gamma, beta, 1 / x)
+
+    return Scaled(by(found) if isinstance(found, Factors) else [*map(by, every)], of_delta, of_input)
+
+
+def _scale(values: list[Array]) -> Array:
+    """For every example, a power of two near the largest entry of all values (…, B, n), or 1 between 2⁻²⁰ and 2²⁰."""
+    largest = [jnp.max(jnp.abs(v), axis=(*range(v.ndim - 2), v.ndim - 1)) for v in values]
+    most = jnp.max(jnp.stack(largest), axis=0)
+    _, exponent = jnp.frexp(most)
+    usual = (jnp.abs(exponent) <= 20) | ~jnp.isfinite(most) | (most == 0)
+    return jnp.ldexp(jnp.ones_like(most), jnp.where(usual, 0, exponent))
+
+
 def squared(value: Array) -> Array:
     """The squared length of every row."""
     return jnp.sum(value * value, axis=-1)
@@ -83,9 +127,9 @@ def squared(value: Array) -> Array:
 def squared_norms(f: Factors, mask: Mask) -> Array:
     """‖g_i‖² over one layer's parameters, (…, B)."""
     if mask.arrows is None:
-        by_affine = squared(f.delta) * (squared(f.a_in) + 1)
+        by_affine = squared(f.delta) * squared(f.a_in) + squared(f.by_bias)
     else:
-        by_affine = jnp.sum(((f.delta**2) @ (mask.arrows**2)) * f.a_in**2, axis=-1) + squared(f.delta)
+        by_affine = jnp.sum(((f.delta**2) @ (mask.arrows**2)) * f.a_in**2, axis=-1) + squared(f.by_bias)
     return sum(map(squared, f.by_norm), by_affine)
 
 
@@ -109,8 +153,8 @@ def weighted_sums(params: Params, of_layers: list[Factors], masks, weights: Arra
         W = jnp.einsum("...bj,...bk->...jk", delta, f.a_in**power)
         if mask.arrows is not None:
             W = W * mask.arrows**power
-        by_norm = [jnp.sum(weights[:, None] * v**power, axis=-2) for v in f.by_norm]
-        return replace(layer, W=W, b=jnp.sum(delta, axis=-2), norm=norm_like(layer.norm, by_norm))
+        b, *by_norm = (jnp.sum(weights[:, None] * v**power, axis=-2) for v in (f.by_bias, *f.by_norm))
+        return replace(layer, W=W, b=b, norm=norm_like(layer.norm, by_norm))
 
     return tuple(map(layer_sum, params, of_layers, masks))
 

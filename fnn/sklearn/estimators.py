@@ -19,7 +19,6 @@ from fnn.initializers import init
 from fnn.layers import Params
 from fnn.losses import Huber, Loss, Poisson, SoftmaxCrossEntropy, SquaredError
 from fnn.numbers import number, whole
-from fnn.train.fit import fit
 from fnn.written import known
 
 LOSSES = {"Huber": Huber(), "SquaredError": SquaredError()}
@@ -40,7 +39,7 @@ class _Network(BaseEstimator):
         rate = rate if callable(rate) else number(call, "learning_rate", rate, least=0)
         optimizer = _optimizer(self.optimizer, rate, number(call, "weight_decay", self.weight_decay, least=0))
         batch_size = min(whole("batch_size", self.batch_size), len(x))
-        network, self.history_ = _trained(
+        run = fit(
             params,
             (x, y),
             optimizer,
@@ -50,7 +49,8 @@ class _Network(BaseEstimator):
             key=in_training,
             progress=False,
         )
-        return network
+        self.history_ = list(run.history)
+        return run.network
 
     def _outputs(self, X) -> np.ndarray:
         """The outputs of the network, (N, n_out) float64."""
@@ -207,22 +207,13 @@ class Regressor(RegressorMixin, _Network):
         return outputs.reshape(len(outputs), *self._shape)
 
 
-def _trained(params: Params, data: tuple, optimizer, **options: Any) -> tuple[Params, list]:
-    """The trained network and the records of its epochs."""
-    return fit(params, data, optimizer, **options)
-
-
 @cache
 def _optimizer(optimizer, learning_rate, weight_decay: float) -> optax.GradientTransformation:
     """One object for equal arguments, so that equal estimators compile once."""
     if not callable(optimizer):
         raise TypeError(f"optimizer: expected a function, got {describe(optimizer)}; write optimizer=optax.adam")
     rule = optimizer(learning_rate)
-    return optax.chain(optax.add_decayed_weights(weight_decay, _weights), rule) if weight_decay else rule
-
-
-def _weights(params: Params) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim == 2, params)
+    return optax.chain(optax.add_decayed_weights(weight_decay, is_weight), rule) if weight_decay else rule
 
 
 def _named(name: str, value, named: dict[str, Any]) -> Any:

@@ -6,10 +6,24 @@ Examples that do not fill the last mini-batch of an epoch are dropped for that e
 second program, and a padded one would distort batch statistics. Each shuffle drops different ones.
 """
 
+from fnn.runs import Record, Run, State
 from fnn.train.evaluation import evaluate, predict
-from fnn.train.fit import Progress, Record, fit
+from fnn.train.fit import Interrupted, fit
 from fnn.train.fit_many import fit_many
 from fnn.train.loop import make_step
 from fnn.train.nonfinite import NonFinite
+from fnn.train.watch import Progress
 
-__all__ = ["NonFinite", "Record", "Progress", "evaluate", "fit", "fit_many", "make_step", "predict"]
+__all__ = [
+    "Interrupted",
+    "NonFinite",
+    "Progress",
+    "Record",
+    "Run",
+    "State",
+    "evaluate",
+    "fit",
+    "fit_many",
+    "make_step",
+    "predict",
+]

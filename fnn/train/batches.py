@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.checks.arrays import describe
+from fnn.checks.arrays import describe, native, unmasked
 from fnn.data import Dataset, default_scale, for_network
 from fnn.kinds import kind
 from fnn.losses import Loss
@@ -127,7 +127,8 @@ def _arrays(batch, name: str) -> tuple[np.ndarray, np.ndarray]:
     for part, array in zip("xy", batch):
         if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim == 0:
             raise TypeError(f"{name}: {part}: expected an array, got {describe(array)}; {ADVICE}")
-    x, y = map(np.asarray, batch)
+        unmasked(f"{name}: {part}", array)
+    x, y = map(native, map(np.asarray, batch))
     if len(x) != len(y):
         raise ValueError(f"{name}: x, y: expected equally many examples in both, got {len(x)} and {len(y)}")
     return x, y

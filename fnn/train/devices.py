@@ -25,13 +25,8 @@ class Spread:
     """The mini-batches of another feed, sharded over a mesh, for ``loop.take_steps`` with that mesh."""
 
     def __init__(self, feed, mesh: Mesh):
-        self.feed, self.mesh, self.examples, self.sample, self.close = (
-            feed,
-            mesh,
-            feed.examples,
-            feed.sample,
-            feed.close,
-        )
+        self.feed, self.mesh = feed, mesh
+        self.examples, self.sample, self.close = feed.examples, feed.sample, feed.close
         self._given: Any = None  # replicated arrays stay on the devices for all epochs
         self._placed: Any = None
 

@@ -11,63 +11,88 @@ from jax import Array
 
 from fnn.backward import RULES
 from fnn.checks import arrays, targets
-from fnn.data import Dataset, as_floats, for_network
+from fnn.data import Dataset, as_floats, default_scale, for_network, inputs, require_inputs
 from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
-from fnn.losses import Loss, SoftmaxCrossEntropy, SquaredError
+from fnn.losses import Loss, SquaredError
+from fnn.runs import Record, Run, network_of
+from fnn.streams import CHUNK_BYTES, blocks
 
 ROWS = 2048  # per pass through the network
 
-Record = dict[str, float]
 
-
-def evaluate(params: AnyParams, data, *, loss: Loss) -> Record:
+def evaluate(params: AnyParams | Run, data, *, loss: Loss = SquaredError()) -> Record:
     """{"loss": the mean over the examples, "accuracy": if y holds classes} for ``data``, a Dataset or (x, y).
 
-    The class is the output with the highest activation. Memory-mapped data are read in blocks; only the last bits of
-    the result may differ.
+    params: a ``Run``, of which the ``network`` is meant, or layers or a graph without batch norm. The class is the
+    output with the highest activation. Memory-mapped data are read in blocks; only the last bits of the result may
+    differ.
     """
     params, data = _for_evaluation(params, data, loss)
-    return named(_evaluate(params, _Blocks(data), loss), "")
+    blocks = _Blocks(data, kind(params).ports(params).n_out)
+    return named(_evaluate(params, blocks, data.weighted(loss)), "")
 
 
-def predict(params: AnyParams, data: Dataset) -> np.ndarray:
-    """The network's outputs for every example of ``data``, a Dataset: (N, n_L); ``.argmax(1)`` is the class."""
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"data: expected a fnn.data.Dataset, got {arrays.describe(data)}; or write fnn.forward(params, x)"
-        )
-    loss = SquaredError() if data.y.ndim == 2 else SoftmaxCrossEntropy()
-    params, data = _for_evaluation(params, data, loss)
-    found: list[Array] = []
-    for x, _, _ in _Blocks(data):
-        found.append(_outputs(params, x, scale=data.scale))
-        jax.block_until_ready(found[-2:-1])  # so that no more than one block waits on the device
+def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
+    """The network's outputs for every example of x: (N, n_L); ``.argmax(1)`` is the class.
+
+    params: as for :func:`evaluate`. x: an array (N, n), in memory or memory-mapped, as ``fit`` takes it: floating, or
+    bytes, which are scaled by 1/255; a table of pandas; a ``Dataset``, whose y is not used; or a function without
+    arguments that gives an iterable of such arrays, as ``lambda: (batch for batch in loader)``.
+    """
+    params = _for_inference(params)
+    if not callable(x):
+        return np.concatenate([*_predicted(params, x, "x")])
+    found = [part for number, batch in enumerate(x()) for part in _predicted(params, batch, f"x: batch {number}")]
+    if not found:
+        raise ValueError("x: expected a function that gives at least one array (N, n), got none")
     return np.concatenate(found)
 
 
-def evaluator(validation: Dataset | None, loss: Loss, folded: Callable) -> Callable[[Any], Record]:
-    """A function of the parameters that evaluates ``folded(params)`` on the held-out data, if any."""
+def _predicted(params, x, name: str) -> Iterator[np.ndarray]:
+    """The outputs, block by block for streamed data."""
+    if isinstance(x, Dataset):
+        x, scale, chunk_bytes = x.x, x.scale, x.chunk_bytes
+    else:
+        try:
+            x, chunk_bytes = inputs(x), None
+        except (TypeError, ValueError) as error:
+            raise type(error)(name + str(error).removeprefix("x")) from error
+        scale, chunk_bytes = default_scale(x.dtype), CHUNK_BYTES if arrays.memory_mapped(x) else None
+    require_inputs(x, kind(params).ports(params), name)
+    if len(x) == 0:
+        raise ValueError(f"{name}: expected at least one example, got an empty array of shape {x.shape}")
+    waiting = None
+    for rows in blocks(x, chunk_bytes or x.nbytes):
+        found = _outputs(params, jnp.asarray(x[rows]), scale=scale)
+        if waiting is not None:
+            yield np.asarray(waiting)  # while the device computes the next
+        waiting = found
+    yield np.asarray(waiting)
+
+
+def evaluator(validation: Dataset | None, n_out: int, loss: Loss) -> Callable[[Any], Record] | None:
+    """A function of a network for inference that gives its record on the held-out data, if there are any."""
     if validation is None:
-        return lambda params: {}
-    blocks = _Blocks(validation)
-    return lambda params: named(_evaluate(folded(params), blocks, loss))
+        return None
+    blocks, loss = _Blocks(validation, n_out), validation.weighted(loss)
+    return lambda network: named(_evaluate(network, blocks, loss))
 
 
 class _Blocks:
     """x, y and the classes, or None, on the device: all at once, or block by block for streamed data."""
 
-    def __init__(self, data: Dataset):
-        self.data, self.classes = data, data.classes()
+    def __init__(self, data: Dataset, n_out: int):
+        self.data, self.y, self.classes = data, data.targets(n_out), data.classes()
         self.step, self.held = len(data), None
         if data.chunk_bytes is None:
             self.held = self._block(slice(None))
         else:  # whole rounds of the compiled loop, so that it computes as with all rows
-            most = data.chunk_bytes // max(1, data.x[:1].nbytes + data.y[:1].nbytes)
+            most = data.chunk_bytes // max(1, data.x[:1].nbytes + self.y[:1].nbytes)
             self.step = max(1, most // ROWS) * ROWS
 
     def _block(self, rows: slice) -> tuple[Array, Array, Array | None]:
-        x, y = jnp.asarray(self.data.x[rows]), jnp.asarray(self.data.y[rows])
+        x, y = jnp.asarray(self.data.x[rows]), jnp.asarray(self.y[rows])
         return x, y, None if self.classes is None else jnp.asarray(self.classes[rows])
 
     def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
@@ -121,18 +146,27 @@ def means(values, right):
 def require_network(params):
     """The checked parameters, with layers as a tuple."""
     kind(params).require(params)
+    params = arrays.native(params)
     return tuple(params) if isinstance(params, list) else params
 
 
-def _for_evaluation(params, data, loss):
-    params = require_network(params)
-    targets.loss_like(loss)
+def _for_inference(params):
+    """The network for inference of a run, or the checked parameters, which must not have a batch norm."""
+    params = require_network(network_of(params))
     if kind(params).has_norm(params):
         raise ValueError(
             "params: a network with a batch norm has no output for single examples; write "
-            "fnn.fold(params, statistics=fnn.statistics(params, batches))"
+            "fnn.fold(params, statistics=fnn.statistics(params, batches)), or run.network after fit"
         )
-    return params, for_network(data, kind(params).ports(params), loss, "data")
+    return params
+
+
+def _for_evaluation(params, data, loss):
+    params = require_network(network_of(params))
+    targets.loss_like(loss)
+    params, of = _for_inference(params), kind(params)
+    targets.fitting(loss, of.output_activations(params), of.ports(params).n_out)
+    return params, for_network(data, of.ports(params), loss, "data")
 
 
 def named(loss_and_accuracy, prefix: str = "validation_") -> Record:

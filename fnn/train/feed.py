@@ -1,8 +1,8 @@
 """How the examples reach the compiled loop: chunks of an epoch's mini-batches.
 
 A feed has ``chunks(key, epoch)``, pairs of a chunk's first step and its mini-batches; ``sample(key, examples)``, x of
-the fixed mini-batches that measure batch-norm statistics; the scale of x; the number of examples, None if unknown; the
-arrays of all examples, if they exist; and ``close()``.
+the fixed mini-batches that measure batch-norm statistics; the loss, which is weighted if the data are; the scale of x;
+the number of examples, None if unknown; the arrays of all examples, if they exist; and ``close()``.
 """
 
 from collections.abc import Iterator
@@ -27,15 +27,18 @@ def feed_of(data, params, loss: Loss, batch_size: int) -> "InMemory | Streamed |
         return Drawn(data, params, loss, whole("batch_size", batch_size))
     data = for_network(data, kind(params).ports(params), loss)
     batch_size = whole("batch_size", batch_size, len(data), "examples")
-    return InMemory(data, batch_size) if data.chunk_bytes is None else Streamed(data, batch_size, data.chunk_bytes)
+    y = data.targets(kind(params).ports(params).n_out)
+    if data.chunk_bytes is None:
+        return InMemory(data, y, data.weighted(loss), batch_size)
+    return Streamed(data, y, data.weighted(loss), batch_size)
 
 
 class InMemory:
     """All examples on the device; an epoch is one chunk."""
 
-    def __init__(self, data: Dataset, batch_size: int):
-        self.x, self.y = jnp.asarray(data.x), jnp.asarray(data.y)
-        self.arrays = self.x, self.y
+    def __init__(self, data: Dataset, y: np.ndarray, loss: Loss, batch_size: int):
+        self.x, self.y = jnp.asarray(data.x), jnp.asarray(y)
+        self.loss, self.arrays = loss, (self.x, self.y)
         self.scale, self.batch_size, self.examples = data.scale, batch_size, len(data)
 
     def sample(self, key: Array, examples: int) -> Array:
@@ -53,12 +56,12 @@ class InMemory:
 class Streamed(Prefetched):
     """Examples in host memory or in files, gathered chunk by chunk."""
 
-    def __init__(self, data: Dataset, batch_size: int, chunk_bytes: int):
+    def __init__(self, data: Dataset, y: np.ndarray, loss: Loss, batch_size: int):
         super().__init__()
-        self.data, self.arrays = data, (data.x, data.y)
+        self.data, self.y, self.loss, self.arrays = data, y, loss, (data.x, y)
         self.scale, self.batch_size, self.examples = data.scale, batch_size, len(data)
-        of_step = batch_size * (data.x[:1].nbytes + data.y[:1].nbytes)
-        self.steps = chunk_length(len(data) // batch_size, chunk_bytes // max(1, of_step))
+        of_step = batch_size * (data.x[:1].nbytes + y[:1].nbytes)
+        self.steps = chunk_length(len(data) // batch_size, (data.chunk_bytes or 0) // max(1, of_step))
 
     def sample(self, key: Array, examples: int) -> Array:
         """x of the first mini-batches of a separate shuffle: (count, B, n)."""
@@ -68,7 +71,7 @@ class Streamed(Prefetched):
         order = shuffle(key, epoch, len(self.data), self.batch_size)
         for first in range(0, len(order), self.steps):
             rows = order[first : first + self.steps]
-            yield first, gathered(self.data.x, rows), gathered(self.data.y, rows)
+            yield first, gathered(self.data.x, rows), gathered(self.y, rows)
 
 
 def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:

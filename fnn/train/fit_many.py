@@ -1,6 +1,7 @@
 """``fit_many``: networks of one shape trained together, each with its own learning rate and shuffles."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,17 +11,31 @@ import numpy as np
 import optax
 from jax import Array
 
+from fnn.checkpoint.resume import settings
 from fnn.checks import arrays
 from fnn.data import Dataset, for_network
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
 from fnn.functions import Objective
 from fnn.kinds import AnyParams, kind
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.numbers import number, whole
-from fnn.train.evaluation import Record, folded, judged, means, named, require_network
+from fnn.optimizers import Optimizer
+from fnn.runs import Record, Run, State
+from fnn.train.evaluation import folded, judged, means, named, require_network
 from fnn.train.fit import STATISTICS_EXAMPLES
-from fnn.train.loop import ALL_ROWS, inputs, mean_loss, require_training, sample_rows, shuffle, start, take_step
+from fnn.train.loop import (
+    ALL_ROWS,
+    begin,
+    for_evaluation,
+    inputs,
+    mean_loss,
+    require_training,
+    sample_rows,
+    shuffle,
+    start,
+    take_step,
+)
 
 STACKED = "write jax.vmap(lambda key: fnn.init(key, sizes))(keys)"
 INJECTED = "write optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)"
@@ -31,7 +46,7 @@ def fit_many(
     data,
     optimizer: optax.GradientTransformation,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     epochs: int,
     batch_size: int,
     keys: Array,
@@ -40,7 +55,7 @@ def fit_many(
     dropout: Dropout | DropConnect | None = None,
     reduction: str = "mean",
     progress: bool | None = None,
-) -> tuple[AnyParams, list[list[Record]]]:
+) -> list[Run]:
     """Train N networks on the same data at once, each as ``fit`` would, in one compiled program.
 
     params: the parameters of one network with a leading axis of N members on every leaf, as ``jax.vmap`` makes them
@@ -50,9 +65,9 @@ def fit_many(
     ``optax.inject_hyperparams(rule)(learning_rate=...)``; None trains all with the optimizer unchanged. Everything else
     is as in ``fit`` and shared by all members. The data are on the device once, for any N, and are not streamed.
 
-    Returns the stacked parameters and, for every member, a list of records as in ``fit``; "seconds" is the time for all
-    together. The results equal those of separate ``fit`` calls up to rounding, because all members' products are
-    computed together, with a different order of summation. A diverging member does not affect the rest.
+    Returns a list with the ``Run`` of every member, as from ``fit``, which may also go on with it; "seconds" is the
+    time for all together. The results equal those of separate ``fit`` calls up to rounding, because all members'
+    products are computed together, with a different order of summation. A diverging member does not affect the rest.
 
     Use it for networks too small to keep the device busy. On 2 idle CPU cores, 16 networks with mini-batches of 10 take
     0.57 times as long as one by one for 20-16-4, 0.75 for 784-64-64-10, and 0.87 for 784-30-10. With mini-batches of
@@ -63,11 +78,11 @@ def fit_many(
     >>> params = jax.vmap(lambda key: fnn.init(key, (4, 5, 2)))(jax.random.split(jax.random.key(0), 3))
     >>> optimizer = optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)
     >>> x, y = jnp.ones((20, 4)), jnp.zeros((20, 2))
-    >>> params, histories = fit_many(params, (x, y), optimizer, loss=fnn.SquaredError(), epochs=2, batch_size=5,
+    >>> runs = fit_many(params, (x, y), optimizer, loss=fnn.SquaredError(), epochs=2, batch_size=5,
     ...     keys=jax.random.split(jax.random.key(1), 3), learning_rates=(0.01, 0.1, 1.0), progress=False)
-    >>> params[0].W.shape, [len(history) for history in histories]
-    ((3, 5, 4), [2, 2, 2])
-    >>> second = jax.tree.map(lambda leaf: leaf[1], params)  # one member's parameters
+    >>> runs[0].params[0].W.shape, [len(run.history) for run in runs]
+    ((5, 4), [2, 2, 2])
+    >>> best = min(runs, key=lambda run: run.history[-1]["loss"])
     """
     started = time.perf_counter()
     members = _require_keys(keys)
@@ -76,28 +91,43 @@ def fit_many(
     data = _in_memory(data, first, loss, "data")
     batch_size, epochs = whole("batch_size", batch_size, len(data), "examples"), whole("epochs", epochs)
     validation = None if validation is None else _in_memory(validation, first, loss, "validation")
-    xy = jnp.asarray(data.x), jnp.asarray(data.y)
+    xy = jnp.asarray(data.x), jnp.asarray(data.targets(kind(first).ports(first).n_out))
     seeds = np.asarray(jax.random.key_data(keys))  # indexing the typed keys would mark them as used
     samples = _samples(seeds, len(data), batch_size) if kind(first).has_norm(first) else None
-    held_out = _evaluator(validation, loss, xy[0], samples, dropout, data.scale, members)
-    params, states = jax.vmap(partial(start, optimizer))(params)
+    networks = partial(_folded, x=xy[0], samples=samples, dropout=dropout, scale=data.scale)
+    held_out = _evaluator(validation, kind(first).ports(first).n_out, loss, networks, members)
+    rule = Optimizer(optimizer)
+    begin(rule, first)
+    params, states = jax.vmap(partial(start, rule))(params)
     begun = params, states if learning_rates is None else _with_rates(states, learning_rates, members)
-    one_epoch = partial(_epoch, optimizer=optimizer, objective=Objective(loss, reduction), scale=data.scale)
+    objective, of_step = Objective(data.weighted(loss), reduction), batch_size if reduction == "sum" else 1
+    one_epoch = partial(_epoch, objective=objective, scale=data.scale)
     histories: list[list[Record]] = [[] for _ in range(members)]
     with Bar(epochs, progress) as bar:
         for epoch in range(1, epochs + 1):
             orders = _orders(seeds, epoch, examples=len(data), batch_size=batch_size)
-            begun, losses = one_epoch(begun, xy, orders, dropout, keys, epoch)
-            means_of_members = [*map(mean_loss, np.asarray(losses).T)]
-            of_held_out, seconds = held_out(begun[0]), time.perf_counter() - started
+            begun, losses = one_epoch(begun, xy, orders, dropout, keys, epoch, rule)
+            means_of_members = [mean_loss(of_one) / of_step for of_one in np.asarray(losses).T]
+            of_held_out, seconds = held_out(*begun), time.perf_counter() - started
             for history, loss_of_one, record in zip(histories, means_of_members, of_held_out):
                 history.append({"epoch": epoch, "loss": loss_of_one} | record | {"seconds": seconds})
             bar.show({"loss": float(np.mean(means_of_members))}, orders.size)
-    return begun[0], histories
+    own_keys = [jax.random.wrap_key_data(key, impl=jax.random.key_impl(keys)) for key in seeds]
+    same = partial(settings, objective, examples=len(data), keep=None, dropout=dropout, batch_size=batch_size)
+    return _runs((networks(*begun), *begun), histories, own_keys, epochs * (len(data) // batch_size), same)
 
 
-@partial(jax.jit, static_argnames=("optimizer", "objective", "scale"))
-def _epoch(begun, xy, orders, dropout, keys, epoch, *, optimizer, objective, scale):
+def _runs(stacked: tuple, histories: list[list[Record]], keys: list[Array], steps: int, same: Callable) -> list[Run]:
+    """The run of every member; stacked: networks, parameters and states with a leading axis of members."""
+    runs = []
+    for i, (history, key) in enumerate(zip(histories, keys)):
+        network, params, state = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+        runs.append(Run(network, params, history, State(state, len(history), steps, key, same=same(key=key))))
+    return runs
+
+
+@partial(jax.jit, static_argnames=("objective", "scale"))
+def _epoch(begun, xy, orders, dropout, keys, epoch, optimizer, *, objective, scale):
     """One step of every member per row of ``orders``, (steps, N, B): (parameters, states) and losses (steps, N)."""
     (x, y), keys = xy, jax.vmap(jax.random.fold_in, (0, None))(keys, epoch)
 
@@ -124,30 +154,32 @@ def _orders(seeds: np.ndarray, epoch: int, *, examples: int, batch_size: int) ->
     return np.stack([shuffle(key, epoch, examples, batch_size) for key in seeds], axis=1)
 
 
-def _evaluator(validation: Dataset | None, loss, x, samples, dropout, scale: float, members: int):
+def _evaluator(validation: Dataset | None, n_out: int, loss, networks: Callable, members: int):
     """A function of the stacked parameters that gives every member's record on the held-out data, if any."""
     if validation is None:
-        return lambda params: [{}] * members
-    given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.y)), validation.classes()
-    judge = partial(judged, loss=loss, scale=validation.scale)
+        return lambda params, states: [{}] * members
+    given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.targets(n_out))), validation.classes()
+    judge = partial(judged, loss=validation.weighted(loss), scale=validation.scale)
 
-    def evaluate(params):
-        plain = _folded(params, x, samples, dropout, scale=scale)
-        values, right = jax.vmap(means)(*jax.vmap(judge, (0, None, None, None))(plain, *given, classes))
+    def evaluate(params, states):
+        values, right = jax.vmap(means)(
+            *jax.vmap(judge, (0, None, None, None))(networks(params, states), *given, classes)
+        )
         return [named((values[i], None if right is None else right[i])) for i in range(members)]
 
     return evaluate
 
 
 @partial(jax.jit, static_argnames="scale")
-def _folded(params, x, samples, dropout, *, scale):
+def _folded(params, states, *, x, samples, dropout, scale):
     """Every member's network for inference, one by one, because each gathers its own sample."""
 
     def member(given):
-        params, rows = given
+        params, state, rows = given
+        params = for_evaluation(params, state)
         return folded(params, None if rows is None else x[rows], dropout, scale=scale)
 
-    return jax.lax.map(member, (params, None if samples is None else jnp.swapaxes(samples, 0, 1)))
+    return jax.lax.map(member, (params, states, None if samples is None else jnp.swapaxes(samples, 0, 1)))
 
 
 def _require_keys(keys) -> int:

@@ -13,9 +13,10 @@ from fnn.backward import RULES, Rules
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.data import as_floats
-from fnn.functions import Objective, derivatives, require_target
+from fnn.functions import Objective, derivatives, given_target
 from fnn.kinds import given, kind, require_rules
 from fnn.losses import Loss, SquaredError
+from fnn.optimizers import Optimizer
 from fnn.train import devices
 
 
@@ -28,12 +29,12 @@ class Rows(NamedTuple):
 
 def make_step(
     optimizer: optax.GradientTransformation,
-    loss: Loss = SquaredError(),
     *,
+    loss: Loss = SquaredError(),
     reduction: str = "mean",
     rules: Rules = RULES,
 ) -> Callable:
-    """A jitted ``step(params, state, x, y, masks=None) -> (params, state, loss)`` for a custom training loop.
+    """A jitted ``step(params, state, x, y, *, masks=None) -> (params, state, loss)`` for a custom training loop.
 
     The initial ``state`` is ``optimizer.init(params)``; other arguments as in ``fnn.value_and_backprop``. No buffers
     are donated.
@@ -47,12 +48,13 @@ def make_step(
     targets.loss_like(loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     require_rules(rules)
-    compiled = jax.jit(partial(take_step, optimizer=optimizer, objective=Objective(loss, reduction, rules)))
+    compiled = partial(_step, optimizer=Optimizer(optimizer), objective=Objective(loss, reduction, rules))
 
-    def step(params, state, x, y, masks=None):
+    def step(params, state, x, y, *, masks=None):
         params, x, masks = given(params, x, masks, rules)  # before jit truncates them
-        require_target(params, y, loss)
-        return compiled(params, state, x, y, masks)
+        of = kind(params)
+        targets.fitting(loss, of.output_activations(params), of.ports(params).n_out)
+        return compiled(params, state, x, given_target(params, y, loss), masks)
 
     return step
 
@@ -69,44 +71,71 @@ def all_masks(key, params, dropout, rows: int):
     return None if dropout is None else of.sample_masks(key, params, dropout, rows)
 
 
+UNUSABLE = {
+    "LookaheadState": "optax.lookahead trains pairs of fast and slow parameters; write its fast optimizer alone",
+    "SAMState": "optax.contrib.sam moves the parameters to the adversarial point and back in alternate steps, so that "
+    "an epoch may end at it; write optax.contrib.sam(..., opaque_mode=True)",
+    "SophiaState": "optax.contrib.sophia differentiates an objective twice, which fit does not give it; write "
+    "optax.adam(1e-3)",
+}
 ALL_ROWS = Rows(value_and_gradients, all_masks)
 
 
 def take_step(params, state, x, y, masks=None, *, optimizer, objective, rows=ALL_ROWS):
     """One step: the new parameters and state, and the loss before the step; traced by its compiled callers."""
-    value, gradients = rows.value_and_gradients(params, x, masks, y, objective)
-    with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
-        update = optax.with_extra_args_support(optimizer).update
-        steps, state = update(gradients, state, params, value=value)
-        return optax.apply_updates(params, steps), state, value
+
+    def at(params):
+        return rows.value_and_gradients(params, x, masks, y, objective)
+
+    value, gradients = at(params)
+    return *stepped(optimizer, params, state, value, gradients, at), value
 
 
-@partial(jax.jit, static_argnames=("optimizer", "objective", "scale", "mesh", "inside"))
-def take_steps(begun, batches, first, dropout, key, *, optimizer, objective, scale, mesh=None, inside=False):
+def stepped(optimizer: Optimizer, params, state, value, gradients, at: Callable):
+    """The new parameters and state; at: the loss and its gradients anywhere, for rules that look around."""
+    known = {"value": value, "grad": gradients, "value_fn": with_our_gradient(at), "grad_fn": lambda at_, _: at(at_)[1]}
+    steps, state = optimizer.update(gradients, state, params, **known)
+    with jax.numpy_dtype_promotion("standard"):
+        return optax.apply_updates(params, steps), state
+
+
+def with_our_gradient(at: Callable) -> Callable:
+    """The loss as a function of the parameters that ``jax.grad`` differentiates by the hand-written equations."""
+    loss = jax.custom_vjp(lambda params: at(params)[0])
+    loss.defvjp(at, lambda gradients, factor: (jax.tree.map(lambda leaf: factor * leaf, gradients),))
+    return lambda params, grad_fn=None: loss(params)  # optax's line searches hand all that they are given on to it
+
+
+_step = jax.jit(take_step, static_argnames=("objective", "rows"))
+
+
+@partial(jax.jit, static_argnames=("objective", "scale", "mesh", "inside"))
+def take_steps(begun, batches, first, dropout, key, optimizer, *, objective, scale, mesh=None, inside=False):
     """One step per mini-batch: the new (parameters, state), the losses, and whether all of them are finite.
 
     begun: the parameters and the optimizer's state. batches: x, y and the rows of every mini-batch in them, (steps, B);
     or x (steps, B, n), y and None. first: the number of the first step in its epoch, which with ``key`` determines its
-    dropout masks. mesh: shards the rows of every mini-batch, if given; inside: whether this is the loop on one of its
-    devices.
+    dropout masks. optimizer: an ``Optimizer``. mesh: shards the rows of every mini-batch, if given; inside: whether
+    this is the loop on one of its devices.
     """
-    options = {"optimizer": optimizer, "objective": objective}
     if mesh is not None and not inside:
-        of_one = partial(take_steps, scale=scale, mesh=mesh, inside=True, **options)
-        return devices.on_every_device(of_one, mesh)(begun, batches, first, dropout, key)
+        of_one = partial(take_steps, objective=objective, scale=scale, mesh=mesh, inside=True)
+        return devices.on_every_device(of_one, mesh)(begun, batches, first, dropout, key, optimizer)
     rows = ALL_ROWS if mesh is None else Rows(*devices.rows_at_hand(*ALL_ROWS, mesh))
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
         x, masks = inputs(rows, params, x, number, dropout, key, scale, objective.rules)
-        params, state, value = take_step(params, state, x, y, masks, rows=rows, **options)
+        params, state, value = take_step(
+            params, state, x, y, masks, optimizer=optimizer, objective=objective, rows=rows
+        )
         return (params, state), value
 
     x, y, order = batches
     if order is not None:
         x, y = x[order], y[order]  # whole rows at once: faster than one gather in every step
     reached, losses = jax.lax.scan(step, begun, (x, y, first + jnp.arange(len(x))))
-    return reached, losses, all_finite((losses, reached[0]), begun[1], reached[1])
+    return reached, losses, all_finite(losses, begun, reached)
 
 
 def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
@@ -117,10 +146,11 @@ def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
     return of.given(params, x, masks, rules)[1:]
 
 
-def all_finite(tree, state, new_state):
-    """Whether all numbers of a tree and of an optimizer's new state are finite, ignoring infinities of the old state.
+def all_finite(losses, begun, reached):
+    """Whether the losses and all numbers that are reached are finite, ignoring infinities that were there before.
 
-    Some rules start with an infinity, for example as the best loss so far.
+    Some rules start with an infinity, for example as the best loss so far, and some networks mask classes by logits
+    of −inf.
     """
 
     def finite(leaf, before=None):
@@ -128,17 +158,62 @@ def all_finite(tree, state, new_state):
             return jnp.array(True)
         return jnp.all(jnp.isfinite(leaf) if before is None else jnp.isfinite(leaf) | (leaf == before))
 
-    found = [finite(leaf) for leaf in jax.tree.leaves(tree)]
-    found += [finite(*pair) for pair in zip(jax.tree.leaves(new_state), jax.tree.leaves(state))]
+    found = [finite(losses)] + [finite(*pair) for pair in zip(jax.tree.leaves(reached), jax.tree.leaves(begun))]
     return jnp.all(jnp.stack(found))
 
 
-@partial(jax.jit, static_argnums=0)
-def start(optimizer, params):
+@jax.jit
+def start(optimizer: Optimizer, params):
     """The parameters and the optimizer's initial state in the dtypes that every later step returns."""
-    with jax.numpy_dtype_promotion("standard"):
-        state = optimizer.init(params)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), (params, state))
+    found = params, optimizer.init(params)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), found)
+
+
+def begin(optimizer: Optimizer, params):
+    """As :func:`start`; raises TypeError, with the reason, for an optimizer that cannot train."""
+    try:
+        begun = start(optimizer, params)
+        refuse_unusable(begun[1])
+        _first_step.eval_shape(optimizer, *begun)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        if str(error).startswith("optimizer: "):
+            raise
+        raise TypeError(
+            f"optimizer: its step cannot be taken from params, gradients, state, value, grad, value_fn and grad_fn: "
+            f"{type(error).__name__}: {error}; write fnn.updates.sgd(0.1), or another of optax's"
+        ) from error
+    return begun
+
+
+@jax.jit
+def _first_step(optimizer, params, state):
+    """A step with the parameters for gradients; it is traced, and never run."""
+    value = jnp.zeros((), jax.tree.leaves(params)[0].dtype)
+    return stepped(optimizer, params, state, value, params, lambda params: (value, params))
+
+
+def refuse_unusable(state) -> None:
+    """Raise TypeError for the state of an optimizer of optax that trains something else than the parameters."""
+    for node in of_kind(state, tuple(UNUSABLE)):
+        why = UNUSABLE[type(node).__name__]
+        if getattr(node, "cache", True) is not None:  # None: of sam in its opaque mode
+            raise TypeError(f"optimizer: {why}")
+
+
+def of_kind(state, names: tuple[str, ...]) -> list:
+    """The nodes of an optimizer's state whose classes have these names."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: type(node).__name__ in names)
+    return [node for node in nodes if type(node).__name__ in names]
+
+
+@jax.jit
+def for_evaluation(params, state):
+    """The parameters to evaluate: as trained, or the average that ``optax.contrib.schedule_free`` keeps."""
+    found = of_kind(state, ("ScheduleFreeState",))
+    if not found:
+        return params
+    b1, points = found[0].b1, found[0].z
+    return jax.tree.map(lambda y, z: (y - (1 - b1) * z) / b1, params, points)
 
 
 def mean_loss(losses: np.ndarray) -> float:
@@ -164,8 +239,10 @@ def require_training(params, optimizer, loss, reduction, dropout) -> None:
     targets.loss_like(loss)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
     require_optimizer(optimizer)
+    of = kind(params)
+    targets.fitting(loss, of.output_activations(params), of.ports(params).n_out)
     if dropout is not None:
-        kind(params).probabilities(dropout, params)
+        of.probabilities(dropout, params)
 
 
 def require_optimizer(optimizer) -> None:

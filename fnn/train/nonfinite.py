@@ -32,26 +32,29 @@ class NonFinite(FloatingPointError):
     """
 
     def __init__(self, where: str, epoch: int, step: int | None, params, optimizer_state, history):
-        place = f"epoch {epoch}" if step is None else f"epoch {epoch}, step {step}"
-        super().__init__(
-            f"{place}: {where}; the exception's .params are those that this epoch began with. "
-            "A lower learning rate may help, or optax.chain(fnn.updates.clip_by_global_norm(1.0), optimizer)"
-        )
+        super().__init__(where, epoch, step, params, optimizer_state, tuple(history))  # all, so that it can be pickled
         self.epoch, self.step, self.history = epoch, step, tuple(history)
         self.params, self.optimizer_state = params, optimizer_state
 
+    def __str__(self) -> str:
+        place = f"epoch {self.epoch}" if self.step is None else f"epoch {self.epoch}, step {self.step}"
+        return (
+            f"{place}: {self.args[0]}; the exception's .params are those that this epoch began with. "
+            "A lower learning rate may help, or optax.chain(fnn.updates.clip_by_global_norm(1.0), optimizer)"
+        )
+
 
 def non_finite(
-    begun: tuple[Any, Any], chunks: Iterable[tuple[int, Chunk]], epoch: int, dropout, key, history, **options
+    begun: tuple[Any, Any], chunks: Iterable[tuple[int, Chunk]], epoch: int, given: tuple, history, **options
 ) -> NonFinite:
     """The exception for an epoch that was not finite.
 
-    begun: the parameters and the optimizer's state at its start; chunks, dropout, key, options: the arguments of
-    ``loop.take_steps``.
+    begun: the parameters and the optimizer's state at its start; chunks, given (dropout, key and optimizer), options:
+    the arguments of ``loop.take_steps``.
     """
-    before, objective = begun, options["objective"]
+    before, objective, (dropout, key, _) = begun, options["objective"], given
     for number, batch in steps(chunks):
-        reached, _, finite = loop.take_steps(before, batch, number, dropout, key, **options)
+        reached, _, finite = loop.take_steps(before, batch, number, *given, **options)
         if not finite:
             x, y, order = batch
             x, y = (x[0], y[0]) if order is None else (x[order[0]], y[order[0]])

@@ -11,10 +11,10 @@ from typing import Any, TextIO
 
 import jax
 
-Record = dict[str, float]
+from fnn.runs import Record
 
 
-class Metrics:
+class Log:
     """A file of JSON lines, one per record, written and flushed at the end of its epoch; does nothing without a path.
 
     path: the file, in an existing folder; history: the records that the run starts with; resumed: whether it resumes
@@ -33,7 +33,7 @@ class Metrics:
         if path is None:
             return
         if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"metrics: expected a path, got {path!r}; write metrics='metrics.jsonl'")
+            raise TypeError(f"log: expected a path, got {path!r}; write log='log.jsonl'")
         self.path = Path(path)
         if jax.process_index() != 0:
             return
@@ -53,7 +53,7 @@ class Metrics:
             raise
         except OSError as error:
             self.give_up()
-            raise type(error)(error.errno, f"metrics: cannot be written: {error.strerror}", str(self.path)) from error
+            raise type(error)(error.errno, f"log: cannot be written: {error.strerror}", str(self.path)) from error
 
     def write(self, record: Record) -> None:
         """Add a record; after a failure, warn once and write nothing more."""
@@ -64,7 +64,7 @@ class Metrics:
             self.file.flush()
         except OSError as error:
             self.give_up()
-            warnings.warn(f"metrics: {self.path}: {error.strerror}; no further records are written to it", stacklevel=3)
+            warnings.warn(f"log: {self.path}: {error.strerror}; no further records are written to it", stacklevel=3)
 
     def give_up(self) -> None:
         """Close the file; flushing the rest may fail again."""
@@ -73,7 +73,7 @@ class Metrics:
             with contextlib.suppress(OSError):
                 file.close()
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -92,18 +92,18 @@ def require_beginning(path: Path, kept: str, lines: Sequence[str], resumed: bool
     found = [parsed(text) for text in kept.split("\n")[:-1]]  # after the last newline: nothing, or a partial record
     if not found or None in found:
         raise ValueError(
-            f"metrics: expected a new file or one of records as lines of JSON, got {path}, which holds something else "
+            f"log: expected a new file or one of records as lines of JSON, got {path}, which holds something else "
             "and is left unchanged; name another file"
         )
     if not resumed:
         raise FileExistsError(
-            f"metrics: {path} holds {len(found)} records of another run, and this one starts afresh; name another "
+            f"log: {path} holds {len(found)} records of another run, and this one starts afresh; name another "
             "file, or delete this one"
         )
     for i, (old, new) in enumerate(zip(found, map(parsed, lines))):
         if old != new:
             raise FileExistsError(
-                f"metrics: {path} holds the records of another run: of epoch {i + 1}, {old}, and this one resumes "
+                f"log: {path} holds the records of another run: of epoch {i + 1}, {old}, and this one resumes "
                 f"after {new}; name another file"
             )
 

@@ -1,4 +1,4 @@
-"""The file of metrics: a line of JSON for every epoch, there when it ends; and no file of anything else is lost."""
+"""The log: a line of JSON for every epoch, there when it ends; and no file of anything else is lost."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 import fnn
 from errors import assert_refused
 from fnn.train import fit
-from fnn.train.metrics import Metrics
+from fnn.train.log import Log
 from networks import drawn
 
 PARAMS = drawn((3, 2))
@@ -23,7 +23,7 @@ RECORDS = [{"epoch": i, "loss": 1 / i, "seconds": 0.1 * i} for i in (1, 2, 3, 4)
 
 def train(path, **options):
     settings = {"loss": fnn.SoftmaxCrossEntropy(), "epochs": 3, "batch_size": 3, "key": jax.random.key(1)} | options
-    return fit(PARAMS, DATA, fnn.updates.sgd(0.1), progress=False, metrics=path, **settings)
+    return fit(PARAMS, DATA, fnn.updates.sgd(0.1), progress=False, log=path, **settings)
 
 
 def read(path) -> list[dict]:
@@ -34,16 +34,20 @@ def read(path) -> list[dict]:
 
 
 def filled(path, records):
-    with Metrics(path) as metrics:
+    with Log(path) as log:
         for record in records:
-            metrics.write(record)
+            log.write(record)
     return path
 
 
 def test_every_epoch_is_a_line_that_is_there_when_it_ends(tmp_path):
-    path, seen = tmp_path / "metrics.jsonl", []
-    _, history = train(path, validation=DATA, callback=lambda state: seen.append(read(path)))
-    assert [len(lines) for lines in seen] == [1, 2, 3]
+    path, seen = tmp_path / "log.jsonl", []
+    history = train(path, validation=DATA, callback=lambda state: seen.append(read(path))).history
+    assert [len(lines) for lines in seen] == [
+        0,
+        1,
+        2,
+    ]  # its own epoch is not over for the callback, which may add to it
     assert read(path) == history
     assert set(history[0]) == {"epoch", "loss", "validation_loss", "validation_accuracy", "seconds"}
 
@@ -69,11 +73,11 @@ def test_a_run_that_is_interrupted_leaves_its_epochs(tmp_path):
     ids=["another run's", "text", "text without a line end", "a line without an epoch", "a list"],
 )
 def test_a_file_that_is_there_is_refused_and_stays(text, error, fragments, tmp_path):
-    path = tmp_path / "metrics.jsonl"
+    path = tmp_path / "log.jsonl"
     path.write_text(text)
-    assert_refused(lambda: train(path), error, ["^metrics: .*metrics.jsonl", *fragments])
+    assert_refused(lambda: train(path), error, ["^log: .*log.jsonl", *fragments])
     assert path.read_text() == text
-    assert os.listdir(tmp_path) == ["metrics.jsonl"]
+    assert os.listdir(tmp_path) == ["log.jsonl"]
 
 
 def test_bytes_that_are_no_text_are_refused_and_stay(tmp_path):
@@ -84,26 +88,26 @@ def test_bytes_that_are_no_text_are_refused_and_stay(tmp_path):
 
 
 def test_an_empty_file_is_as_good_as_none(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+    path = tmp_path / "log.jsonl"
     path.touch()
     train(path, epochs=1)
     assert len(read(path)) == 1
 
 
 def test_a_path_that_cannot_be_written_is_refused_before_anything_is_trained(tmp_path):
-    with pytest.raises(FileNotFoundError, match="metrics: cannot be written.*no-folder"):
+    with pytest.raises(FileNotFoundError, match="log: cannot be written.*no-folder"):
         train(tmp_path / "no-folder" / "m")
-    with pytest.raises(IsADirectoryError, match="metrics: cannot be written"):
+    with pytest.raises(IsADirectoryError, match="log: cannot be written"):
         train(tmp_path)
-    assert_refused(lambda: train(3), TypeError, ["^metrics: expected a path, got 3", "write metrics="])
+    assert_refused(lambda: train(3), TypeError, ["^log: expected a path, got 3", "write log="])
 
 
 def test_a_run_that_goes_on_takes_back_what_came_after_its_checkpoint(tmp_path):
     path = filled(tmp_path / "m", RECORDS)
     path.write_text(path.read_text() + '{"epoch": 5, "lo')  # and a record that was torn
-    with Metrics(path, RECORDS[:2]) as metrics:
+    with Log(path, RECORDS[:2]) as log:
         assert read(path) == RECORDS[:2]
-        metrics.write(RECORDS[3])
+        log.write(RECORDS[3])
     assert read(path) == [*RECORDS[:2], RECORDS[3]]
     assert os.listdir(tmp_path) == ["m"]
 
@@ -113,22 +117,20 @@ def test_a_run_that_goes_on_writes_what_its_file_lacks(before, tmp_path):
     path = tmp_path / "m"
     if before is not None:
         filled(path, RECORDS[:before])
-    Metrics(path, RECORDS[:3]).__exit__()
+    Log(path, RECORDS[:3]).__exit__()
     assert read(path) == RECORDS[:3]
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_the_file_anew(tmp_path):
     path = filled(tmp_path / "m", RECORDS)
-    Metrics(path, [], resumed=True).__exit__()
+    Log(path, [], resumed=True).__exit__()
     assert read(path) == []
 
 
 def test_a_run_that_goes_on_refuses_the_records_of_another(tmp_path):
     path = filled(tmp_path / "m", RECORDS)
     other = [{**RECORDS[0], "loss": 0.5}]
-    assert_refused(
-        lambda: Metrics(path, other), FileExistsError, ["metrics: .* another run", "epoch 1", "another file"]
-    )
+    assert_refused(lambda: Log(path, other), FileExistsError, ["log: .* another run", "epoch 1", "another file"])
     assert read(path) == RECORDS
 
 
@@ -137,22 +139,22 @@ def test_what_is_not_finite_is_null(tmp_path):
     x = np.array(DATA[0])
     x[2] = 3e38
     wide = (fnn.Dense(*map(jnp.float32, (np.full((2, 3), 5), np.zeros(2))), fnn.Identity()),)
-    _, history = fit(
+    history = fit(
         wide, (DATA[0], LABELS), fnn.updates.sgd(0.1), loss=fnn.SoftmaxCrossEntropy(), epochs=1, batch_size=3,
-        key=jax.random.key(0), validation=(x, LABELS), progress=False, metrics=tmp_path / "m",
-    )  # fmt: skip
+        key=jax.random.key(0), validation=(x, LABELS), progress=False, log=tmp_path / "m",
+    ).history  # fmt: skip
     assert not np.isfinite(history[0]["validation_loss"])
     (record,) = read(tmp_path / "m")
     assert record["validation_loss"] is None
     assert record["loss"] == history[0]["loss"]
-    Metrics(tmp_path / "m", history).__exit__()  # and the same record still
+    Log(tmp_path / "m", history).__exit__()  # and the same record still
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_training_survives_a_full_disk():
-    with pytest.warns(UserWarning, match="metrics: /dev/full: .*no further records are written") as told:
-        _, history = train("/dev/full", epochs=2)
+    with pytest.warns(UserWarning, match="log: /dev/full: .*no further records are written") as told:
+        history = train("/dev/full", epochs=2).history
     assert len(history) == 2
     assert len(told) == 1
-    with pytest.raises(OSError, match="metrics: cannot be written.*/dev/full"):
-        Metrics("/dev/full", RECORDS[:1])
+    with pytest.raises(OSError, match="log: cannot be written.*/dev/full"):
+        Log("/dev/full", RECORDS[:1])

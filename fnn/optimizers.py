@@ -1,0 +1,168 @@
+"""An optax optimizer as a pytree, so that optimizers which differ in their rates only share one compiled program.
+
+An optimizer is a pair of functions, ``init`` and ``update``, with its numbers in their closures. :class:`Optimizer`
+takes the closures of functions of optax and of ``fnn.updates`` apart: rates become leaves, and the rest is static and
+compared by value. Inside a compiled program the functions are put together again, with traced numbers. What is of
+anybody else, such as a schedule of one's own, is compared by identity, because it may read variables that change.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import cached_property, partial
+from types import CellType, FunctionType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.tree_util import register_pytree_node_class
+
+OURS = "fnn.updates"  # all numbers in the closures of these functions are leaves; of optax's, those with these names:
+RATES = {"learning_rate", "step_size", "weight_decay", "init_value", "peak_value", "end_value", "max_norm"}
+PLAIN = (bool, int, float, str, bytes, type(None), type, np.dtype)  # compared by value
+
+
+class _Parts(NamedTuple):
+    """A value that is taken apart: how to make it again, what of it is static, and its parts by name."""
+
+    make: Callable  # (static, parts) -> the value
+    static: Any
+    names: tuple[str, ...]
+    parts: tuple
+
+
+class _Form(NamedTuple):
+    """The static form of a value; parts: of a value that was taken apart; leaf: the place of a leaf."""
+
+    make: Callable | None
+    static: Any = None
+    parts: tuple["_Form", ...] = ()
+    leaf: int | None = None
+
+
+class _Same:
+    """A static value that is compared by identity."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+class _Hashed:
+    """A form with its hash, which takes long."""
+
+    def __init__(self, form: _Form):
+        self.form, self.hash = form, hash(form)
+
+    def __eq__(self, other) -> bool:
+        return self is other or (isinstance(other, _Hashed) and self.form == other.form)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+@register_pytree_node_class
+class Optimizer:
+    """``init`` and ``update`` of an optax optimizer, as a pytree whose leaves are its rates."""
+
+    def __init__(self, optimizer: Any):
+        self.leaves: list[Any] = []
+        self.form = _Hashed(_form("", (optimizer.init, optimizer.update), "", self.leaves, ()))
+
+    @cached_property
+    def _functions(self) -> tuple[Callable, Callable]:
+        return _value(self.form.form, self.leaves)
+
+    def init(self, params):
+        """The initial state."""
+        with jax.numpy_dtype_promotion("standard"):  # adam and most schedules mix dtypes
+            return self._functions[0](params)
+
+    def update(self, gradients, state, params, **known):
+        """The steps and the new state; known: what some rules ask for besides."""
+        update = self._functions[1]
+        asked = inspect.signature(update).parameters.values()
+        if not any(one.kind is one.VAR_KEYWORD for one in asked):
+            known = {one.name: known[one.name] for one in asked if one.name in known}
+        with jax.numpy_dtype_promotion("standard"):
+            return update(gradients, state, params, **known)
+
+    def tree_flatten(self):
+        return tuple(self.leaves), self.form
+
+    @classmethod
+    def tree_unflatten(cls, form, leaves):
+        made = object.__new__(cls)
+        made.form, made.leaves = form, leaves
+        return made
+
+
+def _form(name: str, value: Any, module: str, leaves: list, inside: tuple[int, ...]) -> _Form:
+    """The form of what a closure of ``module`` holds under ``name``; numbers join ``leaves``; inside: what holds it."""
+    if isinstance(value, (jax.Array, np.ndarray)) or (type(value) is float and (module == OURS or name in RATES)):
+        leaves.append(value)
+        return _Form(None, leaf=len(leaves) - 1)
+    found = None if id(value) in inside else _taken_apart(name, value)
+    if found is None:
+        return _Form(None, (type(value), value) if isinstance(value, PLAIN) else _Same(value))
+    module = value.__module__ if isinstance(value, FunctionType) else module
+    parts = (_form(*part, module, leaves, (*inside, id(value))) for part in zip(found.names, found.parts))
+    return _Form(found.make, found.static, tuple(parts))
+
+
+def _value(form: _Form, leaves) -> Any:
+    """The value of a form, with these leaves."""
+    if form.leaf is not None:
+        return leaves[form.leaf]
+    if form.make is None:
+        return form.static.value if isinstance(form.static, _Same) else form.static[1]
+    return form.make(form.static, [_value(part, leaves) for part in form.parts])
+
+
+def _taken_apart(name: str, value: Any) -> _Parts | None:
+    """The parts of a container, or of a function whose code and globals do not change; None for anything else."""
+    if isinstance(value, FunctionType) and value.__module__.startswith(("optax.", OURS)):
+        try:
+            cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        except ValueError:  # a cell that is empty yet
+            return None
+        static = value.__code__, _Same(value.__globals__), value.__name__
+        names = (*value.__code__.co_freevars, "defaults", "kwdefaults")
+        return _Parts(_function, static, names, (*cells, value.__defaults__, value.__kwdefaults__))
+    if isinstance(value, partial):
+        return _Parts(_partial, None, ("func", "args", "keywords"), (value.func, value.args, value.keywords))
+    if isinstance(value, dict) and all(isinstance(key, PLAIN) for key in value):
+        return _Parts(_dict, tuple(value), tuple(map(str, value)), tuple(value.values()))
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return _Parts(_named_tuple, type(value), value._fields, tuple(value))
+    if type(value) in (tuple, list):
+        return _Parts(_sequence, type(value), (name,) * len(value), tuple(value))
+    return None
+
+
+def _function(static, parts):
+    (code, module, name), (*cells, defaults, kwdefaults) = static, parts
+    made = FunctionType(code, module.value, name, defaults, tuple(map(CellType, cells)))
+    made.__kwdefaults__ = kwdefaults
+    return made
+
+
+def _partial(_, parts):
+    func, args, keywords = parts
+    return partial(func, *args, **keywords)
+
+
+def _dict(keys, parts):
+    return dict(zip(keys, parts))
+
+
+def _named_tuple(cls, parts):
+    return cls(*parts)
+
+
+def _sequence(cls, parts):
+    return cls(parts)
