@@ -16,9 +16,11 @@ from fnn.activations import Softmax
 from fnn.checks.arrays import describe
 from fnn.functions import forward
 from fnn.initializers import init
+from fnn.kinds import is_weight
 from fnn.layers import Params
 from fnn.losses import Huber, Loss, Poisson, SoftmaxCrossEntropy, SquaredError
 from fnn.numbers import number, whole
+from fnn.train import fit
 from fnn.written import known
 
 LOSSES = {"Huber": Huber(), "SquaredError": SquaredError()}
