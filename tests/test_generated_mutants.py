@@ -266,12 +266,12 @@ GROUPS: dict[str, Callable[[], Iterator[Mutant]]] = {
 # -- what verify says ------------------------------------------------------------------------------------------
 
 
-def report(p: Problem):
+def report(p: Problem, probes=True):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if p.tangents is not None:
             return verify.curvature(p.params, *p.data, loss=p.loss, rules=p.tangents, dtype="float64")
-        return verify.network(p.params, *p.data, loss=p.loss, rules=p.rules, dtype="float64")
+        return verify.network(p.params, *p.data, loss=p.loss, rules=p.rules, dtype="float64", probes=probes)
 
 
 # -- whether its notes are true, on other data -----------------------------------------------------------------
@@ -563,12 +563,6 @@ MISSED_TODAY = (  # function, pattern, what verify does not try
 )  # fmt: skip
 
 
-RAISES_TODAY = (  # and rules of graphs
-    "network.affine", "batchnorm.normalise", "batchnorm.normalise < standardise",
-    "activations.smooth.Identity.derivative", "activations.kinked.ReLU.derivative",  # in layers of ``PerNeuron``
-)  # fmt: skip
-
-
 class Row(NamedTuple):
     """A mutant with all that is said of it."""
 
@@ -635,7 +629,7 @@ def test_a_changed_operator_in_any_rule_is_found_and_named():
     """On data given, which are one case and few programs."""
     for m in sample():
         (p,) = m.problems
-        kinds = {f.kind for f in report(p._replace(data=DATA)).wrong}
+        kinds = {f.kind for f in report(p._replace(data=DATA), probes=False).wrong}
         assert kinds, m.change.name
         assert kinds <= m.kinds, m.change.name
 
@@ -654,5 +648,4 @@ def test_every_change_of_the_source_is_found_and_named(group, capsys):
     assert [m.change.name for m in mutants(group) if why_equivalent(m) and m.change.name not in passed] == []
     for r in rows:
         assert r.verdict.kinds <= r.mutant.kinds or known_miss(r.mutant), (r.mutant.change.name, r.verdict.kinds)
-    if group != "graphs":
-        assert {r.mutant.change.where for r in rows if r.verdict.raised} <= set(RAISES_TODAY)
+    assert not [r.mutant.change.name for r in rows if r.verdict.raised]

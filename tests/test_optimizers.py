@@ -6,6 +6,7 @@ import pickle
 import pkgutil
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -208,6 +209,8 @@ def test_what_cannot_train_is_refused_by_name_before_anything_is_trained(name):
 def exceptions():
     """Every exception of the package."""
     names = [found.name for found in pkgutil.walk_packages(fnn.__path__, "fnn.") if not found.name.endswith("__main__")]
+    if find_spec("sklearn") is None:
+        names = [name for name in names if not name.startswith("fnn.sklearn")]
     found = {value for name in names for value in vars(import_module(name)).values() if isinstance(value, type)}
     return [cls for cls in found if issubclass(cls, BaseException) and cls.__module__.startswith("fnn.")]
 

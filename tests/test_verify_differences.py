@@ -56,7 +56,9 @@ CHANGES = {"a thousandth": lambda v, i: v.at[i].multiply(1.001), "zero": lambda 
 
 
 # the first entry, one in the middle and the last
-@pytest.mark.parametrize(("change", "index"), [("a thousandth", (0, 0)), ("a thousandth", (3, 7)), ("zero", (9, 19))])
+@pytest.mark.parametrize(
+    ("change", "index"), and_slow([("a thousandth", (3, 7))], [("a thousandth", (0, 0)), ("zero", (9, 19))])
+)
 def test_one_wrong_entry_among_two_hundred_is_located_by_differences(change, index):
     f = jax.jit(with_vjp(in_numpy(np.tanh), entry(CHANGES[change], index)))
     report = custom_vjp(f, np.tanh(normal(10, 20)))
