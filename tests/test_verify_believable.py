@@ -525,8 +525,9 @@ ESSENTIAL = [
 ]
 
 
-@pytest.mark.parametrize(("how", "rule", "kind"), and_slow(ESSENTIAL, EVERY_RULE))
-def test_a_rule_that_is_broken_in_any_way_is_a_finding(how, rule, kind):
+@pytest.mark.parametrize("case", and_slow(ESSENTIAL, EVERY_RULE), ids=" ".join)
+def test_a_rule_that_is_broken_in_any_way_is_a_finding(case):
+    how, rule, kind = case
     params = fnn.init(jax.random.key(0), (3, 4, 2), batch_norm="full")
     if kind == "graph":
         params = fnn.graph.Graph.from_layers(params)

@@ -57,9 +57,10 @@ CHANGES = {"a thousandth": lambda v, i: v.at[i].multiply(1.001), "zero": lambda 
 
 # the first entry, one in the middle and the last
 @pytest.mark.parametrize(
-    ("change", "index"), and_slow([("a thousandth", (3, 7))], [("a thousandth", (0, 0)), ("zero", (9, 19))])
+    "case", and_slow([("a thousandth", (3, 7))], [("a thousandth", (0, 0)), ("zero", (9, 19))]), ids=str
 )
-def test_one_wrong_entry_among_two_hundred_is_located_by_differences(change, index):
+def test_one_wrong_entry_among_two_hundred_is_located_by_differences(case):
+    change, index = case
     f = jax.jit(with_vjp(in_numpy(np.tanh), entry(CHANGES[change], index)))
     report = custom_vjp(f, np.tanh(normal(10, 20)))
     assert {finding.index for finding in report.wrong} == {index}
