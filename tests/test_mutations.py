@@ -25,7 +25,8 @@ def said(report) -> dict:
 
 
 def reported(mutant: Mutant) -> dict:
-    return said(verify.network(mutant.params, *mutant.data, loss=mutant.loss, rules=mutant.rules))
+    given = mutant.data  # where the mistake is one of a single network, no other can be judged
+    return said(verify.network(mutant.params, *given, loss=mutant.loss, rules=mutant.rules, probes=not given))
 
 
 # -- on one case of data ---------------------------------------------------------------------------------------

@@ -132,7 +132,8 @@ def assert_never_accused(params, loss, dtype, masks=None):
         factor, spread = 10.0 ** random.uniform(-2, 1), 10.0 ** random.uniform(-2, 2)
         scaled = jax.tree.map(lambda leaf: array(factor * np.asarray(leaf)), params)  # noqa: B023
         x = array(random.normal(size=(7, len(graph.inputs))) * spread)
-        y = array(random.uniform(0.05, 0.95, (7, len(graph.outputs))))
+        y = random.uniform(0.05, 0.95, (7, len(graph.outputs)))
+        y = array(y / y.sum(axis=1, keepdims=True))
         report = verify.network(scaled, x, y, loss=loss, masks=masks, dtype=dtype)
         assert not report.wrong, report
 

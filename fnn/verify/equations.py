@@ -187,7 +187,8 @@ def _indefinite(args: tuple) -> np.ndarray:
     loss, activation, (z, a), y = args[0], args[1], map(np.asarray, args[2:4]), args[4]
     eps = float(jnp.finfo(a.dtype).eps)
     with np.errstate(all="ignore"):
-        saturated = (evaluate(activation.value, 2 * z) == a) & (z != 0)
+        smallest = 4 * float(jnp.finfo(a.dtype).tiny)
+        saturated = (np.abs(evaluate(activation.value, 2 * z) - a) <= smallest) & (z != 0)
         inside = a + 16 * eps * (evaluate(activation.value, 0 * z) - a)
         steep = ~(np.abs(evaluate(loss_gradient, loss, inside, y)) < POLE / eps)
     return (saturated & steep).any(axis=1)

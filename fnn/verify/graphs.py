@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.activations import PerNeuron
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm, standardise
 from fnn.checks import network as checks
@@ -151,7 +152,8 @@ def line_of(params: GraphParams, layers: tuple[Dense, ...], finding: Finding) ->
     if finding.kind == "bias_gradient":
         return NEURON_GRADIENT.of()
     if finding.kind == "output_delta":
-        chosen = graph.outputs
+        own = finding.index is not None and isinstance(layer.activation, PerNeuron)
+        chosen = [graph.outputs[finding.index[-1]]] if own and finding.index else graph.outputs
     elif finding.kind == "hidden_delta":
         chosen = [k for k in np.flatnonzero(graph.generation > 0) if graph.activations[k] == layer.activation
                   and k in graph.arrows[:, 0]]  # fmt: skip
