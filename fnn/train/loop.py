@@ -87,7 +87,7 @@ def take_step(params, state, x, y, masks=None, *, optimizer, objective, rows=ALL
     def at(params):
         return rows.value_and_gradients(params, x, masks, y, objective)
 
-    value, gradients = at(params)
+    value, gradients = jax.lax.optimization_barrier(at(params))  # else XLA rounds a loop of one step differently
     return *stepped(optimizer, params, state, value, gradients, at), value
 
 
