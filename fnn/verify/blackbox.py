@@ -92,7 +92,7 @@ class BlackBox:
         found = [compare(n, h, o, tolerance, **more) for n, h, o, more in zip(self.names, ours, theirs, known)]
         if all(finding.ok for finding in found):
             return found
-        theirs = self._beside_jumps(ours, theirs, tolerance)
+        theirs, shrunk_already = self._beside_jumps(ours, theirs, tolerance), False
         whole, eps = max(finding.size for finding in found), float(jnp.finfo(self.precision).eps)
         for i, (change, usual) in enumerate(zip(self._changes(theirs), self._usual(theirs))):
             if found[i].ok or found[i].index is None:
@@ -102,7 +102,9 @@ class BlackBox:
             found[i] = compare(self.names[i], ours[i], theirs[i], tolerance, size, **known[i])
             if not found[i].ok:
                 notes = self.notes(ours[i], theirs[i], tolerance)
-                found[i] = replace(found[i], note=notes[0] if notes else "", example=self.smallest(i, tolerance))
+                example = "" if shrunk_already else self.smallest(i, tolerance)  # of the first: that shows the mistake
+                shrunk_already = True
+                found[i] = replace(found[i], note=notes[0] if notes else "", example=example)
         return found
 
     def notes(self, hand: np.ndarray, oracle: np.ndarray, tolerance: float) -> list[str]:
