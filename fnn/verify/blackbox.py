@@ -42,6 +42,9 @@ def in_best_dtype(dtype, tolerance: float | None, judge: Callable[[str], Report]
         return replace(report, notes=(f"judged in float32, because in float64 the code raises {reason}", *report.notes))
 
 
+NOT_DETERMINISTIC = "not deterministic: two calls with the same arguments return different numbers"
+
+
 def _as_they_are(inputs):
     return inputs
 

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
 from fnn.checks.arrays import describe
-from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype
+from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.differences import by_differences, contracted
 from fnn.verify.interpret import custom_inside, evaluate, inlined, trace
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
@@ -125,7 +126,7 @@ class _Judge:
 
     def report(self) -> Report:
         if differing_calls(lambda inputs: self.ours(*inputs), self.inputs):
-            note = "f is not deterministic: two calls with the same arguments return different numbers"
+            note = f"f is {NOT_DETERMINISTIC}"
             return Report((Finding("f", float("inf"), 0.0, note=note),), self.dtype, what="cotangent")
         same = self._same_value()
         findings = self._carried()
@@ -184,8 +185,7 @@ class _Judge:
         except Exception as error:  # a rule is the user's
             return [Finding("the custom derivative", float("inf"), 0.0, note=_raised(error))]
         if differing_calls(box.hand, self.inputs):
-            note = "not deterministic: two calls with the same arguments return different numbers"
-            return [Finding("the custom derivative", float("inf"), 0.0, note=note)]
+            return [Finding("the custom derivative", float("inf"), 0.0, note=NOT_DETERMINISTIC)]
         right: Any
         right, doubt = self._automatic(box, mine, same)
         precision = box.precision
@@ -215,7 +215,7 @@ class _Judge:
             without = jax.tree.unflatten(structure, [0 * leaf if j == k else leaf for j, leaf in enumerate(leaves)])
             box = self._box(without)
             if compare("", hand, box.values(box.oracle)[i], limit).ok:
-                return _noted(finding, f"the cotangent of the output {path} is not used")
+                return replace(finding, note=f"the cotangent of the output {path} is not used")
         return finding
 
     def _automatic(self, box: BlackBox, mine, same: bool) -> tuple[list | None, str]:
@@ -279,11 +279,7 @@ def _together(findings: list[Finding]) -> Finding:
     if not failing:
         return max(findings, key=lambda finding: finding.error)
     worst = failing[0]
-    return worst if len({finding.note for finding in failing}) == 1 else _noted(worst, "")
-
-
-def _noted(finding: Finding, note: str) -> Finding:
-    return Finding(**{**finding.__dict__, "note": note})
+    return worst if len({finding.note for finding in failing}) == 1 else replace(worst, note="")
 
 
 def _raised(error: Exception) -> str:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from fnn.checks.arrays import describe
-from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype
+from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.differences import by_differences
 from fnn.verify.interpret import evaluate, is_array
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
@@ -113,8 +113,7 @@ def _is_float32(leaf) -> bool:
 
 
 def _not_deterministic(name: str) -> Finding:
-    note = f"{name} is not deterministic: two calls with the same arguments return different numbers"
-    return Finding(name, float("inf"), 0.0, note=note)
+    return Finding(name, float("inf"), 0.0, note=f"{name} is {NOT_DETERMINISTIC}")
 
 
 def _broken(params, ours, names: list[str]) -> list[Finding]:

@@ -23,7 +23,7 @@ from fnn.graph.plan import plan
 from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_rows, lambdas_of_inputs, weight_gradients
 from fnn.layers import Dense
 from fnn.losses import as_targets
-from fnn.verify.neighbours import OF_ZERO, ULPS, Sides, accept
+from fnn.verify.neighbours import OF_ZERO, ULPS, Sides, accept, persists
 from fnn.verify.oracle import (
     AUTODIFF,
     NORM_TOLERANCE,
@@ -237,8 +237,7 @@ def _sides(around: list, neurons: np.ndarray) -> Sides:
     (a, b), (c, d) = ([values[neurons] for values in pair] for pair in around)
     low, high = np.minimum(c, d), np.maximum(c, d)
     with np.errstate(invalid="ignore"):
-        jumps = (high - low > 0.5 * np.abs(b - a)) & (high - low > 1e-6 * np.maximum(np.abs(low), np.abs(high)))
-    return Sides(low, high, jumps)
+        return Sides(low, high, persists(low, high, np.abs(b - a)))
 
 
 MISTAKES = {  # of the λ of a neuron: rules that make them, from autodiff's σ'

@@ -84,9 +84,13 @@ def sides(function: Callable, point, precision: str = "float64", alone: int = AL
     found = []
     with np.errstate(invalid="ignore", over="ignore"):
         for a, b, c, d in zip(low, high, low_wide, high_wide):
-            jumps = (b - a > 0.5 * (d - c)) & (b - a > SMALLEST * np.maximum(np.abs(a), np.abs(b)))
-            found.append(Sides(a, b, jumps))
+            found.append(Sides(a, b, persists(a, b, d - c)))
     return found
+
+
+def persists(low: np.ndarray, high: np.ndarray, wider: np.ndarray) -> np.ndarray:
+    """Where values differ about as much as their difference ``wider`` between points much farther apart: a jump."""
+    return (high - low > 0.5 * wider) & (high - low > SMALLEST * np.maximum(np.abs(low), np.abs(high)))
 
 
 def _extremes(function: Callable, points: Iterator) -> tuple[list, list]:

@@ -16,7 +16,7 @@ from fnn.kinds import GRAPH, AnyParams, kind, require_rules
 from fnn.losses import Loss
 from fnn.stacking import unstack
 from fnn.verify import graphs
-from fnn.verify.blackbox import differing_calls, in_best_dtype
+from fnn.verify.blackbox import NOT_DETERMINISTIC, differing_calls, in_best_dtype
 from fnn.verify.diagnose import explanations
 from fnn.verify.equations import DELTAS, Case, Failure, Judged, attempt, is_judged, judged, part_of, single
 from fnn.verify.interpret import Value, remembering, untraced
@@ -172,8 +172,7 @@ def _not_deterministic(found: list[Judged], rules: Rules) -> Iterator[tuple[Judg
     replaced = [one for one in found if getattr(rules, one.rule) is not getattr(RULES, one.rule)]
     for (rule, _), one in {(one.rule, one.layer): one for one in reversed(replaced)}.items():
         if not isinstance(one.hand, Failure) and differing_calls(getattr(rules, rule), *one.line.arguments):
-            note = "not deterministic: two calls with the same arguments return different numbers"
-            yield one, Finding(one.line.name, float("inf"), 0.0, layer=one.layer, kind=rule, note=note)
+            yield one, Finding(one.line.name, float("inf"), 0.0, layer=one.layer, kind=rule, note=NOT_DETERMINISTIC)
 
 
 def _runs_in_float32(failed: Judged, rules: Rules) -> bool:
@@ -257,7 +256,7 @@ def _summary(pairs: list[tuple[Judged, Finding]], rules: Rules, tolerance: float
         ends = [finding.end_to_end for _, finding in pairs if finding.end_to_end is not None]
         return replace(worst, name=name, end_to_end=max(ends, default=None), case="", vacuous=vacuous)
     one, worst = failing[0]
-    changing = next((finding for _, finding in failing if finding.note.startswith("not deterministic")), None)
+    changing = next((finding for _, finding in failing if finding.note == NOT_DETERMINISTIC), None)
     if changing is not None:
         return replace(worst, name=name, note=changing.note, vacuous=False)
     note = worst.note if "in float32" in worst.case else _shared(failing, tolerance) or worst.note
