@@ -355,10 +355,9 @@ class CrossEntropy(Loss):
 
     def hessian(self, a, y, da):
         y = as_targets(y, a)
-        bend = y * _reciprocal(a) ** 2
-        if not self.categorical:
-            bend += (1 - y) * _reciprocal(1 - a) ** 2
-        return bend * da
+        by_a, by_rest = _reciprocal(a), _reciprocal(1 - a)  # unsquared, because a square may overflow
+        change = y * by_a * da * by_a
+        return change if self.categorical else change + (1 - y) * by_rest * da * by_rest
 
     def delta_tangent(self, activation, z, a, y, dz, da):
         if not self._matches(activation):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -153,6 +154,74 @@ def test_an_activation_with_a_wrong_second_derivative_is_named():
     params = (*(replace(layer, activation=Wrong()) for layer in PLAIN[:2]), PLAIN[2])
     report = verify.curvature(params, *DATA, loss=LOSS)
     assert {(finding.kind, finding.layer) for finding in report.wrong} == {("hidden_delta", 1), ("hidden_delta", 2)}
+
+
+@dataclass(frozen=True)
+class WrongSomewhere(fnn.Tanh):
+    """A second derivative that is wrong where ``where`` says."""
+
+    where: object = None
+
+    def second_derivative(self, z, a):
+        return jnp.where(self.where(z), 1.0, super().second_derivative(z, a))
+
+
+WRONG_WHERE = {
+    "z = 2": lambda z: z == 2,
+    "z = 0": lambda z: z == 0,
+    "z > 20": lambda z: z > 20,
+    "z < -20": lambda z: z < -20,
+}
+
+
+@pytest.mark.parametrize(
+    "where", [pytest.param(where, marks=[] if where == "z = 2" else pytest.mark.slow) for where in WRONG_WHERE]
+)
+def test_a_second_derivative_that_is_wrong_at_few_points_is_found_on_layers_and_graphs(where):
+    params = fnn.init(jax.random.key(0), (3, 4, 2), activation=WrongSomewhere(where=WRONG_WHERE[where]))
+    report = verify.curvature(params, loss=LOSS)
+    assert [(finding.kind, finding.layer) for finding in report.wrong] == [("hidden_delta", 1)]
+    on_a_graph = verify.curvature(fnn.graph.Graph.from_layers(params), loss=LOSS)
+    assert {finding.kind for finding in on_a_graph.wrong} == {"hidden_delta"}
+
+
+def test_a_second_derivative_that_breaks_in_float32_is_found_though_it_is_right_in_float64():
+    @dataclass(frozen=True)
+    class Naive(fnn.Softplus):
+        def second_derivative(self, z, a):
+            e = jnp.exp(jnp.minimum(z, 300))
+            return e / (1 + e) ** 2
+
+    (wrong,) = verify.curvature(fnn.init(jax.random.key(0), (3, 4, 2), activation=Naive()), loss=LOSS).wrong
+    assert wrong.kind == "hidden_delta"
+    assert wrong.note.startswith("in float32 it is nan at")
+
+
+def test_at_a_kink_the_changes_of_both_sides_are_right_and_no_other():
+    @dataclass(frozen=True)
+    class AtZero(fnn.ReLU):
+        slope: float = 0.0
+
+        def derivative(self, z, a):
+            return jnp.where(z == 0, self.slope, jnp.where(z > 0, 1.0, 0.0))
+
+        def pullback(self, g, z, a):
+            return g * self.derivative(z, a)
+
+    def wrong(slope):
+        params = fnn.init(jax.random.key(0), (3, 4, 2), activation=AtZero(slope))
+        return {finding.kind for finding in verify.curvature(params, loss=LOSS).wrong}
+
+    assert wrong(0.0) == wrong(0.5) == wrong(1.0) == set()
+    assert wrong(5.0) == {"activation", "hidden_delta"}
+
+
+def test_a_line_that_is_not_deterministic_is_named_so():
+    random = np.random.default_rng(0)
+    rules = TANGENTS._replace(bias_gradient=lambda dd: TANGENTS.bias_gradient(dd) * (1 + 1e-14 * random.normal()))
+    report = verify.curvature(PLAIN, *DATA, loss=LOSS, rules=rules)
+    assert {finding.kind for finding in report.wrong} == {"bias_gradient"}
+    assert all("not deterministic" in finding.note for finding in report.wrong)
 
 
 def test_rules_of_another_kind_are_refused():

@@ -33,6 +33,35 @@ class Snake(fnn.Activation):
     def derivative(self, z, a):
         return 1 + jnp.sin(2 * z)
 
+    def second_derivative(self, z, a):
+        return 2 * jnp.cos(2 * z)
+
+
+@dataclass(frozen=True)
+class Exponential(fnn.Activation):
+    """It overflows in float32, and is right where it does not."""
+
+    def value(self, z):
+        return jnp.exp(z)
+
+    def derivative(self, z, a):
+        return a
+
+    def second_derivative(self, z, a):
+        return a
+
+
+@dataclass(frozen=True)
+class Cube(fnn.Activation):
+    def value(self, z):
+        return z**3
+
+    def derivative(self, z, a):
+        return 3 * z**2
+
+    def second_derivative(self, z, a):
+        return 6 * z
+
 
 @dataclass(frozen=True)
 class HardSigmoid(fnn.Activation):
@@ -41,6 +70,9 @@ class HardSigmoid(fnn.Activation):
 
     def derivative(self, z, a):
         return jnp.where((a > 0) & (a < 1), 0.2, 0).astype(z.dtype)
+
+    def second_derivative(self, z, a):
+        return jnp.zeros_like(z)
 
 
 @dataclass(frozen=True)
@@ -82,15 +114,15 @@ class LogCosh(fnn.Loss):
         return jnp.tanh(a - y)
 
 
-OWN_ACTIVATIONS, OWN_LOSSES = (Snake(), HardSigmoid()), (AbsoluteError(), Hinge(), LogCosh())
+OWN_ACTIVATIONS, OWN_LOSSES = (Snake(), HardSigmoid(), Exponential(), Cube()), (AbsoluteError(), Hinge(), LogCosh())
 
 
 @st.composite
-def networks(draw):
+def networks(draw, losses=(*LOSSES, *OWN_LOSSES)):
     """(params, loss, x, y): layers or a graph, of any activations, from tiny to huge, with ties and dead units."""
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     hidden = draw(st.lists(st.sampled_from([*ACTIVATIONS, *OWN_ACTIVATIONS]), max_size=3))
-    loss = draw(st.sampled_from([*LOSSES, *OWN_LOSSES]))
+    loss = draw(st.sampled_from(losses))
     output = fnn.Identity()
     if isinstance(loss, fnn.CrossEntropy):
         output = fnn.Softmax() if loss.categorical else fnn.Sigmoid()
@@ -128,6 +160,30 @@ def assert_not_accused(case, dtype=None, probes=True):
 @given(networks())
 def test_a_right_network_is_not_accused(case):
     assert_not_accused(case)
+
+
+def assert_curvature_not_accused(case):
+    params, loss, x, y = case
+    with jax.enable_x64(params[0].W.dtype == np.float64):
+        report = verify.curvature(params, x, y, loss=loss)
+    assert not report.wrong, report
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [Exponential(), *(pytest.param(own, marks=pytest.mark.slow) for own in (Snake(), HardSigmoid(), Cube()))],
+    ids=lambda activation: type(activation).__name__,
+)
+@pytest.mark.parametrize("check", [verify.network, verify.curvature], ids=lambda check: check.__name__)
+def test_nor_is_an_activation_of_the_users_on_any_probe(activation, check):
+    params = fnn.init(jax.random.key(0), (3, 4, 2), activation=activation)
+    check(params, loss=fnn.SquaredError()).check()
+    check(fnn.graph.Graph.from_layers(params), loss=fnn.SquaredError()).check()
+
+
+@pytest.mark.slow
+def test_nor_is_the_curvature_of_right_networks():
+    many(60)(given(networks(LOSSES))(assert_curvature_not_accused))()
 
 
 @pytest.mark.slow

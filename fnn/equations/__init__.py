@@ -17,5 +17,6 @@ The sources are five documents on neural networks and back-propagation; a letter
 from fnn.equations.layers import EQUATIONS as EQUATIONS
 from fnn.equations.layers import Equation as Equation
 from fnn.equations.walk import Line as Line
+from fnn.equations.walk import change_lines as change_lines
 from fnn.equations.walk import graph_lines as graph_lines
 from fnn.equations.walk import lines as lines

@@ -9,7 +9,7 @@ import numpy as np
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm
 from fnn.dropout import Mask, masked
-from fnn.equations import graphs, layers
+from fnn.equations import changes, graphs, layers
 from fnn.equations.layers import Equation
 from fnn.graph.graph import Graph
 from fnn.layers import Dense, Params
@@ -131,6 +131,94 @@ class _Walk:
             equation = equation._replace(number=number)
             yield Line(equation, n, equation.at(n), arguments, value)
         return values[0]
+
+
+def change_lines(
+    passed: Sequence[Line], params: Params, v: Params, masks: Sequence[Mask], *, rules, apply: Callable = call
+) -> Iterator[Line]:
+    """The change along ``v`` of every line that a rule computes and of a = σ(z), in the order of computation.
+
+    passed: all of :func:`lines` for these parameters and masks; v: a pytree like ``params``; rules: a
+    ``fnn.curvature.TangentRules``; apply: as in :func:`lines`.
+
+    >>> import jax, fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> x, y, masks = jax.numpy.ones((5, 3)), jax.numpy.zeros((5, 2)), (fnn.Mask(),) * 2
+    >>> passed = tuple(lines(params, x, y, loss=fnn.SquaredError()))
+    >>> [line.name for line in change_lines(passed, params, params, masks, rules=fnn.curvature.TANGENTS)][0]
+    'R{z[1]} = R{a[0]} W[1]^T + a[0] V[1]^T + c[1]'
+    """
+    walk = _Changes(params, v, masks, rules, apply, {})
+    for line in passed:
+        yield from walk.of(line)
+
+
+@dataclass(frozen=True)
+class _Changes:
+    params: Params
+    v: Params
+    masks: Sequence[Mask]
+    rules: Any
+    apply: Callable
+    change: dict[tuple[str, int], Any]  # by quantity and layer, as far as it is known
+
+    def line(self, equation: Equation, n: int, arguments: tuple, left: str = "") -> Line:
+        value = self.apply(getattr(self.rules, equation.rule), *arguments)
+        return Line(equation, n, equation.at(n, left), arguments, value)
+
+    def of(self, line: Line) -> Iterator[Line]:
+        """The change of one line, which later ones read."""
+        n, arguments, change = line.layer, line.arguments, self.change
+        layer, along = self.params[n - 1], self.v[n - 1]
+        left = f"R{{delta[{n}]}}" if layer.norm is None else f"R{{d/dz[{n}]}}"
+        match line.equation.rule:
+            case "affine" | "input_gradient" | "weight_gradient" | "bias_gradient":
+                yield from self.linear(line)
+            case "normalise":
+                norm, psi = arguments
+                yield (found := self.line(changes.NORMALISE_CHANGE, n, (norm, along.norm, psi, change["psi", n])))
+                change["z", n] = found.value
+            case "" if line.equation is layers.ACTIVATION:
+                at = change["z", n], layer.activation, *arguments, line.value
+                yield (found := self.line(changes.ACTIVATION_CHANGE, n, at))
+                change["a", n] = found.value
+            case "output_delta":
+                at = *arguments, change["z", n], change["a", n]
+                yield (found := self.line(changes.OUTPUT_CHANGE, n, at, left))
+                change["delta", n] = found.value
+            case "hidden_delta":
+                g, *inside = arguments
+                at = g, change["g", n], *inside, change["z", n]
+                yield (found := self.line(changes.HIDDEN_CHANGE, n, at, left))
+                change["delta", n] = found.value
+            case "norm_pullback" if line.equation.part == 0:
+                norm, psi, delta_z = arguments
+                at = norm, along.norm, psi, change["psi", n], delta_z, change["delta", n]
+                parts = self.apply(self.rules.norm_pullback, *at)
+                values = [self.apply(lambda parts, i=i: parts[i], parts) for i in range(len(changes.NORM_CHANGE))]
+                yield from (Line(of, n, of.at(n), at, value) for of, value in zip(changes.NORM_CHANGE, values))
+                change["delta", n] = values[0]
+
+    def linear(self, line: Line) -> Iterator[Line]:
+        """The change of a line that has a matrix, or of the sum (4)."""
+        n, change, mask, along = line.layer, self.change, self.masks[line.layer - 1], self.v[line.layer - 1]
+        V = masked(along.W, mask.arrows)
+        match line.equation.rule, line.arguments:
+            case "affine", (a_in, W, _):
+                change["a_in", n] = None if n == 1 else masked(change["a", n - 1], mask.units)  # R{a⁰} = 0
+                left = f"R{{{'z' if self.params[n - 1].norm is None else 'psi'}[{n}]}}"
+                yield (found := self.line(changes.PSI_CHANGE, n, (a_in, change["a_in", n], W, V, along.b), left))
+                change["psi", n] = change["z", n] = found.value
+            case "weight_gradient", (delta, a_in, arrows):
+                at = delta, change["delta", n], a_in, change["a_in", n], arrows
+                yield self.line(changes.WEIGHT_CHANGE, n, at)
+            case "bias_gradient", _:
+                yield self.line(changes.BIAS_CHANGE, n, (change["delta", n],))
+            case "input_gradient", (delta, W, units):
+                left = f"R{{g[{n - 1}]}}" if n > 1 else "R{dC/dx}"
+                at = delta, change["delta", n], W, V, units
+                yield (found := self.line(changes.INPUT_CHANGE, n, at, left))
+                change["g", n - 1] = found.value
 
 
 class GraphLine(NamedTuple):

@@ -1,48 +1,30 @@
-"""The lines of the R-operator on layers, with autodiff's values of what they read and of what they compute."""
+"""The lines of the R-operator on layers, judged like those of back-propagation: each alone, on autodiff's values."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn.batchnorm import BatchNorm, standardise
-from fnn.curvature.tangents import TangentRules
+from fnn.curvature.tangents import TANGENTS, TangentRules
 from fnn.dropout import masked
-from fnn.equations.changes import (
-    ACTIVATION_CHANGE,
-    BIAS_CHANGE,
-    HIDDEN_CHANGE,
-    INPUT_CHANGE,
-    NORM_CHANGE,
-    NORMALISE_CHANGE,
-    OUTPUT_CHANGE,
-    PSI_CHANGE,
-    WEIGHT_CHANGE,
-    Equation,
-)
+from fnn.equations import Line, change_lines
+from fnn.equations import changes as equations
 from fnn.layers import Params
-from fnn.losses import Loss
-from fnn.verify.equations import Case
-from fnn.verify.oracle import quantities
+from fnn.losses import Loss, as_targets
+from fnn.verify.equations import Case, Derivation, Failure, Judged, Right, attempt, fed, judge, single
+from fnn.verify.interpret import evaluate
+from fnn.verify.oracle import AUTODIFF, AUTODIFF_TANGENTS, loss_gradient
+from fnn.verify.patterns import same, statements
+from fnn.verify.probes import COTANGENTS, round_array, rounded_to, single_rules
 from fnn.verify.report import norm
+from fnn.verify.sizes import BETWEEN
 
 SEED = 0  # of the direction
-
-
-class Line(NamedTuple):
-    """One line at one layer or at some neurons: by hand as a function of the rules, autodiff's value, and its terms."""
-
-    equation: Equation
-    layer: int  # of a graph the generation
-    name: str
-    hand: Callable[[TangentRules], Any]
-    oracle: Any
-    terms: dict[str, Any]
-    rounding: float = 0.0  # of factors much larger than their products, added to the size of the terms
-    neurons: Any = None  # the numbers of those along the last axis, where it counts some of a graph
+NAMES: Any = TangentRules._make(TangentRules._fields)  # in place of the rules, to tell which one a line wants
 
 
 def along(params):
@@ -51,14 +33,66 @@ def along(params):
     return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), params)
 
 
-def slack(tolerance: float, dtype) -> float:
-    """How much of a factor counts as a term, for it may be much larger than its product, as where σ' is small."""
-    return 16 * float(jnp.finfo(dtype).eps) / tolerance
+def change_of_lines(given: Sequence[Case], loss: Loss, rules, limit: float, coarsest: str, alone) -> list[Judged]:
+    """Every line of the cases, and of the rules of the layers ``alone`` at arguments that no small network reaches."""
+    rounded = partial(round_array, coarsest)
+    found = [one for case in given for one in _of_case(case, loss, rules, limit, rounded)]
+    for name, line in _alone(alone, loss, coarsest) if alone else ():
+        found.append(single(line, name, rules, limit, CHANGES))
+    return found
 
 
-def rounding(tolerance: float, *factors) -> float:
-    """That of such factors, to be added to the size of the terms."""
-    return slack(tolerance, factors[0].dtype) * sum(map(norm, factors))
+def _of_case(case: Case, loss: Loss, rules, limit: float, rounded) -> Iterator[Judged]:
+    def right(rule: str, *args):
+        return jax.tree.map(rounded, evaluate(getattr(AUTODIFF, rule), *args))
+
+    def change(rule, *args):
+        found = evaluate(getattr(AUTODIFF_TANGENTS, rule) if isinstance(rule, str) else rule, *args)
+        found = jax.tree.map(lambda value: np.where(np.isfinite(value), value, 1).astype(value.dtype), found)
+        return found if rule == "activation" else jax.tree.map(rounded, found)  # as a = σ(z), which is not rounded
+
+    passed = fed(case, loss, right)
+    v = jax.tree.map(rounded, along(case.params))
+    for line in change_lines(passed, case.params, v, case.masks, rules=NAMES, apply=change):
+        rule = line.equation.rule
+        hand = attempt(getattr(rules, rule), *line.arguments)
+        yield judge(line, case.name, Right(rule, line.arguments, CHANGES), hand, limit)
+
+
+def _alone(layers: Params, loss: Loss, coarsest: str) -> Iterator[tuple[str, Line]]:
+    """The changes of the δ's, of a = σ(z) and of a batch norm at the arguments of the rules judged alone."""
+    random = np.random.default_rng(2)
+    for name, line in single_rules(layers, loss):
+        rule, args = line.equation.rule, rounded_to(coarsest, line).arguments
+        if rule == "hidden_delta":
+            g, activation, z, a = args
+            dg, dz = (random.permuted(np.resize(COTANGENTS, z.shape)) for _ in range(2))
+            yield name, _line(equations.ACTIVATION_CHANGE, line.layer, dz, activation, z, a)
+            yield name, _line(equations.HIDDEN_CHANGE, line.layer, g, dg, activation, z, a, dz)
+        elif rule == "output_delta":
+            z, a = args[2:4]
+            dz = random.permuted(np.resize(COTANGENTS[1:], z.shape))  # not 0, where the loss may overflow unseen
+            da = evaluate(AUTODIFF_TANGENTS.activation, dz, args[1], z, a)
+            yield name, _line(equations.OUTPUT_CHANGE, line.layer, *args, dz, da)
+        elif rule == "norm_pullback" and line.equation.part == 0:
+            norm, psi, delta_z = args
+            yield from ((name, changed) for changed in _of_norm(line.layer, norm, psi, delta_z, random))
+
+
+def _of_norm(n: int, norm: BatchNorm, psi, delta_z, random) -> Iterator[Line]:
+    v = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), norm)
+    dpsi, d_delta_z = random.normal(size=(2, *psi.shape))
+    yield _line(equations.NORMALISE_CHANGE, n, norm, v, psi, dpsi)
+    for equation in equations.NORM_CHANGE:
+        yield _line(equation, n, norm, v, psi, dpsi, delta_z, d_delta_z)
+
+
+def _line(equation, n: int, *arguments) -> Line:
+    left = f"R{{delta[{n}]}}" if equation in (equations.OUTPUT_CHANGE, equations.HIDDEN_CHANGE) else ""
+    return Line(equation, n, equation.at(n, left), arguments, None)
+
+
+# -- the terms of every line -----------------------------------------------------------------------------------
 
 
 class Normed(NamedTuple):
@@ -75,7 +109,7 @@ class Normed(NamedTuple):
         return {
             "R{gamma} x_hat": self.along.gamma * x_hat,
             "gamma R{x_hat}": self.norm.gamma * dx_hat,
-            "R{beta}": jnp.broadcast_to(self.along.beta, self.psi.shape),
+            "R{beta}": np.broadcast_to(self.along.beta, self.psi.shape),
         }
 
     def differenced(self):
@@ -96,102 +130,108 @@ class Normed(NamedTuple):
 
     def standardised(self):
         """(x̂, s) and their changes."""
-        return jax.jvp(partial(standardise, self.norm), (self.psi,), (self.dpsi,))
+        of = partial(standardise, self.norm)
+        return evaluate(lambda psi, dpsi: jax.jvp(of, (psi,), (dpsi,)), self.psi, self.dpsi)
 
 
-def lines(case: Case, loss: Loss, tolerance: float) -> Iterator[Line]:
-    """All lines of the case, forward and then backward, with autodiff's values along a random direction."""
-    params = jax.tree.map(jnp.asarray, case.params)
-    v = along(params)
-
-    def of(params):
-        return quantities(params, case.x, case.y, case.masks, loss)
-
-    values, tangents = jax.jvp(of, (params,), (v,))
-    at = [_Layer(case, loss, v, values, tangents, i, tolerance) for i in range(len(params))]
-    for layer in at:
-        yield from layer.forward()
-    for layer in reversed(at):
-        yield from layer.backward()
+def slack(tolerance: float, dtype) -> float:
+    """How much of a factor counts as a term, for it may be much larger than its product, as where σ' is small."""
+    return 16 * float(jnp.finfo(dtype).eps) / tolerance
 
 
-class _Layer:
-    """The lines of one layer."""
+def rounding(tolerance: float, *factors) -> float:
+    """That of such factors, to be added to the size of the terms."""
+    return slack(tolerance, factors[0].dtype) * sum(map(norm, factors))
 
-    def __init__(self, case: Case, loss: Loss, v: Params, values, tangents, i: int, tolerance: float):
-        self.auto: Any
-        self.d_auto: Any
-        (self.auto, traces), (self.d_auto, d_traces) = values, tangents
-        self.case, self.loss, self.i, self.n, self.tolerance = case, loss, i, i + 1, tolerance
-        self.layer, self.along = cast(Any, case.params[i]), cast(Any, v[i])
-        self.mask = case.masks[i]
-        self.t, self.dt = traces[i], d_traces[i]
-        self.da_in = d_traces[i].a_in if i else None  # as the loop has it: the input does not change
-        self.W, self.V = (masked(of.W, self.mask.arrows) for of in (self.layer, self.along))
-        self.norm: Normed | None = None
-        if self.layer.norm is not None:
-            self.norm = Normed(self.layer.norm, self.along.norm, self.t.psi, self.dt.psi)
 
-    def line(self, equation: Equation, arguments: tuple, oracle, terms, rounding=0.0, left: str = "") -> Line:
-        def hand(rules: TangentRules):
-            result = getattr(rules, equation.rule)(*arguments)
-            return result[equation.part] if equation.rule == "norm_pullback" else result
+def terms_of(rule: str, args: tuple, oracle: np.ndarray) -> dict[str, Any]:
+    """The terms that a line sums, by their formulas."""
+    if rule == "psi":
+        a_in, da_in, W, V, c = args
+        found = {"a V^T": a_in @ V.T, "c": np.broadcast_to(c, oracle.shape)}
+        return found if da_in is None else found | {"R{a} W^T": da_in @ W.T}
+    if rule == "normalise":
+        return Normed(*args).terms()
+    if rule in ("output_delta", "hidden_delta"):
+        dg = args[1] if rule == "hidden_delta" else _changed_gradient(args)
+        activation, z, a = args[2:5] if rule == "hidden_delta" else args[1:4]
+        through = evaluate(AUTODIFF.hidden_delta, dg, activation, z, a)
+        return {"R{g} sigma'": through, "g sigma'' R{z}": oracle - through}
+    if rule == "weight_gradient":
+        delta, d_delta, a_in, da_in, mask = args
+        found = {"R{delta}^T a": masked(d_delta.T @ a_in, mask)}
+        return found if da_in is None else found | {"delta^T R{a}": masked(delta.T @ da_in, mask)}
+    if rule == "input_gradient":
+        delta, d_delta, W, V, mask = args
+        return {"R{delta} W": masked(d_delta @ W, mask), "delta V": masked(delta @ V, mask)}
+    return {}
 
-        return Line(equation, self.n, equation.at(self.n, left), hand, oracle, terms, rounding)
 
-    def rounding(self, *factors) -> float:
-        return rounding(self.tolerance, *factors)
+def _changed_gradient(args: tuple) -> np.ndarray:
+    """R{∂L/∂a}, (B, n_L)."""
+    loss, _, _, a, y, _, da = args
+    return evaluate(lambda a, da: jax.jvp(lambda a: loss_gradient(loss, a, y), (a,), (da,))[1], a, da)
 
-    def forward(self) -> Iterator[Line]:
-        n, t, dt, along = self.n, self.t, self.dt, self.along
-        terms = {"a V^T": t.a_in @ self.V.T, "c": jnp.broadcast_to(along.b, t.psi.shape)}
-        if self.da_in is not None:
-            terms["R{a} W^T"] = self.da_in @ self.W.T
-        left = f"R{{psi[{n}]}}" if self.norm else f"R{{z[{n}]}}"
-        yield self.line(PSI_CHANGE, (t.a_in, self.da_in, self.W, self.V, along.b), dt.psi, terms, left=left)
-        if self.norm:
-            extra = self.rounding(self.norm.differenced())
-            yield self.line(NORMALISE_CHANGE, self.norm, dt.z, self.norm.terms(), extra)
-        arguments = dt.z, self.layer.activation, t.z, t.a
-        yield self.line(ACTIVATION_CHANGE, arguments, dt.a, {"": dt.a}, self.rounding(dt.z))
 
-    def backward(self) -> Iterator[Line]:
-        yield self.delta_z()
-        through = 0.0  # a batch norm's R{δ} is a small difference of large terms
-        if self.norm:
-            yield from self.norm_pullback(self.norm)
-            through = self.rounding(self.d_auto.z[self.i])
-        yield from self.gradients(through)
+def _upstream(rule: str, args: tuple) -> np.ndarray:
+    """What σ' and σ'' are factors of."""
+    if rule == "activation":
+        return np.asarray(args[0])
+    if rule == "hidden_delta":
+        g, dg, dz = args[0], args[1], args[5]
+    else:
+        loss, _, _, a, y, dz, _ = args
+        g, dg = evaluate(loss_gradient, loss, a, y), _changed_gradient(args)
+    with np.errstate(all="ignore"):
+        found = np.abs(dg) + np.abs(g) * (1 + np.abs(dz))
+    return np.where(np.isfinite(found), found, 0)
 
-    def delta_z(self) -> Line:
-        """R{∂/∂z}, at the output and elsewhere."""
-        n, i, t, dt, activation = self.n, self.i, self.t, self.dt, self.layer.activation
-        left = f"R{{d/dz[{n}]}}" if self.norm else f"R{{delta[{n}]}}"
-        oracle, g, dg = self.d_auto.z[i], self.auto.a[i], self.d_auto.a[i]
-        terms = {"R{g} sigma'": activation.pullback(dg, t.z, t.a)}
-        terms["g sigma'' R{z}"] = oracle - terms["R{g} sigma'"]
-        if n == len(self.auto.z):
-            arguments = self.loss, activation, t.z, t.a, self.case.y, dt.z, dt.a
-            return self.line(OUTPUT_CHANGE, arguments, oracle, terms, self.rounding(g, dt.a, dt.z), left)
-        return self.line(HIDDEN_CHANGE, (g, dg, activation, t.z, t.a, dt.z), oracle, terms, self.rounding(g, dg), left)
 
-    def norm_pullback(self, at: Normed) -> Iterator[Line]:
-        own, deltas = self.d_auto.params[self.i].norm, (self.auto.z[self.i], self.d_auto.z[self.i])
-        oracles = self.d_auto.psi[self.i], own.gamma, own.beta
-        for equation, oracle, size in zip(
-            NORM_CHANGE, oracles, at.sizes(*deltas, slack(self.tolerance, self.t.z.dtype))
-        ):
-            yield self.line(equation, (*at, *deltas), oracle, {"": size})
+def _size(rule: str, part: int, args: tuple, oracle: np.ndarray, tolerance: float) -> float:
+    """The size of the terms, and a share of factors that may be much larger than their products."""
+    share = slack(tolerance, oracle.dtype)
+    if rule == "bias_gradient":
+        return norm(np.abs(args[0]).sum(axis=0))
+    if rule == "norm_pullback":
+        return norm(Normed(*args[:4]).sizes(args[4], args[5], share)[part])
+    if rule == "normalise":
+        at = Normed(*args)
+        return _total(at.terms()) + share * norm(at.differenced())
+    if rule not in CHANGES.z_at:
+        return _total(terms_of(rule, args, oracle))
+    z_at, factors = CHANGES.z_at[rule], norm(_upstream(rule, args))
+    if rule != "output_delta":  # the largest size between 0 and z: what a formula for a small σ' may be a difference of
+        between = (
+            evaluate(getattr(AUTODIFF_TANGENTS, rule), *args[:z_at], t * np.asarray(args[z_at]), *args[z_at + 1 :])
+            for t in BETWEEN
+        )
+        factors += max(norm(np.where(np.isfinite(value), value, 0)) for value in between)
+    else:
+        factors += norm(args[3]) + norm(args[6]) + norm(evaluate(as_targets, np.asarray(args[4]), args[3]))
+    return _total({"": oracle} if rule == "activation" else terms_of(rule, args, oracle)) + share * factors
 
-    def gradients(self, through: float) -> Iterator[Line]:
-        """Those by W and b, and R{g} of the layer before."""
-        i, t, mask, own = self.i, self.t, self.mask, self.d_auto.params[self.i]
-        delta, d_delta = self.auto.psi[i], self.d_auto.psi[i]
-        terms = {"R{delta}^T a": masked(d_delta.T @ t.a_in, mask.arrows)}
-        if self.da_in is not None:
-            terms["delta^T R{a}"] = masked(delta.T @ self.da_in, mask.arrows)
-        yield self.line(WEIGHT_CHANGE, (delta, d_delta, t.a_in, self.da_in, mask.arrows), own.W, terms, through)
-        yield self.line(BIAS_CHANGE, (d_delta,), own.b, {"": jnp.abs(d_delta).sum(axis=0)}, through)
-        oracle, left = (self.d_auto.a[i - 1], f"R{{g[{i}]}}") if i else (self.d_auto.x, "R{dC/dx}")
-        terms = {"R{delta} W": masked(d_delta @ self.W, mask.units), "delta V": masked(delta @ self.V, mask.units)}
-        yield self.line(INPUT_CHANGE, (delta, d_delta, self.W, self.V, mask.units), oracle, terms, left=left)
+
+def _total(terms: dict[str, Any]) -> float:
+    with np.errstate(invalid="ignore"):
+        total = sum(np.abs(np.asarray(term, np.float64)) for term in terms.values())
+    return norm(np.where(np.isfinite(total), total, 0))
+
+
+def explanations(one: Judged, tolerance: float) -> list[str]:
+    """What turns autodiff's value into the hand-written one."""
+    if isinstance(one.hand, Failure):
+        return [f"it raises {type(one.hand.error).__name__}: {one.hand.error}"[:200]]
+    hand, oracle, found = np.asarray(one.hand), one.oracle, []
+    terms = terms_of(one.rule, one.line.arguments, oracle)
+    for name, term in terms.items():
+        if len(terms) > 1 and np.any(term):
+            for what, times in (("is missing", 1), ("has the wrong sign", 2), ("stands twice", -1)):
+                if same(hand, oracle - times * np.asarray(term), tolerance):
+                    found.append(f"the term {name} {what}")
+    beside = {"z": one.line.arguments[CHANGES.z_at[one.rule]]} if one.rule in CHANGES.z_at else {}
+    return found + statements(hand, oracle, tolerance, one.line.equation.axes, beside)
+
+
+CHANGES = Derivation(
+    TANGENTS, AUTODIFF_TANGENTS, {"activation": 2, "output_delta": 2, "hidden_delta": 3}, _upstream, _size
+)

@@ -13,11 +13,12 @@ from fnn.backward import RULES
 from fnn.batchnorm import norm_pullback, standardise
 from fnn.dropout import masked
 from fnn.losses import as_targets
-from fnn.verify.equations import DELTAS, Failure, Judged, is_elementwise
+from fnn.verify.equations import Failure, Judged, is_elementwise
 from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import AUTODIFF, loss_gradient, slope
 from fnn.verify.patterns import statements
 from fnn.verify.report import norm
+from fnn.verify.sizes import DELTAS
 
 Guess = tuple[str, object]
 

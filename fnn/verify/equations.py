@@ -11,20 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.backward import RULES, Rules
-from fnn.batchnorm import standardise
 from fnn.checks.arrays import describe
-from fnn.dropout import Mask, masked
+from fnn.dropout import Mask
 from fnn.equations import Line, lines
 from fnn.layers import Params
-from fnn.losses import Loss, as_targets
+from fnn.losses import Loss
 from fnn.verify.differences import by_rows
 from fnn.verify.interpret import Traced, Value, called, evaluate, is_array, trace
 from fnn.verify.neighbours import Sides, accept, sides
 from fnn.verify.oracle import AUTODIFF, loss_gradient
-from fnn.verify.report import norm
+from fnn.verify.sizes import DELTAS, size, upstream
 
-DELTAS, FORWARD = ("output_delta", "hidden_delta"), ("affine", "normalise")
-BETWEEN = (1.0, 0.6, 0.3, 0.1, 1e-3, -0.1, -0.3, -1.0)
+FORWARD = ("affine", "normalise")
 POLE = 1e-3  # a derivative of the loss beyond it / ε, next to a saturated output, is taken for that of a pole
 TOO_LARGE = 1e15  # what is fed: squares and products of it are still finite in float32
 NAMES: Any = Rules._make(Rules._fields)  # in place of the rules, so that ``lines`` tells which one it wants
@@ -38,6 +36,22 @@ class Case(NamedTuple):
     x: Any
     y: Any
     masks: tuple[Mask, ...]
+
+
+class Derivation(NamedTuple):
+    """A set of rules to be judged: ours, and autodiff's, of the derivation or of its change along a direction.
+
+    z_at: by rule the place of z, in which it may have kinks, among its arguments. upstream: (rule, args) -> what is
+    multiplied by σ' there. size: (rule, part, args, oracle, tolerance) -> that of the summed terms. rows: (rule, args,
+    z) -> what a rule is the derivative of by z, for each example, if that is known.
+    """
+
+    ours: Any
+    autodiff: Any
+    z_at: dict[str, int]
+    upstream: Callable
+    size: Callable
+    rows: Callable | None = None
 
 
 class Failure(NamedTuple):
@@ -82,6 +96,18 @@ class Judged:
         return self.line.layer
 
 
+def _rows(rule: str, args: tuple, z) -> np.ndarray:
+    """What a δ is the derivative of by z: a number for each example, (B,)."""
+    if rule == "output_delta":
+        loss, activation, y = args[0], args[1], args[4]
+        return evaluate(lambda z: loss.value(activation.value(z), y), z)
+    g, activation = args[0], args[1]
+    return (g * evaluate(activation.value, z)).sum(axis=1)
+
+
+FIRST = Derivation(RULES, AUTODIFF, dict.fromkeys(DELTAS, 2), upstream, size, _rows)
+
+
 def attempt(rule: Callable, *args) -> Value | Failure:
     """What a rule returns, or what it raises."""
     try:
@@ -96,21 +122,14 @@ def judged(
     """All lines of the case in the order of the computation, each fed autodiff's values and so judged alone.
 
     rounded: what autodiff's values are rounded to before they are fed, so that a rule can be judged on them in a
-    coarser dtype too; not a = σ(z), which rules use beside z. A value that is not finite or is huge is replaced by a
-    random one before it is fed. Forward lines are judged where their rules are not ours.
+    coarser dtype too; not a = σ(z), which rules use beside z. Forward lines are judged where their rules are not ours.
     """
-    random, found, chained = np.random.default_rng(0), [], []
+    found: list[Right] = []
+    chained: list[Any] = []
 
-    def fed(value) -> np.ndarray:
-        value = np.asarray(value)
-        known = np.abs(value) < TOO_LARGE
-        return value if known.all() else np.where(known, value, random.normal(size=value.shape)).astype(value.dtype)
-
-    def by_autodiff(rule, *args):
-        if isinstance(rule, str):
-            found.append(Right(rule, args))
-            return jax.tree.map(lambda value: fed(rounded(value)), found[-1].value)
-        return jax.tree.map(fed, evaluate(rule, *args))
+    def right(rule: str, *args):
+        found.append(Right(rule, args))
+        return jax.tree.map(rounded, found[-1].value)
 
     def by_hand(rule, *args):
         if not isinstance(rule, str):
@@ -118,22 +137,41 @@ def judged(
         chained.append(_unless_failed(getattr(rules, rule), *args))
         return chained[-1] if isinstance(chained[-1], Failure) else jax.tree.map(rounded, chained[-1])
 
-    def walk(apply: Callable) -> Iterator[Line]:
-        return lines(case.params, case.x, case.y, loss=loss, masks=case.masks, rules=NAMES, apply=apply)
-
-    walked = tuple(walk(by_autodiff))
+    walked = fed(case, loss, right)
     with contextlib.suppress(Exception):  # a broken forward rule breaks the chain, and is reported where it is judged
-        for _ in walk(by_hand):
+        for _ in _walk(case, loss, by_hand):
             pass
     broken = Failure(RuntimeError("an earlier line is broken"))
     pairs = zip(found, [*chained, *(broken for _ in found[len(chained) :])])
     for line in walked:
         rule, part = line.equation.rule, line.equation.part
         if rule and part == 0:
-            right, own = next(pairs)
+            by_autodiff, own = next(pairs)
             hand = attempt(getattr(rules, rule), *line.arguments) if is_judged(rule, rules) else None
         if rule and hand is not None:
-            yield judge(line, case.name, right, hand, tolerance, (part_of(rule, part, own), case, walked))
+            yield judge(line, case.name, by_autodiff, hand, tolerance, (part_of(rule, part, own), case, walked))
+
+
+def fed(case: Case, loss: Loss, right: Callable) -> tuple[Line, ...]:
+    """All lines, each on the values ``right(rule, *args)`` of the ones before.
+
+    A value that is not finite or is huge is replaced by a random one before it is fed.
+    """
+    random = np.random.default_rng(0)
+
+    def usable(value) -> np.ndarray:
+        value = np.asarray(value)
+        known = np.abs(value) < TOO_LARGE
+        return value if known.all() else np.where(known, value, random.normal(size=value.shape)).astype(value.dtype)
+
+    def apply(rule, *args):
+        return jax.tree.map(usable, right(rule, *args) if isinstance(rule, str) else evaluate(rule, *args))
+
+    return tuple(_walk(case, loss, apply))
+
+
+def _walk(case: Case, loss: Loss, apply: Callable) -> Iterator[Line]:
+    return lines(case.params, case.x, case.y, loss=loss, masks=case.masks, rules=NAMES, apply=apply)
 
 
 def is_judged(rule: str, rules: Rules) -> bool:
@@ -141,9 +179,9 @@ def is_judged(rule: str, rules: Rules) -> bool:
     return rule not in FORWARD or getattr(rules, rule) is not getattr(RULES, rule)
 
 
-def single(line: Line, name: str, rules: Rules, tolerance: float) -> Judged:
+def single(line: Line, name: str, rules, tolerance: float, of: Derivation = FIRST) -> Judged:
     """One line on arguments of its own."""
-    right = Right(line.equation.rule, line.arguments)
+    right = Right(line.equation.rule, line.arguments, of)
     return judge(line, name, right, attempt(getattr(rules, right.rule), *line.arguments), tolerance)
 
 
@@ -157,34 +195,34 @@ def _unless_failed(rule, *args):
 class Right:
     """What is right for a rule at its arguments: autodiff's value, and differences where that is not finite."""
 
-    def __init__(self, rule: str, args: tuple):
-        self.rule, self.args = rule, args
-        traced, leaves = trace(getattr(AUTODIFF, rule), *args)
+    def __init__(self, rule: str, args: tuple, of: Derivation = FIRST):
+        self.rule, self.args, self.of = rule, args, of
+        traced, leaves = trace(getattr(of.autodiff, rule), *args)
         self.value = traced(*leaves)
         self.sides: Sides | None = None
         self.doubt, self.differences = np.zeros(()), 0
-        if rule in DELTAS:
-            self.sides = _sides(traced, leaves, args)
-            if not np.isfinite(self.value).all():
-                self._by_differences()
+        if rule in of.z_at:
+            self.sides = _sides(traced, leaves, args[of.z_at[rule]])
+            if of.rows is not None and not np.isfinite(self.value).all():
+                self._by_differences(of.rows)
         if rule == "output_delta":
-            self.value = np.where(_indefinite(args)[:, None], np.nan, self.value)
+            self.value = np.where(_indefinite(*args[:5])[:, None], np.nan, self.value)
 
-    def _by_differences(self) -> None:
+    def _by_differences(self, rows: Callable) -> None:
         unknown = ~np.isfinite(self.value)
-        slopes, doubt = by_rows(partial(_rows, self.rule, self.args), self.args[2])
+        slopes, doubt = by_rows(partial(rows, self.rule, self.args), self.args[self.of.z_at[self.rule]])
         with np.errstate(invalid="ignore"):
             unknown &= doubt <= 1e-6 * np.maximum(np.abs(slopes), 1)
         self.value, self.doubt = np.where(unknown, slopes, self.value), np.where(unknown, doubt, 0)
         self.differences = int(unknown.sum())
 
 
-def _indefinite(args: tuple) -> np.ndarray:
+def _indefinite(loss, activation, z, a, y) -> np.ndarray:
     """The examples, (B,), whose δ is 0 · ∞: σ is so saturated that a no longer depends on z, where the loss has a pole.
 
     A probability that is exactly 0 or 1 has lost what its logarithm needs. Only a fused δ, from z, is right there.
     """
-    loss, activation, (z, a), y = args[0], args[1], map(np.asarray, args[2:4]), args[4]
+    z, a = np.asarray(z), np.asarray(a)
     eps = float(jnp.finfo(a.dtype).eps)
     with np.errstate(all="ignore"):
         smallest = 4 * float(jnp.finfo(a.dtype).tiny)
@@ -194,24 +232,15 @@ def _indefinite(args: tuple) -> np.ndarray:
     return (saturated & steep).any(axis=1)
 
 
-def _sides(traced: Traced, leaves: list, args: tuple) -> Sides:
-    """The sides of ∂/∂z, from moves of z alone."""
-    place = next(i for i, leaf in enumerate(leaves) if leaf is args[2])
+def _sides(traced: Traced, leaves: list, z) -> Sides:
+    """The sides of the value, from moves of z alone."""
+    place = next(i for i, leaf in enumerate(leaves) if leaf is z)
 
     def at(z):
         return [traced(*leaves[:place], z, *leaves[place + 1 :])]
 
-    (found,) = sides(at, np.asarray(args[2]), alone=0)
+    (found,) = sides(at, np.asarray(z), alone=0)
     return found
-
-
-def _rows(rule: str, args: tuple, z) -> np.ndarray:
-    """What a δ is the derivative of by z: a number for each example, (B,)."""
-    if rule == "output_delta":
-        loss, activation, y = args[0], args[1], args[4]
-        return evaluate(lambda z: loss.value(activation.value(z), y), z)
-    g, activation = args[0], args[1]
-    return (g * evaluate(activation.value, z)).sum(axis=1)
 
 
 def judge(line, name: str, right: Right, hand, tolerance: float, around: tuple = ()) -> Judged:
@@ -227,12 +256,13 @@ def judge(line, name: str, right: Right, hand, tolerance: float, around: tuple =
     if not isinstance(ours, Failure):
         ours = np.asarray(ours)
         if right.sides is not None:
-            oracle, kinks = accept(ours, oracle, right.sides, tolerance * np.abs(_upstream(rule, args)))
+            slack = tolerance * np.abs(right.of.upstream(rule, args))
+            oracle, kinks = accept(ours, oracle, right.sides, slack)
         if ours.shape == oracle.shape:
             with np.errstate(invalid="ignore"):
                 near = (np.abs(ours - oracle) <= 10 * right.doubt) & (right.doubt > 0)
             ours, oracle = np.where(known, ours, 0), np.where(known, np.where(near, ours, oracle), 0)
-    size = _size(rule, part, args, np.where(np.isfinite(oracle), oracle, 0), tolerance)
+    size = right.of.size(rule, part, args, np.where(np.isfinite(oracle), oracle, 0), tolerance)
     return Judged(line, name, ours, oracle, known, size, kinks, right.differences, precision, *around)
 
 
@@ -243,58 +273,6 @@ def part_of(rule: str, part: int, value):
     if not isinstance(value, tuple) or len(value) != 3:
         return Failure(ValueError(f"expected (d/dpsi, d/dgamma, d/dbeta), got {describe(value)}"))
     return value[part]
-
-
-def _upstream(rule: str, args: tuple) -> np.ndarray:
-    """g = ∂/∂a, of which a δ is the product with σ'."""
-    if rule == "hidden_delta":
-        return np.asarray(args[0])
-    loss, _, _, a, y = args
-    g = evaluate(loss_gradient, loss, a, y)
-    return np.where(np.isfinite(g), g, 0)
-
-
-def _largest_product(rule: str, args: tuple) -> float:
-    """The largest size of g ⊙ σ' between 0 and z: what a formula for a small σ' may be the difference of."""
-    g, activation, z = _upstream(rule, args), args[1], np.asarray(args[2])
-    products = (evaluate(AUTODIFF.hidden_delta, g, activation, t * z, None) for t in BETWEEN)
-    return max(norm(np.where(np.isfinite(product), product, 0)) for product in products)
-
-
-def _size(rule: str, part: int, args: tuple, oracle: np.ndarray, tolerance: float) -> float:
-    """The size of the terms that a line sums, and a share of factors that may be much larger than their product."""
-    rounding = 16 * float(jnp.finfo(oracle.dtype).eps) / tolerance
-    absolute: list[Any] = [np.abs(np.asarray(arg, np.float64)) if is_array(arg) else arg for arg in args]
-    if rule in DELTAS:
-        factors = _largest_product(rule, args)
-        if rule == "output_delta":
-            factors += norm(args[3]) + norm(evaluate(as_targets, np.asarray(args[4]), args[3]))
-        return norm(oracle) + rounding * factors
-    if rule == "norm_pullback":
-        batch_norm, psi, delta_z = args
-        return _norm_sizes(batch_norm, psi, delta_z, rounding)[part]
-    if rule == "normalise":
-        return norm(oracle) + norm(args[0].beta) + norm(args[0].gamma) + rounding * norm(args[1])
-    if rule == "affine":
-        a_in, W, b = absolute
-        return norm(a_in @ W.T + b)
-    if rule == "weight_gradient":
-        delta, a_in, mask = absolute
-        return norm(masked(delta.T @ a_in, mask))
-    if rule == "input_gradient":
-        delta, W, mask = absolute
-        return norm(masked(delta @ W, mask))
-    return norm(absolute[0].sum(axis=0))
-
-
-def _norm_sizes(batch_norm, psi, delta_z, rounding: float) -> tuple[float, float, float]:
-    """The sizes of the terms that a batch norm's pull-back sums."""
-    x_hat, s = (np.abs(value) for value in evaluate(standardise, batch_norm, psi))
-    x_hat = x_hat + rounding * np.abs(psi) / s  # x̂ is a difference of numbers that may be nearly equal
-    delta_z = np.abs(delta_z)
-    h = np.abs(np.asarray(batch_norm.gamma)) * delta_z
-    terms = (h + h.mean(axis=0) + x_hat * (h * x_hat).mean(axis=0)) / s
-    return norm(terms), norm((delta_z * x_hat).sum(axis=0)), norm(delta_z.sum(axis=0))
 
 
 def is_elementwise(activation, z) -> bool:

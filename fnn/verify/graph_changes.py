@@ -32,10 +32,23 @@ from fnn.graph.passes import leaves, states_and_outputs, with_mask
 from fnn.graph.plan import plan
 from fnn.graph.recursion import Leaves, by_neurons, by_rows, sums_against_arrows, sums_over_arrows, weight_gradients
 from fnn.losses import Loss
-from fnn.verify.changes import Line, Normed, along, rounding, slack
+from fnn.verify.changes import Normed, along, rounding, slack
 from fnn.verify.equations import Case
 from fnn.verify.graphs import data_or_random, groups
 from fnn.verify.oracle import in_dtype, to_numpy
+
+
+class Line(NamedTuple):
+    """One line at some neurons: by hand as a function of the rules, autodiff's value, and its terms."""
+
+    equation: Equation
+    layer: int  # the generation
+    name: str
+    hand: Callable[[TangentRules], Any]
+    oracle: Any
+    terms: dict[str, Any]
+    rounding: float = 0.0  # of factors much larger than their products, added to the size of the terms
+    neurons: Any = None  # the numbers of those along the last axis, where it counts some
 
 
 class Values(NamedTuple):

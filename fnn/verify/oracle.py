@@ -5,8 +5,6 @@ The modules of ``verify`` are the only ones in the package that use automatic di
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +13,8 @@ from jax import Array
 
 from fnn.backward import Rules
 from fnn.batchnorm import normalise
+from fnn.curvature.tangents import TangentRules
 from fnn.dropout import masked
-from fnn.layers import LayerTrace, Params
 from fnn.network import affine
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
@@ -122,6 +120,57 @@ AUTODIFF = Rules(
 )
 
 
+def _psi_change(a_in, da_in, W, V, c):
+    da = jnp.zeros_like(a_in) if da_in is None else da_in
+    return _changed(affine, (a_in, W, jnp.zeros_like(c)), (da, V, c))
+
+
+def _normalise_change(norm, along, psi, dpsi):
+    return _changed(normalise, (norm, psi), (along, dpsi))
+
+
+def _activation_change(dz, activation, z, a):
+    return _changed(activation.value, (z,), (dz,))
+
+
+def _output_delta_change(loss, activation, z, a, y, dz, da):
+    return _changed(lambda z: _output_delta(loss, activation, z, None, y), (z,), (dz,))
+
+
+def _hidden_delta_change(g, dg, activation, z, a, dz):
+    return _changed(lambda g, z: _hidden_delta(g, activation, z, None), (g, z), (dg, dz))
+
+
+def _norm_pullback_change(norm, along, psi, dpsi, delta_z, d_delta_z):
+    return _changed(_norm_pullback, (norm, psi, delta_z), (along, dpsi, d_delta_z))
+
+
+def _weight_gradient_change(delta, d_delta, a_in, da_in, mask=None):
+    da = jnp.zeros_like(a_in) if da_in is None else da_in
+    return _changed(lambda delta, a_in: _weight_gradient(delta, a_in, mask), (delta, a_in), (d_delta, da))
+
+
+def _input_gradient_change(delta, d_delta, W, V, mask=None):
+    return _changed(lambda delta, W: _input_gradient(delta, W, mask), (delta, W), (d_delta, V))
+
+
+def _changed(function: Callable, point: tuple, along: tuple):
+    return jax.jvp(function, point, along)[1]
+
+
+AUTODIFF_TANGENTS = TangentRules(  # each the change of one of the rules above
+    psi=_psi_change,
+    normalise=_normalise_change,
+    activation=_activation_change,
+    output_delta=_output_delta_change,
+    hidden_delta=_hidden_delta_change,
+    norm_pullback=_norm_pullback_change,
+    weight_gradient=_weight_gradient_change,
+    bias_gradient=_bias_gradient,
+    input_gradient=_input_gradient_change,
+)
+
+
 def loss_gradient(loss, a, y):
     """∂L/∂a, (B, n)."""
     return jax.grad(lambda a: jnp.sum(loss.value(a, y)))(a)
@@ -130,38 +179,3 @@ def loss_gradient(loss, a, y):
 def slope(activation, z):
     """σ'(z) of an elementwise activation."""
     return _pulled(activation.value, z, jnp.ones_like(z))
-
-
-# -- a whole network at once -----------------------------------------------------------------------------------
-
-
-class Quantities(NamedTuple):
-    """Autodiff's derivatives of the loss, summed over the examples, with respect to everything in the network.
-
-    params, x: like the arguments; psi, z, a: one (B, n_ℓ) per layer, ∂/∂ψ = δ, ∂/∂z and g = ∂/∂a.
-    """
-
-    params: Params
-    x: Array
-    psi: tuple[Array, ...]
-    z: tuple[Array, ...]
-    a: tuple[Array, ...]
-
-
-@partial(jax.jit, static_argnames="loss")
-def quantities(params: Params, x: Array, y: Array, masks, loss) -> tuple[Quantities, tuple[LayerTrace, ...]]:
-    """The derivatives with respect to zeros added to every ψ, z and a, from one ``jax.grad``; and the trace."""
-
-    def total(params, x, psi, z, a):
-        a_out, traces = x, []
-        for layer, mask, d_psi, d_z, d_a in zip(params, masks, psi, z, a):
-            a_in = masked(a_out, mask.units)
-            psi_ = a_in @ masked(layer.W, mask.arrows).T + layer.b + d_psi
-            z_ = (psi_ if layer.norm is None else normalise(layer.norm, psi_)) + d_z
-            a_out = layer.activation.value(z_) + d_a
-            traces.append(LayerTrace(a_in, psi_, z_, a_out))
-        return jnp.sum(loss.value(a_out, y)), tuple(traces)
-
-    zeros = tuple(jnp.zeros((len(x), len(layer.b)), x.dtype) for layer in params)
-    derivatives, traces = jax.grad(total, argnums=range(5), has_aux=True)(params, x, zeros, zeros, zeros)
-    return Quantities(*derivatives), traces

@@ -17,8 +17,9 @@ from fnn.equations import layers as equations
 from fnn.layers import Params
 from fnn.losses import Loss
 from fnn.stacking import unstack
-from fnn.verify.equations import DELTAS, Case
+from fnn.verify.equations import Case
 from fnn.verify.interpret import evaluate
+from fnn.verify.sizes import DELTAS
 
 BATCH = 7
 WIDTHS = (5, 8, 6, 9)  # cycled through by rectangular networks; none is the batch size, and every kink fits

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from fnn.backward import Rules
-from fnn.verify.equations import DELTAS, Judged, Right, attempt, judge
+from fnn.verify.equations import Judged, Right, attempt, judge
 from fnn.verify.interpret import Value, evaluate
 from fnn.verify.report import apart, compare
+from fnn.verify.sizes import DELTAS
 
 NAMES = {  # of the arguments of every rule
     "affine": ("a_in", "W", "b"),
