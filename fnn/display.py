@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fnn.checks.arrays import one_of
+
 CELL = "text-align:left;vertical-align:top;padding:2px 10px"  # notebooks and sites style tables differently
 
 
@@ -45,6 +47,10 @@ class Table:
     __repr__ = __str__
 
 
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()  # None in a program without a console
+
+
 def _in_notebook() -> bool:
     """Whether a notebook's kernel runs this program."""
     ipython = sys.modules.get("IPython")
@@ -61,7 +67,8 @@ class Bar:
     def __init__(self, epochs: int, progress: bool | None, done: int = 0):
         self.bar = None
         self.shown = time.perf_counter()
-        if progress is False or (progress is None and not (sys.stderr.isatty() or _in_notebook())):
+        one_of("progress", progress, (None, True, False))
+        if progress is False or (progress is None and not (_is_terminal() or _in_notebook())):
             return
         try:
             with warnings.catch_warnings():

@@ -14,7 +14,7 @@ Both have the same mean over r; ``fnn.fold`` makes the test-time network for eit
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
+
+from fnn.checks.arrays import describe, one_of, unmasked
 
 
 class Mask(NamedTuple):
@@ -41,11 +44,24 @@ def masked(value: Array, mask: Array | None) -> Array:
     return value if mask is None else value * mask
 
 
-def _static(default: Any) -> Any:
-    return field(default=default, metadata={"static": True})
+def _registered(cls):
+    """The dataclass as a pytree with ``keep`` for its leaves; what JAX puts there instead is not checked."""
+    others = [each.name for each in fields(cls) if each.name != "keep"]
+
+    def flatten(dropout):
+        return ((GetAttrKey("keep"), dropout.keep),), tuple(getattr(dropout, name) for name in others)
+
+    def unflatten(static, children):
+        made = object.__new__(cls)
+        for name, value in zip((*others, "keep"), (*static, *children)):
+            object.__setattr__(made, name, value)
+        return made
+
+    register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
 
 
-@jax.tree_util.register_dataclass
+@_registered
 @dataclass(frozen=True, eq=False)
 class Dropout:
     """Drops whole neurons: each of a layer's inputs is kept with probability ``keep``.
@@ -55,13 +71,18 @@ class Dropout:
     array is (D, n).
     inverted: scale by 1/keep in training instead of by keep at test time; requires keep > 0.
     per_example: True draws a fresh mask for every example, False one for the mini-batch.
+    Raises TypeError or ValueError that names the argument.
 
     Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov 2014.
     """
 
     keep: Any
-    inverted: bool = _static(False)
-    per_example: bool = _static(True)
+    inverted: bool = False
+    per_example: bool = True
+
+    def __post_init__(self):
+        _require_values(self)
+        one_of("per_example", self.per_example, (True, False))
 
     def shapes(self, n_out: int, n_in: int, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shape of a layer's mask, and of its probabilities."""
@@ -78,7 +99,7 @@ class Dropout:
         return p[..., None, :] if p.ndim else p
 
 
-@jax.tree_util.register_dataclass
+@_registered
 @dataclass(frozen=True, eq=False)
 class DropConnect:
     """Drops arrows: each weight of a layer is kept with probability ``keep``, with one mask for the mini-batch.
@@ -89,7 +110,10 @@ class DropConnect:
     """
 
     keep: Any
-    inverted: bool = _static(False)
+    inverted: bool = False
+
+    def __post_init__(self):
+        _require_values(self)
 
     def shapes(self, n_out: int, n_in: int, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shape of a layer's mask, and of its probabilities."""
@@ -123,6 +147,16 @@ def probabilities(dropout: Dropout | DropConnect, params: Sequence) -> tuple:
     return tuple(keep)
 
 
+def _require_values(dropout: Dropout | DropConnect) -> None:
+    """Raise TypeError or ValueError unless every number of ``keep`` is a probability; shapes are checked at use."""
+    one_of("inverted", dropout.inverted, (False, True))
+    several = isinstance(dropout.keep, (tuple, list))
+    if dropout.keep is None:
+        raise TypeError(f"keep: expected a probability to keep, got None; write {type(dropout).__name__}(0.5)")
+    for i, p in enumerate(dropout.keep if several else [dropout.keep]):
+        require_probability(f"keep[{i}]" if several else "keep", p, dropout, np.shape(p))
+
+
 def require_dropout(dropout) -> None:
     """Raise TypeError unless ``dropout`` is a Dropout or a DropConnect."""
     if not isinstance(dropout, (Dropout, DropConnect)):
@@ -135,8 +169,14 @@ def require_probability(name: str, p, dropout, shape: tuple[int, ...]) -> None:
         return
     if isinstance(p, (str, bool)) or not isinstance(p, (int, float, np.number, np.ndarray, jax.Array)):
         raise TypeError(f"{name}: expected a probability to keep, got {p!r}; write {type(dropout).__name__}(0.5)")
+    unmasked(name, p)
+    dtype = getattr(p, "dtype", np.dtype(float))
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise TypeError(
+            f"{name}: expected probabilities to keep, got {describe(p)}; write {type(dropout).__name__}(0.5)"
+        )
     values = np.asarray(p, np.float64)
-    if values.shape not in ((), shape):
+    if values.shape not in ((), shape) or values.size == 0:
         raise ValueError(f"{name}: expected a number or shape {shape}, got {values.shape}")
     low = values.min()
     if not (low >= 0 and values.max() <= 1 and not (dropout.inverted and low == 0)):

@@ -8,6 +8,7 @@ from jax import Array
 
 from fnn.backward import RULES
 from fnn.batchnorm import NormStatistics, psi_statistics
+from fnn.checks.arrays import describe
 from fnn.dropout import DropConnect, Dropout, Mask, expected_weights
 from fnn.layers import Params
 from fnn.network import forward_pass
@@ -28,6 +29,11 @@ def fold_layers(
     params: Params, statistics: Sequence[NormStatistics | None] | None, dropout: Dropout | DropConnect | None
 ) -> Params:
     """W' = γ/√(ν + ε) W and b' = γ/√(ν + ε) (b − μ) + β for a batch norm, with W p instead of W."""
+    if statistics is not None and not isinstance(statistics, (tuple, list)):
+        raise TypeError(
+            f"statistics: expected a tuple with one entry per layer, got {describe(statistics)}; write "
+            "statistics=fnn.statistics(params, batches)"
+        )
     if statistics is not None and len(statistics) != len(params):
         raise ValueError(f"statistics: expected one entry per layer, {len(params)}, got {len(statistics)}")
     layers = []
@@ -35,7 +41,7 @@ def fold_layers(
         W, b = layer.W, layer.b
         if layer.norm is not None:
             moments = None if statistics is None else statistics[i]
-            if moments is None:
+            if not isinstance(moments, NormStatistics):
                 raise ValueError(
                     f"statistics: params[{i}] has a batch norm and needs its statistics; "
                     "write fnn.fold(params, statistics=fnn.statistics(params, batches))"

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.backward import RULES
-from fnn.checks.arrays import AnyArray, native
+from fnn.checks.arrays import AnyArray, iterable, native
 from fnn.dropout import DropConnect, Dropout
 from fnn.kinds import AnyParams, kind
 
@@ -39,9 +39,13 @@ def statistics(params: AnyParams, batches: Iterable[AnyArray], *, dropout: Dropo
     if dropout is not None:
         of.probabilities(dropout, params)
     kept = of.kept_weights(params, dropout)
+    iterable("batches", batches, "mini-batches x of shape (m, n_0), m >= 2; write [x]")
     total, count = None, 0
     for x in batches:
-        result = _norm_statistics(*of.given(kept, x, None, RULES))
+        try:
+            result = _norm_statistics(*of.given(kept, x, None, RULES))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"batches: mini-batch {count}: {error}") from error
         total, count = result if total is None else jax.tree.map(jnp.add, total, result), count + 1
     if total is None:
         raise ValueError("batches: expected at least one mini-batch x of shape (m, n_0), got none")

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fnn.checks.arrays import iterable
 from fnn.numbers import whole
 
 __all__ = ["data_mesh", "initialize", "leave"]
@@ -33,6 +34,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     >>> data_mesh(jax.devices()[:1]).shape["data"]
     1
     """
+    iterable("devices", jax.devices() if devices is None else devices, "at least one jax.Device; write jax.devices()")
     chosen = list(jax.devices() if devices is None else devices)
     if not chosen or not all(isinstance(device, jax.Device) for device in chosen):
         raise TypeError(f"devices: expected at least one jax.Device, got {chosen!r}; write jax.devices()")

@@ -75,9 +75,7 @@ def _check(A, y) -> None:
         wanted = str(A.dtype)
         raise TypeError(f"y: expected {wanted} as A has, got {arrays.describe(y)}; write y.astype({wanted!r})")
     if A.ndim != 2 or 0 in A.shape:
-        raise ValueError(f"A: expected shape (m, n) with m, n >= 1, got {A.shape}; write A.reshape(len(y), -1)")
+        raise ValueError(f"A: expected shape (m, n) with m, n >= 1, got {A.shape}; write A[:, None] for one column")
     if y.ndim not in (1, 2) or len(y) != len(A):
         m = len(A)
-        raise ValueError(
-            f"y: expected shape ({m},) or ({m}, k), one row per row of A, got {y.shape}; write y.reshape({m})"
-        )
+        raise ValueError(f"y: expected shape ({m},) or ({m}, k), one row per row of A, got {y.shape}; A has {m} rows")

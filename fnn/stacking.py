@@ -3,6 +3,7 @@
 from typing import Any
 
 from fnn.checks import network as checks
+from fnn.checks.arrays import describe
 from fnn.layers import Params, one_by_one, stack_layers
 
 
@@ -42,6 +43,11 @@ def unstack(params: Params, entries: Any = None) -> tuple:
     """
     checks.layers(params)
     entries = params if entries is None else entries
+    if not isinstance(entries, (tuple, list)):
+        raise TypeError(
+            f"entries: expected a tuple with one for every entry of params, {len(params)}, got {describe(entries)}; "
+            "write fnn.unstack(params, fnn.deltas(params, x, y))"
+        )
     if len(entries) != len(params):
         raise ValueError(f"entries: expected one for every entry of params, {len(params)}, got {len(entries)}")
     return tuple(one for layer, entry in zip(params, entries) for one in one_by_one(layer, entry))

@@ -72,6 +72,8 @@ def one_object_per_value(rule):
             hash(values)
         except TypeError:  # a traced rate, as from optax.inject_hyperparams, cannot be cached
             return rule(*values)
+        if any(type(value) is bool for value in values):  # True equals 1.0, and is refused
+            return rule(*values)
         return cached(*values)
 
     return call
@@ -248,7 +250,18 @@ def as_schedule(call: str, learning_rate) -> Schedule:
 
 def checked_rate(call: str, learning_rate):
     """``learning_rate``, if it is a schedule or a number > 0; raises TypeError or ValueError for anything else."""
-    return learning_rate if callable(learning_rate) else checked(call, "learning_rate", learning_rate, above=0)
+    if not callable(learning_rate) or isinstance(learning_rate, type):
+        return checked(call, "learning_rate", learning_rate, above=0)
+    try:
+        found = jax.eval_shape(partial(rate_at, learning_rate), jax.ShapeDtypeStruct((), jnp.int32))
+        if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.number):
+            raise TypeError(f"it returns {found!r}")
+    except Exception as error:  # whatever the schedule raises
+        raise TypeError(
+            f"learning_rate: expected a number > 0, or a schedule step → η that JAX can trace, got {learning_rate!r}: "
+            f"{str(error).splitlines()[0]}; write optax.linear_schedule(0.1, 0.01, 1000), for example"
+        ) from error
+    return learning_rate
 
 
 def checked(call: str, name: str, value, **bounds):
@@ -281,13 +294,17 @@ def descend(f: Callable, x0, learning_rate: float | Schedule, steps: int, *, rul
     Path(points=Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32),
          values=Array([1.      , 0.25    , 0.0625  , 0.015625], dtype=float32))
     """
-    if not callable(f):
+    if not callable(f) or isinstance(f, type):
         raise TypeError(f"f: expected a function x -> (value, gradient), got {f!r}; write jax.value_and_grad(f)")
-    if not callable(rule):
+    made = None if not callable(rule) or isinstance(rule, type) else rule(checked_rate("descend", learning_rate))
+    if not (hasattr(made, "init") and hasattr(made, "update")):
         raise TypeError(
-            f"rule: expected a function of the learning rate, got {rule!r}; write rule=fnn.updates.momentum"
+            f"rule: expected a function from the learning rate to an optimizer of optax, got {rule!r}; "
+            "write rule=fnn.updates.momentum"
         )
-    optimizer = Optimizer(rule(checked_rate("descend", learning_rate)))
+    if not jax.tree.leaves(x0):
+        raise TypeError(f"x0: expected a floating array or a pytree of them, got {x0!r}; write jnp.zeros(3)")
+    optimizer = Optimizer(made)
     return _path(jax.tree.map(_starting_point, x0), optimizer, f=f, steps=whole("steps", steps))
 
 

@@ -23,6 +23,22 @@ def statistics(params=NORMED, batches=(X,)):
     return fnn.statistics(params, batches)
 
 
+def dropout(of=fnn.Dropout, keep=0.5, **options):
+    return of(keep, **options)
+
+
+KEEP = {
+    "None": refused("TypeError: keep: expected a probability to keep, got None", keep=None),
+    "above one": refused("ValueError: keep: expected 0 <= keep <= 1, got 1.5", of=fnn.DropConnect, keep=1.5),
+    "below zero": refused("ValueError: keep: expected 0 <= keep <= 1, got -0.1", keep=-0.1),
+    "NaN": refused("ValueError: keep: expected 0 <= keep <= 1, got nan", keep=float("nan")),
+    "one of an array": refused("ValueError: keep: expected 0 <= keep <= 1, got", keep=np.linspace(0, 2, 20)),
+    "one of a tuple": refused("ValueError: keep[1]: expected 0 <= keep <= 1, got 2", keep=(None, 2)),
+    "zero where inverted": refused("ValueError: keep: expected 0 < keep <= 1 where inverted", keep=0.0, inverted=True),
+    "a string": refused("TypeError: keep: expected a probability to keep, got 'half'", keep="half"),
+    "True": refused("TypeError: keep: expected a probability to keep, got True", keep=True),
+    "inverted 1": refused("ValueError: inverted: expected False or True, got 1", inverted=1),
+}
 DROPOUTS = {
     "a tuple": refused(
         "TypeError: keep: expected a number or an array (20,), one per arrow, got (0.5, 0.5)",
@@ -31,32 +47,23 @@ DROPOUTS = {
     "a list for neurons": refused(
         "TypeError: keep: expected a number or an array (9,), one per neuron, got [0.5]", dropout=fnn.Dropout([0.5])
     ),
-    "None": refused("TypeError: keep: expected a number…got None", dropout=fnn.Dropout(None)),
-    "above one": refused("ValueError: keep: expected 0 <= keep <= 1, got 1.5", dropout=fnn.DropConnect(1.5)),
-    "below zero": refused("ValueError: keep: expected 0 <= keep <= 1, got -0.1", dropout=fnn.Dropout(-0.1)),
-    "one of an array": refused(
-        "ValueError: keep: expected 0 <= keep <= 1, got", dropout=fnn.DropConnect(np.linspace(0, 2, 20))
-    ),
-    "zero where inverted": refused(
-        "ValueError: keep: expected 0 < keep <= 1 where inverted", dropout=fnn.Dropout(0.0, inverted=True)
-    ),
     "another length": refused(
         "ValueError: keep: expected a number or shape (20,), got (9,)", dropout=fnn.DropConnect(np.ones(9))
     ),
-    "a string": refused("TypeError: keep: expected a probability to keep, got 'half'", dropout=fnn.Dropout("half")),
     "a number": refused("TypeError: dropout: expected fnn.Dropout or fnn.DropConnect, got 0.5", dropout=0.5),
 }
 NO_PARAMS = {"a graph": refused("TypeError: params: expected a tuple of fnn.Dense, got Graph…graph.init", params=GRAPH)}
 NORMS = {"no statistics": refused("ValueError: statistics: params has a batch norm…fnn.statistics", params=NORMED)}
 BATCHES = {
     "none": refused("ValueError: batches: expected at least one mini-batch…got none", batches=[]),
-    "one example": refused("ValueError: x: …needs at least 2 examples, got 1", batches=[X[:1]]),
-    "float64": refused("TypeError: x: expected float32…got float64", batches=[np.ones((5, 3))]),
+    "one example": refused("ValueError: batches: mini-batch 0: x: …needs at least 2 examples, got 1", batches=[X[:1]]),
+    "float64": refused("TypeError: batches: mini-batch 0: x: expected float32…got float64", batches=[np.ones((5, 3))]),
 }
 UNFOLDED = {"a batch norm": refused("ValueError: params: a network with a batch norm…write fnn.fold", params=NORMED)}
 
 
 @refusals(
+    ({"Dropout": dropout}, KEEP),
     ({"sample_masks": sample_masks, "fold": fold}, DROPOUTS),
     ({"sample_masks": sample_masks, "fold": fold, "statistics": statistics}, NO_PARAMS),
     ({"fold": fold}, NORMS),

@@ -93,7 +93,8 @@ FORWARD = {
         "ValueError: x: expected shape (3,) or (B, 3), got (5, 4); the network takes 3 inputs", x=ones(5, 4)
     ),
     "x not in rows": refused(
-        "ValueError: x: expected shape (3,) or (B, 3), got (3, 5); write x.reshape(-1, 3)", x=ones(3, 5)
+        "ValueError: x: expected shape (3,) or (B, 3), got (3, 5); write x.T, if the examples are in columns",
+        x=ones(3, 5),
     ),
     "W of rank 0": refused("ValueError: params[0].W: expected shape…got ()", params=layer(W=ones())),
     "W of rank 1": refused("ValueError: params[0].W: expected shape…got (3,)", params=layer(W=ones(3))),

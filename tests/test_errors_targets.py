@@ -66,11 +66,13 @@ BOTH = {  # layers and graphs
 }
 LAYERS = {
     "(B,) against (B, 1)": refused(
-        "ValueError: y: expected shape (5, 1) as the network's output has, got (5,)…write y.reshape((5, 1))",
+        "ValueError: y: expected shape (5, 1) as the network's output has, got (5,); write y[:, None]",
         params=ONE_OUTPUT,
         y=zeros(5),
     ),
-    "too few labels": refused("ValueError: y: expected labels of shape (5,), got (3,)", y=LABELS[:3], loss=SOFTMAX),
+    "too few labels": refused(
+        "ValueError: y: expected labels of shape (5,), one per example, got (3,)", y=LABELS[:3], loss=SOFTMAX
+    ),
     "an unhashable loss": refused("TypeError: loss: expected…got UnhashableLoss", loss=UnhashableLoss()),
     "a loss whose gradient is turned": refused("ValueError: rules.output_delta: expected…got …2, 5", loss=Lopsided()),
 }
@@ -91,10 +93,14 @@ VALUES = {
         loss=fnn.SigmoidCrossEntropy(),
     ),
     "a column of labels": refused(
-        "ValueError: y: expected labels of shape (5,), got (5, 1)", y=LABELS[:, None], loss=SOFTMAX
+        "ValueError: y: expected labels of shape (5,), one per example, got (5, 1); write y[:, 0]",
+        y=LABELS[:, None],
+        loss=SOFTMAX,
     ),
     "one-hot integers": refused(
-        "ValueError: y: expected labels of shape (5,), got (5, 2)…astype", y=ones(5, 2, dtype="int32"), loss=SOFTMAX
+        "ValueError: y: expected labels of shape (5,), one per example, got (5, 2)…astype",
+        y=ones(5, 2, dtype="int32"),
+        loss=SOFTMAX,
     ),
     "y in bfloat16": refused("TypeError: y: expected float32…got bfloat16", y=zeros(5, 2, dtype="bfloat16")),
     "y of bool": refused("TypeError: y: expected float32…got bool", y=zeros(5, 2, dtype="bool")),

@@ -163,7 +163,7 @@ PREDICT = {
     "one example": refused("ValueError: x: expected shape (N, n), got (3,)", data=X[0]),
     "no example": refused("ValueError: x: expected at least one example", data=X[:0]),
     "a list": refused("TypeError: x: expected an array, got list", data=[[1.0] * 3]),
-    "a function of nothing": refused("ValueError: x: expected a function that gives at least one", data=list),
+    "a function of nothing": refused("ValueError: x: expected a function that gives at least", data=lambda: iter(())),
     "a function of pairs": refused("TypeError: x: batch 0: expected an array, got tuple", data=lambda: [(X, Y)]),
 }
 STEP = {  # before any step

@@ -166,7 +166,7 @@ def test_the_parameters_that_were_given_stay_as_they_are():
         ),
         "data of another width": ({"data": (np.ones((9, 4), "f4"), LABELS[:9])}, ValueError, "^data: .*takes 5 inputs"),
         "batch_size over N": ({"batch_size": 44}, ValueError, "^batch_size: .*at most the 43 examples, got 44"),
-        "no probability": ({"dropout": fnn.Dropout(2.0)}, ValueError, "^keep: expected 0 <= keep <= 1"),
+        "no probability": ({"dropout": fnn.Dropout((0.5,))}, ValueError, "^keep: expected one entry per layer"),
     }
 )
 def test_fit_many_refuses(given, error, fragments):

@@ -27,6 +27,11 @@ class PerNeuron(Activation):
     activations: tuple[Activation, ...]
 
     def __post_init__(self):
+        if not isinstance(self.activations, (tuple, list)) or not self.activations:
+            raise TypeError(
+                f"activations: expected a tuple with one per neuron, got {self.activations!r}; write "
+                "PerNeuron((fnn.Tanh(), fnn.ReLU()))"
+            )
         object.__setattr__(self, "activations", tuple(self.activations))
         for i, activation in enumerate(self.activations):
             if (

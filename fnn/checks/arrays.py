@@ -20,7 +20,8 @@ def describe(value) -> str:
 
 
 def one_of(name: str, value, options: Sequence) -> None:
-    if value not in options:
+    """Raise ValueError unless ``value`` is one of the options, of the same type: 1 is not True."""
+    if not any(type(value) is type(option) and value == option for option in options):
         choices = " or ".join(repr(option) for option in options)
         raise ValueError(f"{name}: expected {choices}, got {value!r}; write {name}={options[0]!r}")
 
@@ -70,6 +71,12 @@ def memory_mapped(array) -> bool:
     return isinstance(array, mmap.mmap)
 
 
+def iterable(name: str, value, expected: str) -> None:
+    """Raise TypeError unless ``value`` can be iterated over and is no text; expected: of what, and the call."""
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__") or isinstance(value, type):
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
+
+
 def native(tree):
     """The tree with NumPy arrays in the machine's byte order, because JAX knows no other."""
 
@@ -113,6 +120,8 @@ def array(name: str, leaf) -> None:
     if not isinstance(leaf, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array, got {describe(leaf)}; write jnp.asarray(...)")
     unmasked(name, leaf)
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUMm":
+        raise TypeError(f"{name}: expected an array of numbers, got {describe(leaf)}; write jnp.asarray(...)")
     dtype = native_dtype(leaf.dtype)
     if isinstance(leaf, np.ndarray) and jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise TypeError(

@@ -157,7 +157,13 @@ def network_arguments(params, x, masks, rules=None) -> tuple:
 
     If every leaf is a JAX array, jit hides nothing, and :func:`network` checks the rest.
     """
-    if type(params) is tuple and plain((params, x, masks)) and all(map(_hashable, params)):
+    if (
+        type(params) is tuple
+        and isinstance(x, jax.Array)
+        and plain((params, masks))
+        and not isinstance(masks, jax.Array)
+        and all(map(_hashable, params))
+    ):
         return params, x, (Mask(),) * len(params) if masks is None else masks
     return careful_arguments(params, x, masks)
 
@@ -241,9 +247,11 @@ def network(params, x, masks) -> None:
 def examples(x, n_in: int) -> int:
     """The number of examples in x; raises ValueError unless it is (n_in,) or (B, n_in)."""
     if x.ndim not in (1, 2) or x.shape[-1] != n_in:
-        size = math.prod(x.shape)
-        fits = n_in > 0 and isinstance(size, int) and size % n_in == 0
-        advice = f"write x.reshape(-1, {n_in})" if fits else f"the network takes {n_in} inputs"
+        advice = f"the network takes {n_in} inputs"
+        if x.ndim > 2 and math.prod(x.shape[1:]) == n_in:  # images
+            advice = f"write x.reshape(len(x), {n_in})"
+        elif x.ndim == 2 and x.shape[0] == n_in:
+            advice = "write x.T, if the examples are in columns"
         raise ValueError(f"x: expected shape ({n_in},) or (B, {n_in}), got {x.shape}; {advice}")
     if x.shape[0] == 0:
         raise ValueError(f"x: expected at least one example, got an empty batch of shape {x.shape}")

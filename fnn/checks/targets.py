@@ -27,7 +27,9 @@ def loss_values(loss, a, y):
 def target_arguments(ports: Ports, y, loss, name: str = "y") -> None:
     """Raise unless ``loss`` is a loss and y holds labels or has the parameters' dtype, before jit truncates it."""
     loss_like(loss)
-    array = isinstance(y, (jax.Array, np.ndarray, np.generic))
+    if not isinstance(y, (jax.Array, np.ndarray, np.generic, int)) or isinstance(y, bool):
+        floating(name, y, ports)
+    array = not isinstance(y, int)
     if not (jnp.issubdtype(y.dtype, jnp.integer) if array else type(y) is int):
         floating(name, y, ports)
     elif not loss.takes_labels:
@@ -84,15 +86,19 @@ def target(y, a, loss) -> None:
             raise ValueError(f"y: a network with one output takes y of shape {a.shape}, got labels of shape {y.shape}")
         if y.shape != a.shape[:-1]:
             raise ValueError(
-                f"y: expected labels of shape {a.shape[:-1]}, got {y.shape}; write y.reshape({a.shape[:-1]}), "
-                "or y.astype(x.dtype) if these are targets"
+                f"y: expected labels of shape {a.shape[:-1]}, one per example, got {y.shape}; write y[:, 0] if they "
+                "are in a column, or y.astype(x.dtype) if these are targets"
             )
         return
     allowed = [(*a.shape[:-1], n) for n in columns(loss, a.shape[-1])]
     if y.shape not in allowed:
         what = " as the network's output has" if allowed == [a.shape] else f" for {loss}"
-        advice = f"y.reshape({a.shape})" if allowed == [a.shape] else "loss.beside(y, weights)"
-        raise ValueError(f"y: expected shape {' or '.join(map(str, allowed))}{what}, got {y.shape}; write {advice}")
+        advice = "" if allowed == [a.shape] else "; write loss.beside(y, weights)"
+        if a.shape == (*y.shape, 1):
+            advice = "; write y[:, None]" if y.ndim else "; write y[None]"
+        elif y.ndim == 2 and y.T.shape in allowed:
+            advice = "; write y.T, if the examples are in columns"
+        raise ValueError(f"y: expected shape {' or '.join(map(str, allowed))}{what}, got {y.shape}{advice}")
 
 
 def columns(loss, n_out: int) -> tuple[int, ...]:

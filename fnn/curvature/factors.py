@@ -15,7 +15,7 @@ from fnn.dropout import Mask
 from fnn.kinds import AnyParams, require_layers
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.per_example.gradients import factors, given_examples, outputs_of, sums
+from fnn.per_example.gradients import factors, given_examples, given_inputs, outputs_of, sums
 from fnn.per_example.layers import Factors, equal_weights, require_shared_inputs
 
 
@@ -123,7 +123,7 @@ def _target(params, x, y, loss: Loss, masks, key) -> Array:
         return y
     targets.loss_like(loss)
     arrays.prng_key(key)
-    params, x, _, masks = given_examples(params, x, None, None, masks)
+    params, x, masks = given_inputs(params, x, masks)
     return _drawn(key, params, x, masks, loss=loss)
 
 

@@ -14,6 +14,7 @@ from fnn.activations import Activation, Identity, PerNeuron, Sigmoid
 from fnn.batchnorm import BatchNorm
 from fnn.checks import arrays
 from fnn.checks import network as checks
+from fnn.checks.network import activation_like
 from fnn.graph import topology, validation
 from fnn.graph.random import drawn_arrows
 from fnn.layers import Dense, Params
@@ -139,6 +140,9 @@ class Graph:
         Graph(9 neurons, 26 arrows, 3 generations, 3 inputs, 2 outputs)
         """
         sizes = layer_sizes(sizes)
+        for name, given in {"activation": activation, "output": output}.items():
+            activation_like(given, name)
+        arrays.iterable("skips", skips, "pairs of layers; write skips=[(0, 2)]")
         first = np.concatenate([[0], np.cumsum(sizes)])
         pairs = [(i, i + 1) for i in range(len(sizes) - 1)]
         for skip in skips:
@@ -211,6 +215,8 @@ class Graph:
         >>> Graph.random(jax.random.key(0), 20, 50, inputs=3, outputs=2, generations=5)
         Graph(20 neurons, 50 arrows, 5 generations, 3 inputs, 2 outputs)
         """
+        for name, given in {"activation": activation, "output": output}.items():
+            activation_like(given, name)
         pairs = drawn_arrows(key, neurons, arrows, inputs, outputs, generations)
         activations = [activation] * (neurons - outputs) + [output] * outputs
         return cls(pairs, activations, range(inputs), range(neurons - outputs, neurons))

@@ -37,13 +37,11 @@ class Numbers:
                     f"the activations are for neurons 0 to {len(self.neurons) - 1}"
                 )
             return array.astype(np.int32)
-        try:
-            flat = [v for pair in values for v in pair] if name == "arrows" else values
-            return np.array([self._number[v] for v in flat], np.int32)
-        except KeyError as error:
-            raise ValueError(
-                f"{name}: unknown neuron {error.args[0]!r}; give it an activation, or list it in inputs"
-            ) from error
+        flat = [v for pair in values for v in pair] if name == "arrows" else values
+        for v in flat:
+            if not isinstance(v, Hashable) or v not in self._number:
+                raise ValueError(f"{name}: unknown neuron {v!r:.80}; give it an activation, or list it in inputs")
+        return np.array([self._number[v] for v in flat], np.int32)
 
 
 def kinds(neurons: Sequence, inputs: np.ndarray, activations) -> tuple[tuple[Activation, ...], np.ndarray]:
@@ -131,7 +129,11 @@ def warn_of_idle_neurons(neurons: Sequence, inputs: np.ndarray, outputs: np.ndar
 def listed(name: str, values) -> list:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{name}: expected neurons, got {values!r}; write {name}=[...]")
+    if isinstance(values, (set, frozenset)) and name != "normed":
+        raise TypeError(f"{name}: expected neurons in the order of the columns, got {values!r}, which has none")
     listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if not all(isinstance(neuron, Hashable) for neuron in listed):
+        raise TypeError(f"{name}: expected neurons, got {values!r:.80}; write {name}=[...]")
     if not listed:
         raise ValueError(f"{name}: expected at least one neuron, got none")
     return listed

@@ -48,17 +48,22 @@ def sums(params: AnyParams) -> Any:
     return either(params, layers, graphs)
 
 
-def given_examples(params, x, y, loss: Loss | None, masks) -> tuple:
-    """(params, x, y, masks) in the form that the compiled functions take; y and the loss may be None."""
+def given_examples(params, x, y, loss: Loss, masks) -> tuple:
+    """(params, x, y, masks) in the form that the compiled functions take."""
+    params, x, masks = given_inputs(params, x, masks)
+    return params, x, targets.given_target(kind(params).ports(params), y, loss), masks
+
+
+def given_inputs(params, x, masks) -> tuple:
+    """(params, x, masks) in the form that the compiled functions take."""
     params, x, masks = given(params, x, masks, RULES)
-    of = kind(params)
-    of.require(params)
-    if y is not None:
-        y = targets.given_target(of.ports(params), y, loss)
+    kind(params).require(params)
     if x.ndim != 2:
         raise ValueError(f"x: expected examples in rows, (B, n_0), got shape {x.shape}; write x[None], and y[None]")
+    if len(x) == 0:
+        raise ValueError(f"x: expected at least one example, got an empty batch of shape {x.shape}")
     sums(params).require_separable(params)
-    return params, x, y, masks
+    return params, x, masks
 
 
 def factors(params, x, y, masks, loss: Loss):

@@ -1,5 +1,7 @@
 """Inner products of per-example gradients: the Gram matrix and the tangent kernel; see ``fnn.per_example``."""
 
+import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +14,7 @@ from fnn.checks.arrays import AnyArray
 from fnn.kinds import require_layers
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.per_example.gradients import factors, given_examples, outputs_of
+from fnn.per_example.gradients import factors, given_examples, given_inputs, outputs_of
 from fnn.per_example.layers import Factors, require_shared_inputs
 from fnn.per_example.layers import factors as layer_factors
 
@@ -45,8 +47,10 @@ def gram(
     require_layers(params, "gram", f"{NOT_FACTORED}; write per_example.gradients(params, x, y), and multiply those")
     if (x2 is None) != (y2 is None):
         raise TypeError("x2, y2: expected both or neither; without them the columns are those of x and y")
+    if x2 is None and masks2 is not None:
+        raise TypeError("masks2: expected x2 and y2 too, for whose examples they are; write gram(..., masks=masks2)")
     rows = _given(params, x, y, loss, masks)
-    columns = rows if x2 is None else _given(params, x2, y2, loss, masks2)
+    columns = rows if x2 is None else _of_columns(_given, params, x2, y2, loss, masks2)
     return _gram(rows, columns, loss=loss)
 
 
@@ -64,8 +68,18 @@ def ntk(params: Params, x: AnyArray, x2: AnyArray | None = None, *, traced: bool
     every = "fnn.pullback(params, x[i], unit)[0] for every example and each row of the identity"
     require_layers(params, "ntk", f"{NOT_FACTORED}; write {every}, and multiply those")
     arrays.one_of("traced", traced, (False, True))
-    rows, columns = (given_examples(params, of, None, None, None) for of in (x, x if x2 is None else x2))
+    rows = given_inputs(params, x, None)
+    columns = rows if x2 is None else _of_columns(given_inputs, params, x2, None)
     return _ntk(rows, columns, traced=traced)
+
+
+def _of_columns(given: Callable, *arguments) -> tuple:
+    """What ``given`` makes of the arguments for the columns, with their names in its errors."""
+    try:
+        return given(*arguments)
+    except (TypeError, ValueError) as error:
+        named = re.sub(r"^(x|y|masks)\b", r"\g<1>2", str(error))
+        raise type(error)(re.sub(r"\bx\.", "x2.", named)) from error
 
 
 def _given(params, x, y, loss, masks) -> tuple:
@@ -100,7 +114,7 @@ def _gram(rows, columns, *, loss):
 
 @partial(jax.jit, static_argnames="traced")
 def _ntk(rows, columns, *, traced):
-    def of(params, x, _, masks):
+    def of(params, x, masks):
         outputs = outputs_of(params, x, masks)
 
         def pull(unit):  # ∂a^L_o/∂ψ of one output

@@ -41,7 +41,7 @@ def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
     arguments that gives an iterable of such arrays, as ``lambda: (batch for batch in loader)``.
     """
     params = _for_inference(params)
-    if not callable(x):
+    if not callable(x) or isinstance(x, type):
         return np.concatenate([*_predicted(params, x, "x")])
     found = [part for number, batch in enumerate(x()) for part in _predicted(params, batch, f"x: batch {number}")]
     if not found:

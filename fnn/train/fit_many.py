@@ -228,7 +228,7 @@ def _require_rates(learning_rates, members: int) -> np.ndarray:
             "write learning_rates=np.geomspace(0.01, 1, len(keys))"
         )
     for i, rate in enumerate(rates):
-        number("fit_many", f"learning_rates[{i}]", rate.item(), above=0)
+        number("fit_many", f"learning_rates[{i}]", rate, above=0)
     return rates
 
 

@@ -94,7 +94,7 @@ def _numbers(told: Mapping, record: Record) -> Record:
 
 def require_watching(callback, keep, patience, validation) -> None:
     """Raise TypeError or ValueError unless the arguments can watch a run."""
-    if callback is not None and not callable(callback):
+    if callback is not None and (not callable(callback) or isinstance(callback, type)):
         raise TypeError(f"callback: expected a function of a fnn.train.Progress, got {callback!r}")
     arrays.one_of("keep", keep, (*KEEPS, None))
     if patience is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from fnn.backward import RULES, Rules
 from fnn.checks import network as checks
 from fnn.checks import targets
+from fnn.checks.arrays import one_of
 from fnn.data import for_network
 from fnn.kinds import GRAPH, AnyParams, kind, require_rules
 from fnn.losses import Loss
@@ -68,6 +69,7 @@ def network(
     """
     targets.loss_like(loss)
     require_rules(rules)
+    one_of("probes", probes, (True, False))
     if (x is None) != (y is None):
         raise TypeError("x, y: expected both or neither; without data the probes are used")
     if x is None and not probes:
