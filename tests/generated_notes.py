@@ -12,15 +12,18 @@ from fnn.activations import Activation
 from fnn.batchnorm import standardise
 from fnn.dropout import masked
 from fnn.losses import Loss
+from fnn.verify.properties import NAMES, NAMES_OF_CHANGES
 
 SCALES = (2.0, 4.0)  # of the probes' masks
 CLOSE = 1e-6
+METHODS = ("derivative", "pullback", "gradient", "delta", "second_derivative", "hessian", "pullback_tangent")
 
 
 class Evidence(NamedTuple):
     """One call of a rule: its name, which of its results, the layer from 1, its arguments, and the two values.
 
-    hand: of the changed rule, or what it raised; right: of the right one; others: the calls of the same case.
+    hand: of the changed rule, or what it raised; right: of the right one; others: the calls of the same case, which has
+    a name.
     """
 
     rule: str
@@ -30,6 +33,9 @@ class Evidence(NamedTuple):
     hand: Any
     right: Any
     others: tuple = ()
+    case: str = ""
+    call: Any = None  # the changed rule, as a function of its arguments
+    used: tuple = ()  # the arguments as the changed rule got them
 
     @property
     def raised(self) -> bool:
@@ -54,7 +60,9 @@ def close(value, claim) -> bool:
 def holds(note: str, evidence: Iterable[Evidence]) -> bool | None:
     """Whether the note says what turns right values into the changed ones, wherever they differ; None if not judged."""
     wrong = [e for e in evidence if e.differs]
-    if not wrong or not note:
+    if found := re.match(rf"on ({'|'.join({e.case for e in wrong} - {''})}): (.*)", note) if wrong else None:
+        return holds(found[2], [e for e in wrong if e.case == found[1]])
+    if not wrong or not note or note.startswith("on "):
         return None
     if found := re.match(r"it raises (\w+)", note):
         return any(e.raised and type(e.hand).__name__ == found[1] for e in wrong)
@@ -77,10 +85,38 @@ def _holds(note: str, e: Evidence) -> bool | None:
     hand, right = np.asarray(e.hand), np.asarray(e.right)
     if note == "a single entry is wrong":
         return int((~np.isclose(hand, right, rtol=CLOSE, atol=CLOSE * np.abs(right).max())).sum()) == 1
+    if (said := _said_of_the_rule(note, e)) is not None:
+        return said
+    if note.startswith("where it differs: "):
+        differ = ~np.isclose(hand, right, rtol=CLOSE, atol=0)
+        return _holds(note.removeprefix("where it differs: "), e._replace(hand=hand[differ], right=right[differ]))
+    if note.startswith("x_hat: "):
+        norm = e.arguments[0]
+        inside = {"hand": (hand - norm.beta) / norm.gamma, "right": (right - norm.beta) / norm.gamma}
+        return _holds(note.removeprefix("x_hat: "), e._replace(**inside))
     if note.startswith("the sign, and "):
         return _holds(note.removeprefix("the sign, and "), e._replace(hand=-hand))
     claims = [*_factors(note, e), *_terms(note, e), *_specific(note, e)]
     return any(close(hand, claim) for claim in claims) if claims else None
+
+
+def _said_of_the_rule(note: str, e: Evidence) -> bool | None:
+    """Of notes on a method, or on what a rule reads; None for other notes."""
+    if found := re.match(
+        r"(\w+)\.(derivative|pullback|gradient|delta|second_derivative|hessian|pullback_tangent)\(", note
+    ):
+        return any(type(arg).__name__ == found[1] and "changed" in vars(arg) for arg in e.used)
+    if note == "its sum over the examples is not 0":
+        return not np.allclose(np.asarray(e.hand).sum(axis=0), 0, atol=CLOSE * np.abs(e.hand).max())
+    if found := re.fullmatch(r"it (does not depend on|is not linear in) (\S+)", note):
+        names = next(of[e.rule] for of in (NAMES, NAMES_OF_CHANGES) if len(of.get(e.rule, ())) == len(e.arguments))
+        i = names.index(found[2])
+        array = np.asarray(e.arguments[i])
+        new = 2 * array if "linear" in found[1] else array + np.random.default_rng(5).normal(size=array.shape)
+        value = e.call(*e.used[:i], jnp.asarray(new), *e.used[i + 1 :])
+        value = value[e.part] if e.rule == "norm_pullback" else value
+        return not close(value, 2 * e.hand) if "linear" in found[1] else close(value, e.hand)
+    return None
 
 
 def _factors(note: str, e: Evidence) -> Iterator:

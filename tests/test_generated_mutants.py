@@ -17,7 +17,7 @@ import fnn
 from fnn import activations, losses, verify
 from fnn.backward import backward_pass
 from fnn.curvature import TANGENTS
-from fnn.equations import lines
+from fnn.equations import change_lines, lines
 from fnn.network import forward_pass
 from generated_mutants import Change, changes, variant
 from generated_notes import Evidence, holds
@@ -278,55 +278,35 @@ def report(p: Problem, probes=True):
 
 
 def fresh_cases(p: Problem) -> list:
-    """(params, x, y, masks) in float64, unlike those that ``verify`` draws."""
+    """(name, params, x, y, masks) in float64, unlike those that ``verify`` draws."""
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, "float64"), p.params)
     if p.data:
         x, y = (jnp.asarray(part, "float64") for part in p.data)
-        return [(params, x[:4], y[:4], (fnn.Mask(),) * len(params))]
-    cases = [case for case in verify.probes(params, seed=1) if case.name != "at the kinks"]
-    return [(case.params, case.x, case.y, case.masks) for case in cases]
+        return [("the data given", params, x[:4], y[:4], (fnn.Mask(),) * len(params))]
+    return [case for case in verify.probes(params, seed=1) if case.name != "at the kinks"]
 
 
 def network_calls(p: Problem) -> list[tuple[Evidence, ...]]:
     """Of every case each rule's calls, with the right values."""
     found = []
-    for params, x, y, masks in fresh_cases(p):
+    for name, params, x, y, masks in fresh_cases(p):
         walk = [line for line in lines(params, x, y, loss=p.loss, masks=masks) if line.equation.rule]
-        found.append(
-            tuple(
-                Evidence(line.equation.rule, line.equation.part, line.layer, line.arguments, None, line.value)
-                for line in walk
-            )
-        )
+        found.append(tuple(evidence_of(line, name) for line in walk))
     return found
 
 
-def _recorded(calls: list, name: str, *arguments):
-    calls.append(arguments)
-    return getattr(TANGENTS, name)(*arguments)
+def evidence_of(line, name: str) -> Evidence:
+    rule, part = line.equation.rule, line.equation.part
+    return Evidence(rule, part, line.layer, line.arguments, None, line.value, case=name)
 
 
 def tangent_calls(p: Problem) -> list[tuple[Evidence, ...]]:
     found = []
-    for params, x, y, masks in fresh_cases(p):
-        calls: dict[str, list] = {name: [] for name in TANGENTS._fields}
-
-        rules = TANGENTS._replace(**{name: partial(_recorded, calls[name], name) for name in calls})
-        verify.curvature(params, x, y, loss=p.loss, masks=masks, rules=rules, dtype="float64")
-        normed = [n for n, layer in enumerate(params, start=1) if layer.norm is not None]
-        every = list(range(1, len(params) + 1))
-        layers = {
-            "psi": every, "activation": every, "normalise": normed,
-            "norm_pullback": np.repeat(normed[::-1], 3).tolist(),
-            "output_delta": every[-1:], "hidden_delta": every[-2::-1],
-        }  # fmt: skip
-        of_case = []
-        for name, arguments in calls.items():
-            for i, (n, args) in enumerate(zip(layers.get(name, every[::-1]), arguments, strict=True)):
-                value, part = getattr(TANGENTS, name)(*args), i % 3 if name == "norm_pullback" else 0
-                value = value[part] if name == "norm_pullback" else value
-                of_case.append(Evidence(name, part, n, args, None, value))
-        found.append(tuple(of_case))
+    for name, params, x, y, masks in fresh_cases(p):
+        v = jax.tree.map(lambda leaf: jnp.asarray(np.random.default_rng(3).normal(size=leaf.shape)), params)
+        passed = tuple(lines(params, x, y, loss=p.loss, masks=masks))
+        walk = change_lines(passed, params, v, masks, rules=TANGENTS)
+        found.append(tuple(evidence_of(line, name) for line in walk))
     return found
 
 
@@ -348,13 +328,14 @@ def evidence(p: Problem, right: Problem, finding) -> Iterator[Evidence]:
             args = [
                 next((m for m in made if m == arg), arg) if isinstance(arg, KINDS) else arg for arg in call.arguments
             ]
+            rule = getattr(p.rules if p.tangents is None else p.tangents, call.rule)
             try:
-                hand = getattr(p.rules if p.tangents is None else p.tangents, call.rule)(*args)
+                hand = rule(*args)
                 hand = hand[part] if call.rule == "norm_pullback" else hand
                 np.asarray(hand)
             except Exception as error:
                 hand = error
-            yield call._replace(hand=hand, others=case)
+            yield call._replace(hand=hand, others=case, call=rule, used=tuple(args))
 
 
 KINDS = (fnn.activations.Activation, fnn.losses.Loss)

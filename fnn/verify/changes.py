@@ -20,6 +20,7 @@ from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import AUTODIFF, AUTODIFF_TANGENTS, loss_gradient
 from fnn.verify.patterns import same, statements
 from fnn.verify.probes import COTANGENTS, round_array, rounded_to, single_rules
+from fnn.verify.properties import of_change
 from fnn.verify.report import norm
 from fnn.verify.sizes import BETWEEN
 
@@ -217,7 +218,7 @@ def _total(terms: dict[str, Any]) -> float:
     return norm(np.where(np.isfinite(total), total, 0))
 
 
-def explanations(one: Judged, tolerance: float) -> list[str]:
+def explanations(one: Judged, rules: TangentRules, tolerance: float) -> list[str]:
     """What turns autodiff's value into the hand-written one."""
     if isinstance(one.hand, Failure):
         return [f"it raises {type(one.hand.error).__name__}: {one.hand.error}"[:200]]
@@ -229,7 +230,8 @@ def explanations(one: Judged, tolerance: float) -> list[str]:
                 if same(hand, oracle - times * np.asarray(term), tolerance):
                     found.append(f"the term {name} {what}")
     beside = {"z": one.line.arguments[CHANGES.z_at[one.rule]]} if one.rule in CHANGES.z_at else {}
-    return found + statements(hand, oracle, tolerance, one.line.equation.axes, beside)
+    with np.errstate(all="ignore"):
+        return [*found, *statements(hand, oracle, tolerance, one.line.equation.axes, beside), *of_change(one, rules)]
 
 
 CHANGES = Derivation(

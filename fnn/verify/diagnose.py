@@ -9,7 +9,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from fnn.backward import RULES
+from fnn.backward import RULES, Rules
 from fnn.batchnorm import norm_pullback, standardise
 from fnn.dropout import masked
 from fnn.losses import as_targets
@@ -17,13 +17,14 @@ from fnn.verify.equations import Failure, Judged, is_elementwise
 from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import AUTODIFF, loss_gradient, slope
 from fnn.verify.patterns import statements
+from fnn.verify.properties import of_rule
 from fnn.verify.report import norm
 from fnn.verify.sizes import DELTAS
 
 Guess = tuple[str, object]
 
 
-def explanations(judged: Judged, tolerance: float) -> list[str]:
+def explanations(judged: Judged, rules: Rules, tolerance: float) -> list[str]:
     """What turns the right value into the hand-written one, the most specific first."""
     if isinstance(judged.hand, Failure):
         error = judged.hand.error
@@ -34,9 +35,21 @@ def explanations(judged: Judged, tolerance: float) -> list[str]:
     if hand.shape != oracle.shape or hand.size > 1:
         with np.errstate(all="ignore"):
             found = [name for name, make in _guesses(judged) if _explains(make, hand, oracle, judged.known, tolerance)]
-    return found + statements(
-        hand, oracle, tolerance, judged.line.equation.axes, _beside(judged), _named_factors(judged)
-    )
+    axes = judged.line.equation.axes
+    found += statements(hand, oracle, tolerance, axes, _beside(judged), _named_factors(judged))
+    with np.errstate(all="ignore"):
+        return [*found, *_inside(judged, hand, oracle, tolerance), *of_rule(judged, rules)]
+
+
+def _inside(judged: Judged, hand: np.ndarray, oracle: np.ndarray, tolerance: float) -> list[str]:
+    """What is true of x̂ in a batch norm, without its γ and β."""
+    if judged.rule != "normalise" or hand.shape != oracle.shape:
+        return []
+    gamma, beta = (np.asarray(part) for part in (judged.line.arguments[0].gamma, judged.line.arguments[0].beta))
+    if not gamma.all():
+        return []
+    ours, right = ((value - beta) / gamma for value in (hand, oracle))
+    return [f"x_hat: {text}" for text in statements(ours, right, tolerance, judged.line.equation.axes)]
 
 
 def _explains(make: Callable, hand: np.ndarray, oracle: np.ndarray, known: np.ndarray, tolerance: float) -> bool:

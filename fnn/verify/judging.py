@@ -21,8 +21,8 @@ class Checked(NamedTuple):
     """What is checked: the user's rules, to which derivation they belong, and how their mistakes are described.
 
     lines: (cases, alone, rounded_to, limit, dtype) -> the judged lines of the cases, and of the rules of the layers
-    ``alone``. explain: (judged, tolerance) -> what is true of a mistake. example: (judged, rules, tolerance) -> the
-    smallest one, or "". what: the word for a line.
+    ``alone``. explain: (judged, rules, tolerance) -> what is true of a mistake. example: the same -> the smallest one,
+    or "". what: the word for a line.
     """
 
     rules: Any
@@ -173,20 +173,26 @@ def _summary(pairs: list[tuple[Judged, Finding]], checked: Checked, tolerance: f
     changing = next((finding for _, finding in failing if finding.note == NOT_DETERMINISTIC), None)
     if changing is not None:
         return replace(worst, name=name, note=changing.note, vacuous=False)
-    note = worst.note if "in float32" in worst.case else _shared(failing, checked.explain, tolerance) or worst.note
+    note = worst.note if "in float32" in worst.case else _shared(failing, checked, tolerance) or worst.note
     example = "" if "in float32" in worst.case else checked.example(one, checked.rules, tolerance)
     return replace(worst, name=name, note=note, example=example, vacuous=False)
 
 
-def _shared(failing: list[tuple[Judged, Finding]], explain: Callable, tolerance: float) -> str:
-    """The first explanation that holds in every failing case; a case where one number differs explains nothing."""
+def _shared(failing: list[tuple[Judged, Finding]], checked: Checked, tolerance: float) -> str:
+    """The first explanation that holds in every failing case, or that of one case with the case's name.
+
+    A case where one number differs explains nothing.
+    """
     every = [one for one, finding in failing if "in float32" not in finding.case]
+    telling = [one for one in every if _is_telling(one)] or every[:1]
     shared: list[str] = []
-    for i, one in enumerate([one for one in every if _is_telling(one)] or every[:1]):
-        found = explain(one, tolerance)
+    first: list[str] = []
+    for i, one in enumerate(telling):
+        found = checked.explain(one, checked.rules, tolerance)
+        first = found if i == 0 else first
         shared = found if i == 0 else [text for text in shared if text in found]
         if not shared:
-            break
+            return f"on {telling[0].name}: {first[0]}" if first else ""
     return next(iter(shared), "")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fnn.verify.report import apart, norm, norm_error
+from fnn.verify.report import norm, norm_error
 
 BOUNDS = (1, 2, 5, 10, 20, 88)  # of magnitudes beyond which an array may be wrong
 
@@ -40,7 +40,8 @@ def statements(
             *_orders(hand, oracle, tolerance, axes),
             *(f"{place}: {how}" for place in places for how in what),
         ]
-        return list(dict.fromkeys([*found, *places, *what, *_along(hand, oracle, tolerance, axes)]))
+        where_wrong = what if wrong.all() else [f"where it differs: {how}" for how in what]
+        return list(dict.fromkeys([*found, *places, *where_wrong, *_along(hand, oracle, tolerance, axes)]))
 
 
 def _shapes(hand, oracle, tolerance) -> Iterator[str]:
@@ -79,7 +80,7 @@ def _relations(hand, oracle, tolerance, factors) -> Iterator[str]:
     if not oracle.any():
         yield "it is not zero"
         return
-    square = float(np.sum(oracle * oracle))
+    square = float(np.sum(oracle * oracle)) or 1.0  # of denormal numbers it is 0
     c = float(np.sum(hand * oracle)) / square
     if abs(c + 1) <= 1e-4 and same(hand, -oracle, tolerance):
         yield "the sign"
@@ -99,7 +100,7 @@ def _factor(c: float, names: Sequence[tuple[str, float]]) -> Iterator[str]:
     known = [*names, ("a factor 2 too large", 2.0), ("a factor 1/2 too small", 0.5)]
     yield from (name for name, value in known if abs(c - value) <= 1e-4 * abs(value))
     yield from (f"the sign, and {name}" for name, value in known if abs(c + value) <= 1e-4 * abs(value))
-    yield f"a constant factor {apart(c, 1.0)[0]}"
+    yield f"a constant factor {c:.9g}"
 
 
 def _orders(hand, oracle, tolerance, axes) -> Iterator[str]:

@@ -8,19 +8,10 @@ import numpy as np
 from fnn.backward import Rules
 from fnn.verify.equations import Judged, Right, attempt, judge
 from fnn.verify.interpret import Value, evaluate
+from fnn.verify.properties import NAMES
 from fnn.verify.report import apart, compare
 from fnn.verify.sizes import DELTAS
 
-NAMES = {  # of the arguments of every rule
-    "affine": ("a_in", "W", "b"),
-    "normalise": ("norm", "psi"),
-    "output_delta": ("loss", "activation", "z", "a", "y"),
-    "input_gradient": ("delta", "W", "mask"),
-    "hidden_delta": ("g", "activation", "z", "a"),
-    "norm_pullback": ("norm", "psi", "delta_z"),
-    "weight_gradient": ("delta", "a_in", "mask"),
-    "bias_gradient": ("delta",),
-}
 TOO_SMALL = 1e-3  # a mistake counts in an example if it is this large beside the right value
 
 

@@ -1,0 +1,162 @@
+"""What is true of a rule itself, where no statement is true of its values: which method is wrong, or what is not read.
+
+Every statement is tested by calling the rule, or the method of an activation or a loss that it uses, once more.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.backward import Rules
+from fnn.curvature.tangents import TangentRules
+from fnn.losses import Loss
+from fnn.verify.equations import Failure, Judged, attempt, is_elementwise, part_of
+from fnn.verify.interpret import Value, evaluate, is_array
+from fnn.verify.oracle import AUTODIFF, AUTODIFF_TANGENTS, loss_gradient, slope
+from fnn.verify.patterns import same
+
+CLOSE = 1e-7
+NAMES = {  # of the arguments of every rule
+    "affine": ("a_in", "W", "b"),
+    "normalise": ("norm", "psi"),
+    "output_delta": ("loss", "activation", "z", "a", "y"),
+    "input_gradient": ("delta", "W", "mask"),
+    "hidden_delta": ("g", "activation", "z", "a"),
+    "norm_pullback": ("norm", "psi", "delta_z"),
+    "weight_gradient": ("delta", "a_in", "mask"),
+    "bias_gradient": ("delta",),
+}
+NAMES_OF_CHANGES = {
+    "psi": ("a_in", "R{a_in}", "W", "V", "c"),
+    "normalise": ("norm", "R{norm}", "psi", "R{psi}"),
+    "activation": ("R{z}", "activation", "z", "a"),
+    "output_delta": ("loss", "activation", "z", "a", "y", "R{z}", "R{a}"),
+    "hidden_delta": ("g", "R{g}", "activation", "z", "a", "R{z}"),
+    "norm_pullback": ("norm", "R{norm}", "psi", "R{psi}", "delta_z", "R{delta_z}"),
+    "weight_gradient": ("delta", "R{delta}", "a_in", "R{a_in}", "mask"),
+    "bias_gradient": ("R{delta}",),
+    "input_gradient": ("delta", "R{delta}", "W", "V", "mask"),
+}
+LINEAR = ("g", "delta", "delta_z")  # arguments in which a rule of back-propagation is linear
+
+
+def of_rule(one: Judged, rules: Rules) -> Iterator[str]:
+    """What is true of a rule of back-propagation."""
+    args = one.line.arguments
+    if one.rule == "hidden_delta":
+        yield from _of_activation(*args[1:4])
+    elif one.rule == "output_delta":
+        loss, activation, z, a, y = args
+        yield from _of_loss(loss, activation, z, a, y)
+        yield from _of_activation(activation, z, a)
+    yield from _reads(one, getattr(rules, one.rule), getattr(AUTODIFF, one.rule), NAMES[one.rule])
+    if one.rule == "norm_pullback" and one.part == 0 and args[0].gradient == "full":
+        hand = np.asarray(one.hand)
+        if hand.shape == one.oracle.shape and np.linalg.norm(hand.sum(axis=0)) > CLOSE * np.linalg.norm(hand):
+            yield "its sum over the examples is not 0"
+
+
+def of_change(one: Judged, rules: TangentRules) -> Iterator[str]:
+    """What is true of a line of the R-operator."""
+    args = one.line.arguments
+    if one.rule == "hidden_delta":
+        yield from _of_activation(*args[2:5])
+        yield from _of_second_derivative(*args[2:5])
+    elif one.rule == "activation":
+        yield from _of_activation(*args[1:4])
+    elif one.rule == "output_delta":
+        loss, activation, z, a, y, _, da = args
+        yield from _of_hessian(loss, a, y, da)
+        yield from _of_loss(loss, activation, z, a, y)
+        yield from _of_activation(activation, z, a)
+        yield from _of_second_derivative(activation, z, a)
+    yield from _reads(one, getattr(rules, one.rule), getattr(AUTODIFF_TANGENTS, one.rule), NAMES_OF_CHANGES[one.rule])
+
+
+def _of_activation(activation, z, a) -> Iterator[str]:
+    """Whether the derivative or the pull-back of the activation is wrong by itself."""
+    name, ones = type(activation).__name__, np.ones_like(np.asarray(z))
+    if is_elementwise(activation, z):
+        right = evaluate(slope, activation, z)
+        if _differs(attempt(activation.derivative, z, a), right):
+            yield f"{name}.derivative(z, a) is not sigma'(z)"
+        elif _differs(attempt(activation.pullback, ones, z, a), right):
+            yield f"{name}.pullback(g, z, a) is not g * sigma'(z)"
+        return
+    g = np.random.default_rng(0).normal(size=ones.shape).astype(ones.dtype)
+    if _differs(attempt(activation.pullback, g, z, a), evaluate(AUTODIFF.hidden_delta, g, activation, z, None)):
+        yield f"{name}.pullback(g, z, a) is not g times the Jacobian of sigma"
+
+
+def _of_second_derivative(activation, z, a) -> Iterator[str]:
+    name, (g, dz) = type(activation).__name__, np.random.default_rng(0).normal(size=(2, *np.shape(z)))
+    found = attempt(activation.pullback_tangent, g, z, a, dz)
+    if _differs(found, evaluate(AUTODIFF_TANGENTS.hidden_delta, g, np.zeros_like(g), activation, z, None, dz)):
+        method = "second_derivative(z, a) is not sigma''(z)" if is_elementwise(activation, z) else (
+            "pullback_tangent(g, z, a, dz) is not the change of its pull-back"
+        )  # fmt: skip
+        yield f"{name}.{method}"
+
+
+def _of_loss(loss, activation, z, a, y) -> Iterator[str]:
+    name = type(loss).__name__
+    if hasattr(loss, "gradient") and _differs(attempt(loss.gradient, a, y), evaluate(loss_gradient, loss, a, y)):
+        yield f"{name}.gradient(a, y) is not dL/da"
+    elif type(loss).delta is not Loss.delta:
+        right = evaluate(AUTODIFF.output_delta, loss, activation, z, a, y)
+        if _differs(attempt(loss.delta, activation, z, a, y), right):
+            yield f"{name}.delta(activation, z, a, y) is not dL/dz"
+
+
+def _of_hessian(loss, a, y, da) -> Iterator[str]:
+    def change(a, da):
+        return jax.jvp(lambda a: loss_gradient(loss, a, y), (a,), (da,))[1]
+
+    if hasattr(loss, "hessian") and _differs(attempt(loss.hessian, a, y, da), evaluate(change, a, da)):
+        yield f"{type(loss).__name__}.hessian(a, y, da) is not the change of dL/da"
+
+
+def _differs(found: Value | Failure, right) -> bool:
+    """Whether a method raised, or is wrong in most of what can be compared, and so not at kinks alone."""
+    if isinstance(found, Failure):
+        return True
+    value, right = np.asarray(found.value), np.asarray(right)
+    if value.shape != right.shape:
+        return True
+    known = np.isfinite(right)
+    with np.errstate(all="ignore"):
+        wrong = known & ~(np.abs(value - right) <= CLOSE * (np.abs(right) + 1e-30))
+    return bool(wrong.sum() * 4 > known.sum() > 0)
+
+
+def _reads(one: Judged, rule: Callable, right: Callable, names: tuple[str, ...]) -> Iterator[str]:
+    """What the rule does not read though it should, and in what it is not linear though it should be."""
+    args, random = one.line.arguments, np.random.default_rng(0)
+
+    def values(changed: tuple) -> tuple | None:
+        hand = attempt(rule, *changed)
+        hand = part_of(one.rule, one.part, hand.value) if isinstance(hand, Value) else hand
+        if isinstance(hand, Failure) or not is_array(hand):
+            return None
+        by_autodiff = evaluate(right, *changed)
+        return np.asarray(hand), np.asarray(by_autodiff[one.part] if one.rule == "norm_pullback" else by_autodiff)
+
+    here = values(args)
+    for i, (name, arg) in enumerate(zip(names, args)):
+        if here is None or not is_array(arg) or not jnp.issubdtype(np.asarray(arg).dtype, jnp.floating) or name == "a":
+            continue
+        array: Any = np.asarray(arg)
+        drawn = (array * random.uniform(0.5, 1.5, array.shape) + random.normal(size=array.shape)).astype(array.dtype)
+        moved = values((*args[:i], drawn, *args[i + 1 :]))
+        if moved is None:
+            continue
+        stays = [same(before, after, CLOSE) for before, after in zip(here, moved)]
+        if stays == [True, False]:
+            yield f"it does not depend on {name}"
+        if name in LINEAR:
+            twice = values((*args[:i], 2 * array, *args[i + 1 :]))
+            if twice is not None and not same(twice[0], 2 * here[0], CLOSE) and same(twice[1], 2 * here[1], CLOSE):
+                yield f"it is not linear in {name}"
