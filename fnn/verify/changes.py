@@ -221,7 +221,8 @@ def _total(terms: dict[str, Any]) -> float:
 def explanations(one: Judged, rules: TangentRules, tolerance: float) -> list[str]:
     """What turns autodiff's value into the hand-written one."""
     if isinstance(one.hand, Failure):
-        return [f"it raises {type(one.hand.error).__name__}: {one.hand.error}"[:200]]
+        raised = f"it raises {type(one.hand.error).__name__}: " if one.hand.raised else ""
+        return [f"{raised}{one.hand.error}"[:200]]
     hand, oracle, found = np.asarray(one.hand), one.oracle, []
     terms = terms_of(one.rule, one.line.arguments, oracle)
     for name, term in terms.items():

@@ -28,6 +28,8 @@ def explanations(judged: Judged, rules: Rules, tolerance: float) -> list[str]:
     """What turns the right value into the hand-written one, the most specific first."""
     if isinstance(judged.hand, Failure):
         error = judged.hand.error
+        if not judged.hand.raised:
+            return [str(error)]
         said = f"it raises {type(error).__name__}"
         return [f"{said}: {str(error).splitlines()[0]}" if str(error) else said, said]
     hand, oracle = np.asarray(judged.hand), judged.oracle

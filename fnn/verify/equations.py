@@ -55,9 +55,10 @@ class Derivation(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """In place of a value: what a rule raised."""
+    """In place of a value: what a rule raised, or what is wrong with what it returned."""
 
     error: Exception
+    raised: bool = True
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def judge(line, name: str, right: Right, hand, tolerance: float, around: tuple =
     if isinstance(hand, Value):
         precision, ours = hand.precision, part_of(rule, part, hand.value)
         if not isinstance(ours, Failure) and not is_array(ours):
-            ours = Failure(TypeError(f"expected an array, got {describe(ours)}"))
+            ours = Failure(TypeError(f"expected an array, got {describe(ours)}"), raised=False)
     known, kinks = np.isfinite(oracle), 0
     if not isinstance(ours, Failure):
         ours = np.asarray(ours)
@@ -271,7 +272,7 @@ def part_of(rule: str, part: int, value):
     if rule != "norm_pullback" or isinstance(value, Failure):
         return value
     if not isinstance(value, tuple) or len(value) != 3:
-        return Failure(ValueError(f"expected (d/dpsi, d/dgamma, d/dbeta), got {describe(value)}"))
+        return Failure(ValueError(f"expected (d/dpsi, d/dgamma, d/dbeta), got {describe(value)}"), raised=False)
     return value[part]
 
 
