@@ -144,10 +144,10 @@ REFUSED = {
     ),
     "below 0": refused("ValueError: weights: expected finite numbers >= 0, got -1.0 in row 0", weights=WEIGHTS - 2),
     "NaN": refused("ValueError: weights: expected finite numbers >= 0", weights=spoiled(Y + 1, np.nan)),
-    "nothing": refused("ValueError: weights: expected at least one above 0, got none", weights=zeros(5)),
     "NaN that is there": refused("ValueError: y: expected finite numbers", y=spoiled(Y, np.nan), weights=ones(5, 2)),
 }  # fmt: skip
 OF_LOSS = {
+    "nothing": refused("ValueError: data: weights: expected at least one above 0, got none", data=(X, Y, zeros(5))),
     "per output of a softmax": refused(
         "ValueError: data: weights: expected shape (N,), because SoftmaxCrossEntropy() is not a sum over outputs",
         data=(X, jax.nn.one_hot(LABELS, 2), ones(5, 2)), loss=SOFTMAX,
