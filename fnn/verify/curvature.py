@@ -11,7 +11,7 @@ from fnn.checks.arrays import describe
 from fnn.curvature.graphs import require_sums
 from fnn.curvature.tangents import TANGENTS, TangentRules
 from fnn.kinds import GRAPH, AnyParams, kind
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.verify import changes, graph_changes
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.changes import Line
@@ -27,7 +27,7 @@ def curvature(
     x=None,
     y=None,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     rules: TangentRules = TANGENTS,
     masks=None,
     dtype: str | None = None,

@@ -13,7 +13,7 @@ from fnn.checks import network as checks
 from fnn.checks import targets
 from fnn.data import for_network
 from fnn.kinds import GRAPH, AnyParams, kind, require_rules
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.stacking import unstack
 from fnn.verify import graphs
 from fnn.verify.blackbox import NOT_DETERMINISTIC, differing_calls, in_best_dtype
@@ -34,7 +34,7 @@ def network(
     x=None,
     y=None,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     rules: Rules = RULES,
     masks=None,
     probes: bool = True,
