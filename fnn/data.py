@@ -117,7 +117,8 @@ class Dataset:
         return part
 
     def __repr__(self) -> str:
-        return f"Dataset(x={describe(self.x)}, y={describe(self.y)}, scale={self.scale:.6g})"
+        weights = "" if self.weights is None else f", weights={describe(self.weights)}"
+        return f"Dataset(x={describe(self.x)}, y={describe(self.y)}, scale={self.scale:.6g}{weights})"
 
     def targets(self, ports: Ports) -> np.ndarray:
         """y as the loss takes it: with the weights beside it, if there are any."""
@@ -400,7 +401,8 @@ def _weights(value, y: np.ndarray) -> np.ndarray:
         raise TypeError(f"weights: expected floating numbers, got {describe(weights)}; write weights.astype('float32')")
     if weights.shape not in {y.shape[:1], y.shape}:
         shapes = " or ".join(map(str, dict.fromkeys((y.shape[:1], y.shape))))
-        raise ValueError(f"weights: expected shape {shapes}, got {weights.shape}")
+        advice = f"; write weights.reshape({len(y)})" if weights.shape == (len(y), 1) else ""
+        raise ValueError(f"weights: expected shape {shapes}, got {weights.shape}{advice}")
     each = weights.reshape(len(weights), -1)
     refuse(~(np.isfinite(each) & (each >= 0)).all(axis=1), "weights", weights, "finite numbers >= 0")
     return weights.astype(y.dtype) if y.ndim == 2 else weights

@@ -147,6 +147,22 @@ MISFITS = {
         "ValueError: loss: CrossEntropy(categorical=True) does not fit the output Sigmoid(…): …Softmax()",
         params=BEHIND_SIGMOID, loss=fnn.CrossEntropy(True),
     ),
+    "logits of classes behind a sigmoid": refused(
+        "ValueError: loss: SoftmaxCrossEntropy() does not fit the output Sigmoid(…): …Identity()…categorical",
+        params=BEHIND_SIGMOID, loss=SOFTMAX,
+    ),
+    "logits that are never negative": refused(
+        "ValueError: loss: SigmoidCrossEntropy() does not fit the output ReLU(): …Identity()…CrossEntropy()",
+        params=changed(1, activation=fnn.ReLU()), loss=fnn.SigmoidCrossEntropy(),
+    ),
+    "a logarithm that is never negative": refused(
+        "ValueError: loss: Poisson() does not fit the output Softplus(): it takes the logarithm…Identity()",
+        params=changed(1, activation=fnn.Softplus()), loss=fnn.Poisson(),
+    ),
+    "weighted": refused(
+        "ValueError: loss: Weighted(…) does not fit the output Identity(): …Sigmoid()",
+        loss=fnn.Weighted(fnn.CrossEntropy()),
+    ),
     "one of several outputs": refused(
         "ValueError: loss: CrossEntropy(categorical=False) does not fit the output Tanh(): ",
         params=changed(1, activation=fnn.PerNeuron([fnn.Sigmoid(), fnn.Tanh()])), loss=fnn.CrossEntropy(),
@@ -255,6 +271,22 @@ def test_a_class_masked_out_by_a_logit_of_minus_infinity_costs_nothing():
     assert run.history[0]["loss"] == 0
 
 
+INFINITE = {  # loss, logits, targets, value, gradient
+    "binary": (fnn.SigmoidCrossEntropy(), [[-np.inf, np.inf, 0.0]], [[0.0, 1.0, 1.0]], np.log(2), [[0, 0, -0.5]]),
+    "binary, wrong": (fnn.SigmoidCrossEntropy(), [[-np.inf]], [[1.0]], np.inf, [[-1.0]]),
+    "a count of 0": (fnn.Poisson(), [[-np.inf, 0.0]], [[0.0, 2.0]], 1.0, [[0.0, -1.0]]),
+    "a count that cannot be": (fnn.Poisson(), [[-np.inf]], [[2.0]], np.inf, [[-2.0]]),
+}
+
+
+@pytest.mark.parametrize("case", INFINITE)
+def test_a_certain_outcome_costs_nothing_and_an_impossible_one_is_infinite(case):
+    loss, a, y, value, gradient = INFINITE[case]
+    a, y = jnp.asarray(a), jnp.asarray(y)
+    np.testing.assert_allclose(loss.value(a, y), [value], rtol=1e-6)
+    np.testing.assert_allclose(loss.gradient(a, y), gradient, rtol=1e-6)
+
+
 # -- lengths -------------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +318,17 @@ def test_the_clipping_that_nonfinite_advises_does_not_lose_a_huge_gradient():
     assert np.linalg.norm(run.params[0].W) == pytest.approx(0.3, rel=1e-5)
     with pytest.raises(fnn.train.NonFinite, match=r"optax.chain\(fnn.updates.clip_by_global_norm\(1.0\), optimizer\)"):
         fit(layer(zeros(1, 3), zeros(1)), (x, 3 * x[:, :1]), SGD, batch_size=8, epochs=9)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e20, 1e30])
+def test_a_bounded_row_of_any_length_keeps_its_direction(scale):
+    W, step = (np.array([[3.0, 4.0], [1e-3, 0.0]], "float32") * np.float32(scale) / parts for parts in (2, 2))
+    W, step = jnp.asarray(W), jnp.asarray(step)
+    bounded = np.asarray(W + fnn.updates.max_norm(1.0).update(step, optax.EmptyState(), W)[0])
+    whole = np.asarray(W + step, np.float64)
+    length = np.linalg.norm(whole, axis=1, keepdims=True)
+    expected = np.where(length > 1, whole / np.maximum(length, 1), whole)
+    np.testing.assert_allclose(bounded, expected, rtol=1e-5, atol=2e-7 * scale)
 
 
 # -- weights -------------------------------------------------------------------------------------------------------

@@ -139,7 +139,9 @@ class Drawn(Prefetched):
 def _arrays(batch, name: str, count: int) -> list[np.ndarray]:
     """The ``count`` parts of a mini-batch, with equally many examples."""
     if not isinstance(batch, (tuple, list)) or len(batch) != count:
-        expected = "a pair (x, y)" if count == 2 else "(x, y, weights), as in the first mini-batch"
+        expected = (
+            "a pair (x, y), or (x, y, weights) in every mini-batch" if count == 2 else "(x, y, weights) as before"
+        )
         raise TypeError(f"{name}: expected {expected}, got {describe(batch)}; {ADVICE}")
     for part, array in zip(PARTS, batch):
         if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim == 0:

@@ -52,7 +52,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __str__(self) -> str:
         run = "error.run[i]" if isinstance(self.run, list) else "error.run"
-        return f"stopped after epoch {self.args[0]}; the exception has the run: write fit({run}, data, ...) to continue"
+        return f"stopped after epoch {self.args[0]}; write fit({run}, data, ...) to continue"
 
 
 def fit(
