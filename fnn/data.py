@@ -22,7 +22,7 @@ from fnn.checks.network import Ports
 from fnn.checks.targets import columns, possible, refuse, target_arguments
 from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
-from fnn.streams import CHUNK_BYTES, LOADER, Batches, by_blocks
+from fnn.streams import CHUNK_BYTES, GATHERED, Batches, by_blocks
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 
@@ -85,7 +85,10 @@ class Dataset:
             refuse(y > np.iinfo(np.int32).max, "y", y, "labels below 2**31")
             y = y.astype(np.int32)
         elif not _is_floating(y):
-            raise TypeError(f"y: expected integer labels or floating targets, got {describe(y)}")
+            raise TypeError(
+                f"y: expected integer labels or floating targets, got {describe(y)}; "
+                "write np.unique(y, return_inverse=True)[1] for the labels of its values"
+            )
         elif y.ndim != 2:
             raise ValueError(f"y: expected targets of shape (N, m), got {y.shape}; write y.reshape(len(y), -1)")
         for name, array in (("x", x), ("y", y)):
@@ -179,20 +182,23 @@ def as_floats(x, dtype, scale: float):
     return x.astype(dtype) * dtype.type(scale) if scale != 1 else x.astype(dtype)
 
 
-def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
-    """``data``, a Dataset, (x, y) or (x, y, weights), as a Dataset checked against the network and the loss."""
-    data = _dataset(data, name)
+def for_network(data, ports: Ports, loss: Loss, name: str = "data", loader: str = GATHERED) -> Dataset:
+    """``data``, a Dataset, (x, y) or (x, y, weights), as a Dataset checked against the network and the loss.
+
+    loader: what to write instead of a loader, for the error.
+    """
+    data = _dataset(data, name, loader)
     require_fitting(data, ports, loss, name)
     if not data.present().any():
         raise ValueError(f"{name}: weights: expected at least one above 0, got none")
     return data
 
 
-def _dataset(data, name: str) -> Dataset:
+def _dataset(data, name: str, loader: str) -> Dataset:
     """``data`` as a Dataset; raises TypeError or ValueError, naming the part."""
     if not isinstance(data, Dataset):
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            advice = f"; write {LOADER}" if _is_loader(data) else ""
+            advice = f"; write {loader}" if _is_loader(data) else ""
             raise TypeError(
                 f"{name}: expected a fnn.data.Dataset or a pair (x, y) or (x, y, weights), got {describe(data)}{advice}"
             )
@@ -417,7 +423,8 @@ def _without_missing(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _is_loader(data) -> bool:
     """Whether it yields mini-batches, as a loader of torch or grain does."""
-    return hasattr(data, "__iter__") and not isinstance(data, (tuple, list, dict, str, np.ndarray, jax.Array))
+    plain = tuple, list, dict, str, np.ndarray, jax.Array
+    return isinstance(data, Batches) or (hasattr(data, "__iter__") and not isinstance(data, plain))
 
 
 def _one_hot(rows: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from fnn.numbers import number, whole
 
 CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
 LOADER = "Batches(lambda epoch: ((np.asarray(x), np.asarray(y)) for x, y in loader))"
+GATHERED = "(np.concatenate([x for x, y in loader]), np.concatenate([y for x, y in loader]))"
 BLOCK_BYTES = 1 << 24  # per block of rows whose values are checked together
 
 

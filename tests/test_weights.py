@@ -203,7 +203,7 @@ REFUSED = {
 TRIPLE = np.asarray(X), np.asarray(LABELS), np.ones(5, "f4")
 OF_BATCHES = {
     "weights later": refused(
-        "TypeError: data: batch 1 of epoch 1: expected a pair (x, y), or (x, y, weights) in every mini-batch",
+        "TypeError: data: batch 1 of epoch 1: expected a pair (x, y), got tuple…weights in every mini-batch or in none",
         data=Batches(lambda epoch: [TRIPLE[:2], TRIPLE]), loss=SOFTMAX, batch_size=5,
     ),
     "weights at first": refused(

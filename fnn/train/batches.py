@@ -15,7 +15,10 @@ from fnn.losses import Loss, Weighted
 from fnn.streams import Batches
 from fnn.train.prefetch import Packed, Prefetched
 
-ADVICE = "write Batches(lambda epoch: ((x, y) for ...)) with NumPy arrays x (B, n) and y (B,) or (B, m)"
+ADVICE = (
+    "write Batches(lambda epoch: ((x, y) for ...)) with NumPy arrays x (B, n) and y (B,) or (B, m), with weights in "
+    "every mini-batch or in none"
+)
 PARTS = "x", "y", "weights"
 
 
@@ -139,9 +142,7 @@ class Drawn(Prefetched):
 def _arrays(batch, name: str, count: int) -> list[np.ndarray]:
     """The ``count`` parts of a mini-batch, with equally many examples."""
     if not isinstance(batch, (tuple, list)) or len(batch) != count:
-        expected = (
-            "a pair (x, y), or (x, y, weights) in every mini-batch" if count == 2 else "(x, y, weights) as before"
-        )
+        expected = "a pair (x, y)" if count == 2 else "(x, y, weights) as before"
         raise TypeError(f"{name}: expected {expected}, got {describe(batch)}; {ADVICE}")
     for part, array in zip(PARTS, batch):
         if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim == 0:

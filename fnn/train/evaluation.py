@@ -45,7 +45,13 @@ def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
     params = _for_inference(params)
     if not callable(x):
         return np.concatenate([*_predicted(params, x, "x")])
-    found = [part for number, batch in enumerate(x()) for part in _predicted(params, batch, f"x: batch {number}")]
+    batches = x()
+    if hasattr(batches, "ndim") or not hasattr(batches, "__iter__"):
+        raise TypeError(
+            f"x: expected a function that gives an iterable of arrays (N, n), got one that gives "
+            f"{arrays.describe(batches)}; write lambda: [x]"
+        )
+    found = [part for number, batch in enumerate(batches) for part in _predicted(params, batch, f"x: batch {number}")]
     if not found:
         raise ValueError("x: expected a function that gives at least one array (N, n), got none")
     return np.concatenate(found)
@@ -56,6 +62,11 @@ def _predicted(params, x, name: str) -> Iterator[np.ndarray]:
     if isinstance(x, Dataset):
         x, scale, chunk_bytes = x.x, x.scale, x.chunk_bytes
     else:
+        if not (hasattr(x, "ndim") or hasattr(x, "to_numpy")):
+            raise TypeError(
+                f"{name}: expected an array, got {arrays.describe(x)}; write np.asarray(x), or "
+                "predict(run, lambda: (np.asarray(x) for x, *_ in loader)) for mini-batches"
+            )
         try:
             x, chunk_bytes = inputs(x), None
         except (TypeError, ValueError) as error:
