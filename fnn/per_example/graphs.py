@@ -8,6 +8,7 @@ For example i, the gradient with respect to the arrow l → k with mask R_kl is 
 """
 
 from dataclasses import replace
+from functools import reduce
 
 import jax.numpy as jnp
 from jax import Array
@@ -48,8 +49,7 @@ def lengths(params: GraphParams, f: Factors, masks: Given) -> tuple[Array, Array
     """‖g_i‖ over all parameters, (B,), and over those of every neuron, (B, N)."""
     layout, index = masks.layout(params), masks.tables
     by_arrow = jnp.abs(f.delta.T) * _input_lengths(params, f.a_in.T, masks)
-    rows = jnp.stack([by_arrow, *(v.T for v in (f.by_bias, *f.by_norm))], axis=-1)
-    by_row = length(rows)  # (rows, B)
+    by_row = reduce(jnp.hypot, (v.T for v in (f.by_bias, *f.by_norm)), by_arrow)  # (rows, B)
     return length(by_row.T), by_neurons(layout, index, by_row).T
 
 
