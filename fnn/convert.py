@@ -384,6 +384,10 @@ def _read_keras(found: _Layers, place: str, layer) -> None:
     elif name == "Activation":
         found.activation(place, _named(f"{place}.activation", config["activation"], KERAS))
     elif name == "BatchNormalization" and config.get("axis", -1) in (-1, 1, [1]):
+        if len(weights) != 2 + config.get("scale", True) + config.get("center", True):
+            raise ValueError(
+                f"{place}: expected running statistics, got {layer!r}; write model.build((None, n_in)) first"
+            )
         *trained, mean, variance = weights
         gamma, beta = (trained.pop(0) if config.get(part, True) else None for part in ("scale", "center"))
         found.batch_norm(mean, variance, gamma, beta, config["epsilon"])

@@ -22,7 +22,7 @@ from fnn.checks.network import Ports
 from fnn.checks.targets import columns, possible, refuse, target_arguments
 from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
-from fnn.streams import CHUNK_BYTES, LOADER, Batches, by_blocks
+from fnn.streams import CHUNK_BYTES, GATHERED, Batches, by_blocks
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 
@@ -45,8 +45,9 @@ class Dataset:
     x:     (N, n) uint8 or floating; uint8 stays uint8 until the compiled loop converts it to floats.
     y:     (N,) integer labels ≥ 0, or (N, m) floating targets.
     scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
-    weights: None, or weights ≥ 0 of the examples in the loss, (N,), or of each of their targets, (N, m), where 0 says
-           that the target is missing; y may then hold NaN there. For weights of classes write ``table[labels]``.
+    weights: None, or weights ≥ 0 of the examples in the loss, (N,), or of each of their targets, (N, m), floating or
+           bool, where 0 says that the target is missing; y may hold anything there, such as NaN or the label −1. For
+           weights of classes write ``table[labels]``.
     chunk_bytes: None keeps everything on the device. A number ≥ 1 streams: ``fit`` gathers mini-batches in chunks of
            about that many bytes, at most four at a time, while the device computes. The trained parameters are bitwise
            the same.
@@ -73,6 +74,8 @@ class Dataset:
             raise ValueError(f"y: expected one label or one row for every example, got {describe(y)}")
         if len(x) == 0 or len(x) != len(y):
             raise ValueError(f"x, y: expected equally many examples in both, at least one, got {len(x)} and {len(y)}")
+        weights = None if self.weights is None else _weights(self.weights, y)
+        y = y if weights is None else _without_missing(y, weights)
         if np.issubdtype(y.dtype, np.integer):
             if y.ndim != 1:
                 raise ValueError(
@@ -82,12 +85,12 @@ class Dataset:
             refuse(y > np.iinfo(np.int32).max, "y", y, "labels below 2**31")
             y = y.astype(np.int32)
         elif not _is_floating(y):
-            raise TypeError(f"y: expected integer labels or floating targets, got {describe(y)}")
+            raise TypeError(
+                f"y: expected integer labels or floating targets, got {describe(y)}; "
+                "write np.unique(y, return_inverse=True)[1] for the labels of its values"
+            )
         elif y.ndim != 2:
             raise ValueError(f"y: expected targets of shape (N, m), got {y.shape}; write y.reshape(len(y), -1)")
-        weights = None if self.weights is None else _weights(self.weights, y)
-        if weights is not None and weights.ndim == 2:
-            y = np.where(weights == 0, np.zeros((), y.dtype), y)  # what is missing, and said to be
         for name, array in (("x", x), ("y", y)):
             _require_finite(name, array)
         scale = default_scale(x.dtype) if self.scale is None else self.scale
@@ -117,26 +120,34 @@ class Dataset:
         return part
 
     def __repr__(self) -> str:
-        return f"Dataset(x={describe(self.x)}, y={describe(self.y)}, scale={self.scale:.6g})"
+        weights = "" if self.weights is None else f", weights={describe(self.weights)}"
+        return f"Dataset(x={describe(self.x)}, y={describe(self.y)}, scale={self.scale:.6g}{weights})"
 
-    def targets(self, n_out: int) -> np.ndarray:
+    def targets(self, ports: Ports) -> np.ndarray:
         """y as the loss takes it: with the weights beside it, if there are any."""
         if self.weights is None:
             return self.y
-        y = self.y if self.y.ndim == 2 else np.eye(n_out, dtype=self.weights.dtype)[self.y]
+        y = self.y if self.y.ndim == 2 else np.eye(ports.n_out, dtype=ports.dtype)[self.y]
         return Weighted.beside(np.asarray(y), self.weights)
 
     def weighted(self, loss: Loss) -> Loss:
         """The loss for :meth:`targets`."""
         return loss if self.weights is None else Weighted(loss)
 
+    def present(self) -> np.ndarray:
+        """Whether each example has any weight, (N,) bool."""
+        if self.weights is None:
+            return np.ones(len(self), bool)
+        return np.any(self.weights.reshape(len(self), -1), axis=1)
+
     def classes(self) -> np.ndarray | None:
-        """The class of every example, (N,), if y holds labels or one-hot rows; otherwise None."""
-        if self.y.ndim == 1:
-            return self.y
-        if self.y.shape[1] == 1 or not by_blocks(_one_hot, self.y).all():
-            return None
-        return by_blocks(lambda rows: rows.argmax(axis=1).astype(np.int32), self.y)
+        """The class of every example, (N,), −1 where it has no weight, if y holds labels or one-hot rows; or None."""
+        present, y = self.present(), self.y
+        if y.ndim == 2:
+            if y.shape[1] == 1 or not (by_blocks(_one_hot, y) | ~present).all():
+                return None
+            y = by_blocks(lambda rows: rows.argmax(axis=1).astype(np.int32), y)
+        return y if present.all() else np.where(present, y, np.int32(-1))
 
     def floats(self, dtype=np.float32) -> np.ndarray:
         """x as the network receives it: (N, n), scaled, in ``dtype``."""
@@ -171,19 +182,36 @@ def as_floats(x, dtype, scale: float):
     return x.astype(dtype) * dtype.type(scale) if scale != 1 else x.astype(dtype)
 
 
-def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
-    """``data``, a Dataset, (x, y) or (x, y, weights), as a Dataset checked against the network and the loss."""
+def for_network(data, ports: Ports, loss: Loss, name: str = "data", loader: str = GATHERED) -> Dataset:
+    """``data``, a Dataset, (x, y) or (x, y, weights), as a Dataset checked against the network and the loss.
+
+    loader: what to write instead of a loader, for the error.
+    """
+    data = _dataset(data, name, loader)
+    require_fitting(data, ports, loss, name)
+    if not data.present().any():
+        raise ValueError(f"{name}: weights: expected at least one above 0, got none")
+    return data
+
+
+def _dataset(data, name: str, loader: str) -> Dataset:
+    """``data`` as a Dataset; raises TypeError or ValueError, naming the part."""
     if not isinstance(data, Dataset):
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            advice = f"; write {LOADER}" if _is_loader(data) else ""
+            advice = f"; write {loader}" if _is_loader(data) else ""
             raise TypeError(
                 f"{name}: expected a fnn.data.Dataset or a pair (x, y) or (x, y, weights), got {describe(data)}{advice}"
             )
         try:
             x, y, *weights = data
-            data = Dataset(x, y, weights=weights[0] if weights else None)
+            return Dataset(x, y, weights=weights[0] if weights else None)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
+    return data
+
+
+def require_fitting(data: Dataset, ports: Ports, loss: Loss, name: str) -> None:
+    """Raise TypeError or ValueError unless the network and the loss can take the data."""
     n_out = ports.n_out
     require_inputs(data.x, ports, name)
     target_arguments(ports, data.y, loss, f"{name}: y")
@@ -196,12 +224,11 @@ def for_network(data, ports: Ports, loss: Loss, name: str = "data") -> Dataset:
     elif data.y.shape[1] not in columns(loss, n_out):
         raise ValueError(f"{name}: the network has {n_out} outputs, got y of shape {data.y.shape}")
     else:
-        possible(data.y, loss, f"{name}: y")
+        possible(data.y, loss, f"{name}: y", data.present())
     if data.weights is not None and data.weights.ndim == 2 and not getattr(loss, "by_output", False):
         raise ValueError(
             f"{name}: weights: expected shape (N,), because {loss} is not a sum over outputs, got {data.weights.shape}"
         )
-    return data
 
 
 def require_inputs(x: np.ndarray, ports: Ports, name: str) -> None:
@@ -374,21 +401,30 @@ def _array(name: str, value, stacklevel: int = 5) -> np.ndarray:
 def _weights(value, y: np.ndarray) -> np.ndarray:
     """Weights of the examples (N,) or of the targets (N, m), checked; in the dtype of floating targets."""
     weights = _array("weights", value)
+    if weights.dtype == bool:
+        weights = weights.astype(y.dtype if _is_floating(y) else np.float32)
     if not _is_floating(weights):
         raise TypeError(f"weights: expected floating numbers, got {describe(weights)}; write weights.astype('float32')")
     if weights.shape not in {y.shape[:1], y.shape}:
         shapes = " or ".join(map(str, dict.fromkeys((y.shape[:1], y.shape))))
-        raise ValueError(f"weights: expected shape {shapes}, got {weights.shape}")
+        advice = f"; write weights.reshape({len(y)})" if weights.shape == (len(y), 1) else ""
+        raise ValueError(f"weights: expected shape {shapes}, got {weights.shape}{advice}")
     each = weights.reshape(len(weights), -1)
     refuse(~(np.isfinite(each) & (each >= 0)).all(axis=1), "weights", weights, "finite numbers >= 0")
-    if not weights.any():
-        raise ValueError("weights: expected at least one above 0, got none")
     return weights.astype(y.dtype) if y.ndim == 2 else weights
+
+
+def _without_missing(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """y with 0 in place of what has no weight."""
+    missing = weights == 0
+    missing = missing if missing.shape == y.shape else missing.reshape(len(y), *(1,) * (y.ndim - 1))
+    return np.where(missing, np.zeros((), y.dtype), y) if missing.any() else y
 
 
 def _is_loader(data) -> bool:
     """Whether it yields mini-batches, as a loader of torch or grain does."""
-    return hasattr(data, "__iter__") and not isinstance(data, (tuple, list, dict, str, np.ndarray, jax.Array))
+    plain = tuple, list, dict, str, np.ndarray, jax.Array
+    return isinstance(data, Batches) or (hasattr(data, "__iter__") and not isinstance(data, plain))
 
 
 def _one_hot(rows: np.ndarray) -> np.ndarray:

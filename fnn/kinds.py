@@ -125,6 +125,8 @@ def is_weight(params: Any) -> Any:
     >>> mask[0].W, mask[0].b
     (True, False)
     """
+    if hasattr(params, "network"):
+        raise TypeError("params: expected a pytree like params, got a Run; write fnn.is_weight(run.params)")
     return tree_map_with_path(lambda path, _: getattr(path[-1], "name", "") in ("W", "weights"), params)
 
 

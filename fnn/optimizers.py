@@ -1,15 +1,16 @@
 """An optax optimizer as a pytree, so that optimizers which differ in their rates only share one compiled program.
 
 An optimizer is a pair of functions, ``init`` and ``update``, with its numbers in their closures. :class:`Optimizer`
-takes the closures of functions of optax and of ``fnn.updates`` apart: rates become leaves, and the rest is static and
-compared by value. Inside a compiled program the functions are put together again, with traced numbers. What is of
-anybody else, such as a schedule of one's own, is compared by identity, because it may read variables that change.
+takes the closures of functions of optax and of ``fnn.updates`` apart, and the pytrees in them, such as masks: rates and
+arrays become leaves, and the rest is static and compared by value. Inside a compiled program the functions are put
+together again, with traced numbers. Any other function, such as a custom schedule, is compared by identity, because it
+may read variables that change.
 """
 
 import inspect
 from collections.abc import Callable
 from functools import cached_property, partial
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,11 @@ import numpy as np
 from jax.tree_util import register_pytree_node_class
 
 OURS = "fnn.updates"  # all numbers in the closures of these functions are leaves; of optax's, those with these names:
-RATES = {"learning_rate", "step_size", "weight_decay", "init_value", "peak_value", "end_value", "max_norm"}
+RATES = {
+    *("learning_rate", "max_learning_rate", "step_size", "eta", "weight_decay", "max_norm", "max_delta"),
+    *("value", "init_value", "peak_value", "end_value", "decay_rate"),  # of schedules
+}
+EMPTY = object()
 PLAIN = (bool, int, float, str, bytes, type(None), type, np.dtype)  # compared by value
 
 
@@ -103,7 +108,7 @@ class Optimizer:
 
 def _form(name: str, value: Any, module: str, leaves: list, inside: tuple[int, ...]) -> _Form:
     """The form of what a closure of ``module`` holds under ``name``; numbers join ``leaves``; inside: what holds it."""
-    if isinstance(value, (jax.Array, np.ndarray)) or (type(value) is float and (module == OURS or name in RATES)):
+    if isinstance(value, (jax.Array, np.ndarray)) or (_is_number(value) and (module == OURS or name in RATES)):
         leaves.append(value)
         return _Form(None, leaf=len(leaves) - 1)
     found = None if id(value) in inside else _taken_apart(name, value)
@@ -112,6 +117,10 @@ def _form(name: str, value: Any, module: str, leaves: list, inside: tuple[int, .
     module = value.__module__ if isinstance(value, FunctionType) else module
     parts = (_form(*part, module, leaves, (*inside, id(value))) for part in zip(found.names, found.parts))
     return _Form(found.make, found.static, tuple(parts))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _value(form: _Form, leaves) -> Any:
@@ -124,45 +133,66 @@ def _value(form: _Form, leaves) -> Any:
 
 
 def _taken_apart(name: str, value: Any) -> _Parts | None:
-    """The parts of a container, or of a function whose code and globals do not change; None for anything else."""
+    """The parts of a pytree's node, or of a function whose code and globals do not change; None for anything else."""
     if isinstance(value, FunctionType) and value.__module__.startswith(("optax.", OURS)):
-        try:
-            cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        except ValueError:  # a cell that is empty yet
-            return None
+        cells = map(_content, value.__closure__ or ())
         static = value.__code__, _Same(value.__globals__), value.__name__
         names = (*value.__code__.co_freevars, "defaults", "kwdefaults")
         return _Parts(_function, static, names, (*cells, value.__defaults__, value.__kwdefaults__))
+    if isinstance(value, MethodType):
+        return _Parts(_method, None, ("function", "self"), (value.__func__, value.__self__))
     if isinstance(value, partial):
         return _Parts(_partial, None, ("func", "args", "keywords"), (value.func, value.args, value.keywords))
-    if isinstance(value, dict) and all(isinstance(key, PLAIN) for key in value):
-        return _Parts(_dict, tuple(value), tuple(map(str, value)), tuple(value.values()))
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return _Parts(_named_tuple, type(value), value._fields, tuple(value))
-    if type(value) in (tuple, list):
-        return _Parts(_sequence, type(value), (name,) * len(value), tuple(value))
-    return None
+    try:
+        found, structure = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda node: node is not value)
+        hash(structure)
+    except (TypeError, ValueError):  # a dictionary that cannot be sorted, or static fields that cannot be hashed
+        return None
+    if [path for path, _ in found] == [()]:  # a leaf
+        return _object_apart(value)
+    names = tuple(_name(path[0], name) for path, _ in found)
+    return _Parts(jax.tree.unflatten, structure, names, tuple(part for _, part in found))
+
+
+def _object_apart(value: Any) -> _Parts | None:
+    """The attributes of an object of optax, such as ``MultiSteps``; None for anything else."""
+    if not type(value).__module__.startswith("optax.") or not hasattr(value, "__dict__"):
+        return None
+    return _Parts(_object, (type(value), tuple(vars(value))), tuple(vars(value)), tuple(vars(value).values()))
+
+
+def _content(cell: CellType) -> Any:
+    """What a cell of a closure holds, EMPTY if nothing yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return EMPTY
+
+
+def _name(key, name: str) -> str:
+    """The name of a container's part, that of the container if its parts have only numbers."""
+    return str(getattr(key, "name", getattr(key, "key", name)))
 
 
 def _function(static, parts):
     (code, module, name), (*cells, defaults, kwdefaults) = static, parts
-    made = FunctionType(code, module.value, name, defaults, tuple(map(CellType, cells)))
+    filled = tuple(CellType() if cell is EMPTY else CellType(cell) for cell in cells)
+    made = FunctionType(code, module.value, name, defaults, filled)
     made.__kwdefaults__ = kwdefaults
+    return made
+
+
+def _method(_, parts):
+    return MethodType(*parts)
+
+
+def _object(static, parts):
+    cls, names = static
+    made = object.__new__(cls)
+    vars(made).update(zip(names, parts))
     return made
 
 
 def _partial(_, parts):
     func, args, keywords = parts
     return partial(func, *args, **keywords)
-
-
-def _dict(keys, parts):
-    return dict(zip(keys, parts))
-
-
-def _named_tuple(cls, parts):
-    return cls(*parts)
-
-
-def _sequence(cls, parts):
-    return cls(parts)

@@ -29,7 +29,7 @@ def least_squares(A: Array, y: Array, rcond: float | None = None) -> Array:
     >>> least_squares(jnp.ones((2, 2)), jnp.array([2.0, 2.0])).round(3).tolist()  # of all v_1 + v_2 = 2
     [1.0, 1.0]
     """
-    _check(A, y)
+    A, y = _checked(A, y)
     if rcond is None:
         rcond = max(A.shape) * float(jnp.finfo(A.dtype).eps)
     elif not isinstance(rcond, jax.core.Tracer):
@@ -47,8 +47,7 @@ def normal_equations(A: Array, y: Array) -> Array:
     >>> normal_equations(A, jnp.array([1.0, 3.0, 5.0])).round(3).tolist()
     [1.0, 2.0]
     """
-    _check(A, y)
-    return _as_printed(A, y)
+    return _as_printed(*_checked(A, y))
 
 
 @jax.jit
@@ -66,9 +65,11 @@ def _as_printed(A, y):
         return jnp.linalg.inv(A.T @ A) @ A.T @ y
 
 
-def _check(A, y) -> None:
+def _checked(A, y) -> tuple:
+    """A and y in the machine's byte order; raises TypeError or ValueError unless they fit together."""
     for name, array in (("A", A), ("y", y)):
         arrays.array(name, array)
+    A, y = arrays.native((A, y))
     if A.dtype not in (jnp.float32, jnp.float64):
         raise TypeError(f"A: expected float32 or float64, got {arrays.describe(A)}; write A.astype(jnp.float32)")
     if y.dtype != A.dtype:
@@ -79,3 +80,4 @@ def _check(A, y) -> None:
     if y.ndim not in (1, 2) or len(y) != len(A):
         m = len(A)
         raise ValueError(f"y: expected shape ({m},) or ({m}, k), one row per row of A, got {y.shape}; A has {m} rows")
+    return A, y

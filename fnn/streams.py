@@ -11,6 +11,7 @@ from fnn.numbers import number, whole
 
 CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
 LOADER = "Batches(lambda epoch: ((np.asarray(x), np.asarray(y)) for x, y in loader))"
+GATHERED = "(np.concatenate([x for x, y in loader]), np.concatenate([y for x, y in loader]))"
 BLOCK_BYTES = 1 << 24  # per block of rows whose values are checked together
 
 
@@ -19,10 +20,12 @@ class Batches:
     """Mini-batches from a function, for data not held in arrays: many files, a data loader, or data made on the fly.
 
     make:  epoch → an iterable of pairs (x, y) of NumPy arrays: x (B, n) uint8 or floating, y (B,) integer labels ≥ 0
-           or (B, m) floating targets; floating arrays have the parameters' dtype. ``fit`` calls it once per epoch,
-           counted from 1, so every epoch starts afresh in any order, and a resumed run starts with its current epoch.
-           With a batch norm it is called once more with 1, for the statistics. It runs in a background thread, and
-           what it yields is copied at once, so it may reuse its arrays.
+           or (B, m) floating targets; or of (x, y, weights), with weights as in a ``Dataset``; floating arrays have the
+           parameters' dtype. ``fit`` calls it once per epoch, counted from 1, so every epoch starts afresh in any
+           order, and a resumed run starts with its current epoch. With a batch norm it is called once more with 1, for
+           the statistics. The first mini-batch is drawn before training, to see whether there are weights, even if a
+           checkpoint then resumes with a later epoch. The rest is drawn in a background thread. What ``make`` yields is
+           copied before the next is drawn, so it may reuse its arrays.
     scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
     chunk_bytes: about this many bytes of mini-batches go to the device at a time, but at least one mini-batch.
 

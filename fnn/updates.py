@@ -194,7 +194,8 @@ def max_norm(limit: float) -> optax.GradientTransformation:
     """Scales the step so that no neuron's incoming weights, a row of W, exceed norm ``limit``: ‖w_k‖ ≤ c.
 
     Goes last in a chain, because it needs W plus the whole step: ``optax.chain(momentum(0.1), max_norm(3.0))``. Every
-    leaf with two dimensions counts as a W, as does the W of a ``Stack``. limit: c > 0.
+    leaf with two dimensions counts as a W, as does the W of a ``Stack``. limit: c > 0. Entries are rescaled before they
+    are squared, so that ‖w_k‖ does not overflow. Raises TypeError or ValueError.
     Source: Srivastava et al. 2014, section 5.1.
 
     >>> rule = max_norm(1.0)
@@ -222,8 +223,11 @@ def _shortened(limit, step, leaf):
     if leaf.ndim != 2:
         return step
     W = leaf + step
-    length = jnp.sqrt(jnp.sum(W * W, axis=1, keepdims=True))
-    return jnp.where(length > limit, W * (limit / jnp.where(length > limit, length, 1)) - leaf, step)
+    scale = _scale(jnp.max(jnp.abs(W), axis=1, keepdims=True, initial=0))
+    units = W * scale
+    length = jnp.sqrt(jnp.sum(units * units, axis=1, keepdims=True))  # ‖w_k‖ scale
+    longer = length > limit * scale
+    return jnp.where(longer, units * (limit / jnp.where(longer, length, 1)) - leaf, step)
 
 
 def _no_state(params):
@@ -345,4 +349,5 @@ def _starting_point(leaf) -> Array:
         got = arrays.describe(leaf)
         raise TypeError(f"x0: expected floating arrays, or a float, got {got}; write x0=jnp.asarray(x0, jnp.float32)")
     arrays.array("x0", leaf)
+    leaf = arrays.native(leaf)
     return jnp.asarray(leaf, leaf.dtype)  # drops a Python float's weak type, which would change after one step

@@ -139,6 +139,23 @@ def gathered_batches_are_trained_alike():
     return all(np.array_equal(a, b) for a, b in zip(*results))
 
 
+def members_apart():
+    """The largest error of a leaf of ``fit_many`` on four devices, against one device without a mesh."""
+    keys = jax.random.wrap_key_data(np.arange(16, dtype=np.uint32).reshape(8, 2))
+    params = jax.vmap(lambda key: fnn.init(key, (5, 6, 3), batch_norm="full"))(jax.random.split(jax.random.key(1), 8))
+    optimizer = optax.inject_hyperparams(fnn.updates.momentum)(learning_rate=0.1)
+    data = data_for(layers("float32"), "float32")
+    alone, shared = (
+        fnn.train.fit_many(
+            params, data, optimizer, loss=MEAN.loss, epochs=EPOCHS, batch_size=BATCH, keys=keys, mesh=mesh,
+            learning_rates=np.geomspace(0.01, 0.3, 8), dropout=fnn.Dropout(0.7), validation=data,
+        )
+        for mesh in (None, fnn.parallel.data_mesh(jax.devices()[:4]))
+    )  # fmt: skip
+    pairs = zip(*(jax.tree.leaves([(run.params, run.network) for run in runs]) for runs in (alone, shared)))
+    return max(float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in pairs)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "one":
         with jax.enable_x64(True):
@@ -146,6 +163,7 @@ if __name__ == "__main__":
             case = {"batch norm and dropout": (params, fnn.updates.momentum(0.1, 0.9), options, (8,))}
             report = {"errors": errors("float64", case), "messages": [messages(None, 2)]}
         report["refused"] = refused_batch_size()
+        report["members"] = members_apart()
     else:
         with jax.enable_x64(True):
             report = {"errors": errors("float64", cases("float64"))}

@@ -351,6 +351,11 @@ def test_a_batch_normalization_is_folded_with_its_scale_and_center_if_it_has_the
     [
         (model(dense(3, 4, "relu6")), TypeError, r"model.layers\[0\].activation: expected one of elu.*got str 'relu6'"),
         (model(keras("Dense", activation="relu")), ValueError, r"layers\[0\]: expected a kernel.*write model.build"),
+        (
+            model(keras("BatchNormalization", axis=-1)),
+            ValueError,
+            r"layers\[0\]: expected running stat.*write model.build",
+        ),
         (model(dense(3, 4), keras("ReLU", max_value=6.0)), TypeError, r"layers\[1\]: expected one of Dense.*ReLU"),
         (model(dense(3, 4), keras("Conv1D")), TypeError, r"layers\[1\]: .*Conv1D"),
         (dense(3, 4), TypeError, "model: expected a keras.Sequential, got Dense"),

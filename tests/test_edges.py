@@ -147,6 +147,22 @@ MISFITS = {
         "ValueError: loss: CrossEntropy(categorical=True) does not fit the output Sigmoid(…): …Softmax()",
         params=BEHIND_SIGMOID, loss=fnn.CrossEntropy(True),
     ),
+    "logits of classes behind a sigmoid": refused(
+        "ValueError: loss: SoftmaxCrossEntropy() does not fit the output Sigmoid(…): …Identity()…categorical",
+        params=BEHIND_SIGMOID, loss=SOFTMAX,
+    ),
+    "logits that are never negative": refused(
+        "ValueError: loss: SigmoidCrossEntropy() does not fit the output ReLU(): …Identity()…CrossEntropy()",
+        params=changed(1, activation=fnn.ReLU()), loss=fnn.SigmoidCrossEntropy(),
+    ),
+    "a logarithm that is never negative": refused(
+        "ValueError: loss: Poisson() does not fit the output Softplus(): it takes the logarithm…Identity()",
+        params=changed(1, activation=fnn.Softplus()), loss=fnn.Poisson(),
+    ),
+    "weighted": refused(
+        "ValueError: loss: Weighted(…) does not fit the output Identity(): …Sigmoid()",
+        loss=fnn.Weighted(fnn.CrossEntropy()),
+    ),
     "one of several outputs": refused(
         "ValueError: loss: CrossEntropy(categorical=False) does not fit the output Tanh(): ",
         params=changed(1, activation=fnn.PerNeuron([fnn.Sigmoid(), fnn.Tanh()])), loss=fnn.CrossEntropy(),
@@ -255,6 +271,22 @@ def test_a_class_masked_out_by_a_logit_of_minus_infinity_costs_nothing():
     assert run.history[0]["loss"] == 0
 
 
+INFINITE = {  # loss, logits, targets, value, gradient
+    "binary": (fnn.SigmoidCrossEntropy(), [[-np.inf, np.inf, 0.0]], [[0.0, 1.0, 1.0]], np.log(2), [[0, 0, -0.5]]),
+    "binary, wrong": (fnn.SigmoidCrossEntropy(), [[-np.inf]], [[1.0]], np.inf, [[-1.0]]),
+    "a count of 0": (fnn.Poisson(), [[-np.inf, 0.0]], [[0.0, 2.0]], 1.0, [[0.0, -1.0]]),
+    "a count that cannot be": (fnn.Poisson(), [[-np.inf]], [[2.0]], np.inf, [[-2.0]]),
+}
+
+
+@pytest.mark.parametrize("case", INFINITE)
+def test_a_certain_outcome_costs_nothing_and_an_impossible_one_is_infinite(case):
+    loss, a, y, value, gradient = INFINITE[case]
+    a, y = jnp.asarray(a), jnp.asarray(y)
+    np.testing.assert_allclose(loss.value(a, y), [value], rtol=1e-6)
+    np.testing.assert_allclose(loss.gradient(a, y), gradient, rtol=1e-6)
+
+
 # -- lengths -------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +311,50 @@ def test_norms_and_clipping_neither_overflow_nor_vanish(kind, scale):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-9 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.5e19, 1e30])
+@pytest.mark.parametrize("kind", ["layers", "graph"])
+def test_a_huge_input_of_saturated_neurons_does_not_hide_the_rest_of_the_gradient(kind, scale):
+    """Its own gradients are 0, and those behind it are not."""
+    random = np.random.default_rng(0)
+    x, y = (jnp.asarray(random.normal(size=(4, n)) * s, "float32") for n, s in ((3, scale), (2, 1)))
+    params = PARAMS if kind == "layers" else fnn.graph.Graph.from_layers(PARAMS)
+    every = jax.tree.leaves(per_example.gradients(params, x, y))
+    g = np.concatenate([np.asarray(leaf, np.float64).reshape(4, -1) for leaf in every], axis=1)
+    right = np.linalg.norm(g, axis=1)
+    np.testing.assert_allclose(per_example.norms(params, x, y).total, right, rtol=1e-5)
+    clipped = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(per_example.clipped(params, x, y, 0.1))])
+    expected = (g * np.minimum(1, 0.1 / right)[:, None]).mean(axis=0)
+    np.testing.assert_allclose(clipped, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_norms_and_clipping_in_half_precision_neither_overflow_nor_vanish(scale):
+    x = (np.random.default_rng(0).normal(size=(4, 3)) * scale).astype("float16")
+    params = layer(jnp.asarray([[0.5, -0.25, 0.125]], "float16"), zeros(1, dtype="float16"))
+    delta = np.float64(x) @ np.float64(params[0].W).T
+    g = np.concatenate([delta * np.float64(x), delta], axis=1)
+    right = np.linalg.norm(g, axis=1)
+    y = zeros(4, 1, dtype="float16")
+    np.testing.assert_allclose(per_example.norms(params, x, y).total, right, rtol=1e-2)
+    clipped = per_example.clipped(params, x, y, 0.5)[0]
+    expected = (g * np.minimum(1, 0.5 / right)[:, None]).mean(axis=0)
+    np.testing.assert_allclose([*clipped.W[0], *clipped.b], expected, rtol=2e-2, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+@pytest.mark.parametrize("kind", ["layers", "graph"])
+def test_a_noise_scale_does_not_depend_on_the_units(kind, scale):
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(6, 3)), random.normal(size=(6, 2))
+    params = layer(jnp.asarray(random.normal(size=(2, 3)), "float32"))
+    params = params if kind == "layers" else fnn.graph.Graph.from_layers(params)
+    x, y = jnp.asarray(x, "float32"), jnp.asarray(y, "float32")
+    loss = fnn.SquaredError(0.5 * scale)
+    assert per_example.noise_scale(params, x, y, loss=loss).scale == pytest.approx(
+        float(per_example.noise_scale(params, x, y).scale), rel=1e-3
+    )
+
+
 def test_the_clipping_that_nonfinite_advises_does_not_lose_a_huge_gradient():
     x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32") * 1e10
     advised = optax.chain(fnn.updates.clip_by_global_norm(1.0), fnn.updates.sgd(0.1))
@@ -286,6 +362,17 @@ def test_the_clipping_that_nonfinite_advises_does_not_lose_a_huge_gradient():
     assert np.linalg.norm(run.params[0].W) == pytest.approx(0.3, rel=1e-5)
     with pytest.raises(fnn.train.NonFinite, match=r"optax.chain\(fnn.updates.clip_by_global_norm\(1.0\), optimizer\)"):
         fit(layer(zeros(1, 3), zeros(1)), (x, 3 * x[:, :1]), SGD, batch_size=8, epochs=9)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e20, 1e30])
+def test_a_bounded_row_of_any_length_keeps_its_direction(scale):
+    W, step = (np.array([[3.0, 4.0], [1e-3, 0.0]], "float32") * np.float32(scale) / parts for parts in (2, 2))
+    W, step = jnp.asarray(W), jnp.asarray(step)
+    bounded = np.asarray(W + fnn.updates.max_norm(1.0).update(step, optax.EmptyState(), W)[0])
+    whole = np.asarray(W + step, np.float64)
+    length = np.linalg.norm(whole, axis=1, keepdims=True)
+    expected = np.where(length > 1, whole / np.maximum(length, 1), whole)
+    np.testing.assert_allclose(bounded, expected, rtol=1e-5, atol=2e-7 * scale)
 
 
 # -- weights -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ X_OF_BOTH = {
     "x too wide": refused("ValueError: x: expected shape (3,) or (B, 3), got (5, 4)", x=ones(5, 4)),
 }
 X_AND_MASKS_OF_LAYERS = {
-    "x of integers": refused("TypeError: x: expected float32…got int32…astype", x=ones(5, 3, dtype="int32")),
+    "x of integers": refused(
+        "TypeError: x: expected float32…got int32…codes of categories…astype", x=ones(5, 3, dtype="int32")
+    ),
     "one example": refused(f"ValueError: x: params[0] {FEW}", params=NORMED, x=X[:1], y=Y[:1]),
     "too few masks": refused("ValueError: masks: expected one Mask per layer, 2, got 1", masks=(NONE,)),
     "arrays for masks": refused("TypeError: masks[0]: expected a fnn.Mask, got float32", masks=[X, NONE]),
@@ -63,7 +65,9 @@ FORWARD = {
     ),
 }
 FORWARD_IN_GRAPHS = {
-    "x of integers": refused("TypeError: x: expected float32…got int32…astype", x=ones(5, 3, dtype="int32")),
+    "x of integers": refused(
+        "TypeError: x: expected float32…got int32…codes of categories…astype", x=ones(5, 3, dtype="int32")
+    ),
     "masks of layers": refused("TypeError: masks: expected a fnn.Mask, got tuple", masks=(NONE, NONE)),
     "units of the hidden only": refused(
         "ValueError: masks.units: expected shape (5, 9) or (1, 9), got (5, 4)", masks=fnn.Mask(ones(5, 4))

@@ -45,6 +45,12 @@ def labels(*values):
     return jnp.asarray(np.array(values, "int32"))
 
 
+LOADER = refused(
+    "TypeError: data: expected a fnn.data.Dataset or a pair…got list_iterator…write (np.concatenate([x for x, y in",
+    data=iter([(X, Y)]),
+)
+
+
 def bad_data(where):
     """The rows for data, whose message begins with the argument's name."""
     return {
@@ -111,6 +117,11 @@ FIT = {
     "images not in rows": refused("ValueError: data: x: expected shape (N, n), got (5, 1, 3)", data=(ones(5, 1, 3), Y)),
     "lists": refused("TypeError: data: x: expected an array, got list", data=(X.tolist(), Y.tolist())),
     "four arrays": refused("TypeError: data: expected a fnn.data.Dataset or a pair…got tuple", data=(X, Y, Y, Y)),
+    "strings": refused(
+        "TypeError: data: y: expected integer labels or floating targets, got <U1…write np.unique(y, return_inv",
+        data=(X, np.array(list("abbab"))),
+        loss=SOFTMAX,
+    ),
     "a dict": refused("TypeError: data: expected a fnn.data.Dataset or a pair…got dict", data={"x": X, "y": Y}),
     "a loader": refused(
         "TypeError: data: expected a fnn.data.Dataset or a pair…got map…write Batches(lambda epoch: ((np.asarray(x)",
@@ -163,7 +174,18 @@ PREDICT = {
     "one example": refused("ValueError: x: expected shape (N, n), got (3,)", data=X[0]),
     "no example": refused("ValueError: x: expected at least one example", data=X[:0]),
     "a list": refused("TypeError: x: expected an array, got list", data=[[1.0] * 3]),
-    "a function of nothing": refused("ValueError: x: expected a function that gives at least", data=lambda: iter(())),
+    "a function of nothing": refused("ValueError: x: expected a function that gives at least one", data=list),
+    "a loader": refused(
+        "TypeError: x: expected an array, got list_iterator…write np.asarray(x), or predict(run, lambda: (",
+        data=iter([X]),
+    ),
+    "a function of one array": refused(
+        "TypeError: x: expected a function that gives an iterable of arrays (N, n), got one that gives float32",
+        data=lambda: X,
+    ),
+    "a function without a result": refused(
+        "TypeError: x: expected a function that gives an iterable of…NoneType", data=lambda: None
+    ),
     "a function of pairs": refused("TypeError: x: batch 0: expected an array, got tuple", data=lambda: [(X, Y)]),
 }
 STEP = {  # before any step
@@ -176,6 +198,7 @@ STEP = {  # before any step
     ({"fit": fit, "evaluate": evaluate}, bad_data("data")),
     ({"validation": validation}, bad_data("validation")),
     ({"fit": fit, "evaluate": evaluate}, FIT_OR_EVALUATE),
+    ({"evaluate": evaluate}, {"a loader": LOADER}),
     ({"fit": fit, "evaluate": evaluate, "make_step": make_step}, ALWAYS),
     ({"fit": fit, "make_step": make_step}, FIT_OR_STEP),
     ({"fit": fit}, FIT),

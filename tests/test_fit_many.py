@@ -1,5 +1,7 @@
 """Many networks trained at once end where ``fit`` takes each of them."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import fnn
 from errors import assert_refused, table
 from fnn.data import Dataset
-from fnn.train import fit, fit_many
+from fnn.train import Interrupted, fit, fit_many
 from networks import drawn
 from test_train import compilations
 
@@ -126,6 +128,68 @@ def test_the_parameters_that_were_given_stay_as_they_are():
         np.testing.assert_array_equal(ours, drawn_anew)
 
 
+# -- callback, checkpoint, mesh, Ctrl-C --------------------------------------------------------------------------
+
+
+def results(runs):
+    histories = [[record | {"seconds": 0} for record in run.history] for run in runs]
+    return [(run.params, run.network, run.state.optimizer_state) for run in runs], histories
+
+
+def assert_equal_runs(ours, others):
+    (ours, history), (others, its) = results(ours), results(others)
+    assert history == its
+    assert all(map(np.array_equal, jax.tree.leaves(ours), jax.tree.leaves(others)))
+
+
+def test_a_callback_sees_all_members_adds_to_their_records_and_stops_them():
+    seen = []
+
+    def watch(progress):
+        seen.append((progress.epoch, progress.params[0].W.shape, [len(records) for records in progress.history]))
+        return {"first": progress.params[0].W[:, 0, 0], "twice": 2 * progress.epoch}
+
+    _, runs = train(callback=watch)
+    assert seen == [(1, (MEMBERS, 8, 5), [1] * MEMBERS), (2, (MEMBERS, 8, 5), [2] * MEMBERS)]
+    for run in runs:
+        assert run.history[-1]["first"] == float(run.params[0].W[0, 0])
+        assert [record["twice"] for record in run.history] == [2, 4]
+    assert [len(run.history) for run in train(callback=lambda progress: True)[1]] == [1] * MEMBERS
+
+
+def test_all_members_resume_from_one_checkpoint_bitwise(tmp_path):
+    _, whole = train()
+    train(epochs=1, checkpoint=tmp_path)
+    assert_equal_runs(train(checkpoint=tmp_path)[1], whole)
+    assert_equal_runs(train(checkpoint=tmp_path)[1], whole)
+    assert_refused(
+        lambda: train((0.1, 0.3, 0.03), checkpoint=tmp_path), ValueError, ["learning_rates: .*0.3.* in the checkpoint"]
+    )
+
+
+def test_ctrl_c_loses_no_whole_epoch_of_any_member():
+    def stop(progress):
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=r"stopped after epoch 2; write fit\(error.run\[i\], data, ...\)") as caught:
+        train(epochs=5, callback=stop)
+    assert_equal_runs(pickle.loads(pickle.dumps(caught.value)).run, train()[1])
+
+
+def test_a_mesh_of_one_device_changes_nothing():
+    mesh = fnn.parallel.data_mesh(jax.devices()[:1])
+    for ours, its in zip(*map(jax.tree.leaves, (results(train(mesh=mesh)[1])[0], results(train()[1])[0]))):
+        np.testing.assert_allclose(ours, its, rtol=1e-6, atol=1e-7)
+
+
+def test_all_members_train_with_the_rules_given():
+    rules = fnn.RULES._replace(bias_gradient=lambda delta: 0 * delta.sum(axis=0))
+    params, runs = train(rules=rules)
+    for i, run in enumerate(runs):
+        np.testing.assert_array_equal(run.params[0].b, params[0].b[i])
+
+
 @table(
     {
         "one network": (
@@ -166,6 +230,22 @@ def test_the_parameters_that_were_given_stay_as_they_are():
         ),
         "data of another width": ({"data": (np.ones((9, 4), "f4"), LABELS[:9])}, ValueError, "^data: .*takes 5 inputs"),
         "batch_size over N": ({"batch_size": 44}, ValueError, "^batch_size: .*at most the 43 examples, got 44"),
+        "a callback's numbers for other members": (
+            {"callback": lambda progress: {"a": [1.0, 2.0]}},
+            ValueError,
+            r"^callback: expected a number or 3 of them, one per member, got 'a': \[1.0, 2.0\]",
+        ),
+        "no function for a callback": (
+            {"callback": 3},
+            TypeError,
+            "^callback: expected a function of a fnn.train.Prog",
+        ),
+        "no mesh": (
+            {"mesh": 3},
+            TypeError,
+            "^mesh: expected a mesh with one axis, got 3; write fnn.parallel.data_mesh",
+        ),
+        "no rules": ({"rules": None}, TypeError, "^rules: expected fnn.Rules, got None"),
         "no probability": ({"dropout": fnn.Dropout((0.5,))}, ValueError, "^keep: expected one entry per layer"),
     }
 )

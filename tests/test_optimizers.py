@@ -48,10 +48,23 @@ RULES = {
     "adam": optax.adam,
     "adamw, scheduled": lambda rate: optax.adamw(optax.cosine_decay_schedule(rate, 100), weight_decay=rate),
     "injected": lambda rate: optax.inject_hyperparams(optax.adam)(learning_rate=rate),
+    "injected, scheduled": lambda rate: optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(rate, 0.0, 100)),
+    "exponential": lambda rate: updates.sgd(optax.exponential_decay(rate, 10, 1 - rate)),
+    "constant": lambda rate: optax.sgd(optax.constant_schedule(rate)),
+    "masked": lambda rate: optax.chain(
+        optax.add_decayed_weights(rate, mask=fnn.is_weight(PARAMS)), optax.sgd(np.float64(rate))
+    ),
+    "one for W and one for b": lambda rate: optax.multi_transform(
+        {"W": updates.sgd(rate), "b": optax.adam(rate)},
+        jax.tree.map(lambda weight: "W" if weight else "b", fnn.is_weight(PARAMS)),
+    ),
+    "several steps": lambda rate: optax.MultiSteps(updates.sgd(rate), 2),
 }
+MORE_RULES = {"momentum", "injected, scheduled", "exponential", "constant", "one for W and one for b"}
+RULE_NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in MORE_RULES else name for name in RULES]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULE_NAMES)
 def test_a_sweep_of_rates_compiles_one_program_and_every_rate_has_its_effect(rule):
     make = RULES[rule]
     train(make(0.01))
@@ -189,6 +202,10 @@ REFUSED = {
     "lookahead": (lambda: optax.lookahead(optax.sgd(0.1), 5, 0.5), "optax.lookahead trains pairs of fast and slow"),
     "sam": (lambda: optax.contrib.sam(optax.sgd(0.1), SHARP), "optax.contrib.sam moves.*opaque_mode=True"),
     "sophia": (lambda: optax.contrib.sophia(1e-3), "optax.contrib.sophia differentiates an objective twice"),
+    "differentially private": (
+        lambda: optax.contrib.differentially_private_aggregate(1.0, 1.0, key=KEY),
+        "optax's differentially private rules take the gradient of every example.*fnn.per_example.clipped",
+    ),
     "sam in a chain": (lambda: optax.chain(optax.contrib.sam(optax.sgd(0.1), SHARP)), "optax.contrib.sam"),
     "one that fails": (
         lambda: optax.GradientTransformation(lambda params: (), broken),

@@ -116,6 +116,7 @@ def test_several_devices_train_as_one_does_with_one_message_per_step():
     assert len(report["errors"]) == 1
     assert report["messages"] == [{"all-reduce": 1, "all-gather": 0, "all-to-all": 0}]
     assert "batch_size: expected a multiple of 8, the number of devices in mesh, got 20; write batch_size=24" in said
+    assert report["members"] < 1e-5
 
 
 @pytest.mark.slow

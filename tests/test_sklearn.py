@@ -93,6 +93,16 @@ def test_a_bad_parameter_is_refused_by_name_in_fit(given, error, message):
         Regressor(**given).fit(x, SUM)
 
 
+@pytest.mark.parametrize("name", ["X", "y"])
+def test_a_masked_array_is_refused_because_scikit_learn_would_drop_its_mask(name):
+    X, y = np.ma.array(x, mask=x > 1), np.ma.array(SUM, mask=SUM > 1)
+    data = {"X": x, "y": SUM} | {name: {"X": X, "y": y}[name]}
+    with pytest.raises(TypeError, match=f"^{name}: expected a plain array, got a masked one"):
+        Regressor().fit(**data)
+    with pytest.raises(TypeError, match="^X: expected a plain array, got a masked one"):
+        Regressor((), epochs=1).fit(x, SUM).predict(X)
+
+
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="y: expected at least two classes, got one class, .'a'"):
         Classifier().fit(x, ["a"] * 60)

@@ -80,7 +80,7 @@ def test_the_weights_of_examples_multiply_their_gradients():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["pair", "memory", "streamed", "batches"])
+@pytest.mark.parametrize("kind", ["pair", "memory", "streamed", "batches", "triples"])
 def test_fit_and_evaluate_take_data_with_weights(kind):
     """An example of weight 2 is one that is there twice, and one of weight 0 is none."""
     rows = np.array([0, 2, 2, 3])
@@ -95,13 +95,14 @@ def test_fit_and_evaluate_take_data_with_weights(kind):
         "memory": Dataset(x, labels, weights=weights),
         "streamed": Dataset(x, labels, weights=weights, chunk_bytes=10),
         "batches": Batches(lambda epoch: [(x, y)]),
+        "triples": Batches(lambda epoch: [(x, labels, weights)]),
     }[kind]
-    loss = Weighted(SOFTMAX) if kind == "batches" else SOFTMAX
+    loss = Weighted(SOFTMAX) if kind == "batches" else SOFTMAX  # its y has the weights beside it
     ours = fit(data=data, loss=loss, batch_size=5, reduction="sum")
     theirs = fit(data=(x[rows], labels[rows]), loss=SOFTMAX, batch_size=4, reduction="sum")
     for one, other in zip(*map(jax.tree.leaves, (ours.params, theirs.params))):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    if kind != "batches":
+    if kind in ("pair", "memory", "streamed"):
         alone = evaluate(ours, (x[rows], labels[rows]), SOFTMAX)
         assert evaluate(ours, data, SOFTMAX)["loss"] == pytest.approx(alone["loss"] * 4 / 5, rel=1e-5)
         assert "accuracy" in evaluate(ours, data, SOFTMAX)
@@ -117,6 +118,56 @@ def test_a_missing_target_counts_for_nothing():
     run = fit(params, (x, y, there), batch_size=20, epochs=400, optimizer=fnn.updates.momentum(0.3))
     np.testing.assert_allclose(run.params[0].W, [[2], [-1]], atol=1e-3)
     assert_refusal(lambda: fit(params, (x, y)), "ValueError: data: y: expected finite numbers, got …nan")
+
+
+MISSING = np.array([0, 3])
+SOFT = np.eye(2, dtype="f4")[np.asarray(LABELS)]
+
+
+def missing(array, value):
+    array = np.array(array)
+    array[MISSING] = value
+    return array
+
+
+ANYTHING = {  # targets, what stands where they are missing, and the loss
+    "NaN": (missing(Y, np.nan), SQUARED),
+    "infinite": (missing(Y, np.inf), SQUARED),
+    "negative counts": (missing(Y, -1), fnn.Poisson()),
+    "no label": (missing(LABELS, -100), SOFTMAX),
+    "too large a label": (missing(LABELS, 7), SOFTMAX),
+    "no row": (missing(SOFT, np.nan), SOFTMAX),
+}
+
+
+@pytest.mark.parametrize("what", ANYTHING)
+def test_the_target_of_an_example_without_weight_may_be_anything_and_is_not_counted(what):
+    y, loss = ANYTHING[what]
+    there = ~np.isin(np.arange(5), MISSING)
+    run = fit(data=(X, y, there), loss=loss, batch_size=5, reduction="sum")
+    alone = fit(data=(X[there], y[there]), loss=loss, batch_size=3, reduction="sum")
+    for one, other in zip(*map(jax.tree.leaves, (run.params, alone.params))):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    ours, theirs = evaluate(run, (X, y, there), loss), evaluate(run, (X[there], y[there]), loss)
+    assert ours["loss"] == pytest.approx(theirs["loss"] * 3 / 5, rel=1e-5)
+    assert ours.get("accuracy") == theirs.get("accuracy")
+
+
+def test_nothing_infinite_or_missing_passes_a_weight_of_0():
+    """By the functions too, in compiled code and outside it."""
+    a = jnp.array([[200.0, 1.0], [1.0, 200.0]])
+    y = Weighted.beside(jnp.array([[np.nan, 2.0], [3.0, np.inf]]), jnp.array([[0.0, 1.0], [2.0, 0.0]]))
+    loss = Weighted(fnn.Poisson())
+    for value, gradient in ((loss.value, loss.gradient), (jax.jit(loss.value), jax.jit(loss.gradient))):
+        np.testing.assert_allclose(value(a, y), [np.e - 2, 2 * (np.e - 3)], rtol=1e-5)
+        np.testing.assert_allclose(gradient(a, y), [[0, np.e - 2], [2 * (np.e - 3), 0]], rtol=1e-5)
+
+
+def test_a_mini_batch_may_have_no_weight_at_all():
+    weights = [np.zeros(5, "f4"), np.ones(5, "f4")]
+    data = Batches(lambda epoch: [(np.asarray(X), np.asarray(LABELS), each) for each in weights], chunk_bytes=1)
+    alone = Batches(lambda epoch: [(np.asarray(X), np.asarray(LABELS))])
+    assert_same(*(fit(data=each, loss=SOFTMAX, batch_size=5).params for each in (data, alone)))
 
 
 def test_unequal_exposures_of_counts_are_weights_of_rates():
@@ -142,12 +193,30 @@ REFUSED = {
     "per target of labels": refused(
         "ValueError: weights: expected shape (5,), got (5, 2)", y=np.asarray(LABELS), weights=ones(5, 2)
     ),
+    "a column": refused(
+        "ValueError: weights: expected shape (5,) or (5, 2), got (5, 1); write weights.reshape(5)", weights=ones(5, 1)
+    ),
     "below 0": refused("ValueError: weights: expected finite numbers >= 0, got -1.0 in row 0", weights=WEIGHTS - 2),
     "NaN": refused("ValueError: weights: expected finite numbers >= 0", weights=spoiled(Y + 1, np.nan)),
-    "nothing": refused("ValueError: weights: expected at least one above 0, got none", weights=zeros(5)),
     "NaN that is there": refused("ValueError: y: expected finite numbers", y=spoiled(Y, np.nan), weights=ones(5, 2)),
 }  # fmt: skip
+TRIPLE = np.asarray(X), np.asarray(LABELS), np.ones(5, "f4")
+OF_BATCHES = {
+    "weights later": refused(
+        "TypeError: data: batch 1 of epoch 1: expected a pair (x, y), got tuple…weights in every mini-batch or in none",
+        data=Batches(lambda epoch: [TRIPLE[:2], TRIPLE]), loss=SOFTMAX, batch_size=5,
+    ),
+    "weights at first": refused(
+        "TypeError: data: batch 1 of epoch 1: expected (x, y, weights) as before, got tuple",
+        data=Batches(lambda epoch: [TRIPLE, TRIPLE[:2]]), loss=SOFTMAX, batch_size=5,
+    ),
+    "weights below 0": refused(
+        "ValueError: data: batch 1 of epoch 1: weights: expected finite numbers >= 0, got -1.0 in row 0",
+        data=Batches(lambda epoch: [TRIPLE, (*TRIPLE[:2], TRIPLE[2] - 2)]), loss=SOFTMAX, batch_size=5,
+    ),
+}  # fmt: skip
 OF_LOSS = {
+    "nothing": refused("ValueError: data: weights: expected at least one above 0, got none", data=(X, Y, zeros(5))),
     "per output of a softmax": refused(
         "ValueError: data: weights: expected shape (N,), because SoftmaxCrossEntropy() is not a sum over outputs",
         data=(X, jax.nn.one_hot(LABELS, 2), ones(5, 2)), loss=SOFTMAX,
@@ -159,7 +228,7 @@ OF_LOSS = {
 }  # fmt: skip
 
 
-@refusals(({"Dataset": dataset}, REFUSED), ({"fit": fit, "evaluate": evaluate}, OF_LOSS))
+@refusals(({"Dataset": dataset}, REFUSED), ({"fit": fit, "evaluate": evaluate}, OF_LOSS), ({"fit": fit}, OF_BATCHES))
 def test_weights_that_cannot_be_are_refused(call, message):
     assert_refusal(call, message)
 

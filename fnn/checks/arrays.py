@@ -107,7 +107,7 @@ def unmasked(name: str, value) -> None:
     if isinstance(value, np.ma.MaskedArray):
         advice = {
             "x": f"write {name}.filled(0.0), or leave the rows out",
-            "y": f"write ({name}.filled(0.0), 1.0 - np.ma.getmaskarray({name})), a weight of 0 for what is missing",
+            "y": f"write ({name}.filled(0.0), ~np.ma.getmaskarray({name})), a weight of 0 for what is missing",
         }
         raise TypeError(
             f"{name}: expected a plain array, got a masked one, {describe(value)}, whose masked values would be used; "

@@ -225,8 +225,10 @@ def floating(name: str, value, ports: Ports) -> None:
     unmasked(name, value)
     if value.dtype != dtype:
         pixels = " / 255 for pixels, or give fit a fnn.data.Dataset" if value.dtype == np.uint8 else ""
+        whole = not jnp.issubdtype(value.dtype, jnp.floating) and name == "x"
+        why = ", which may be pixels to be scaled or codes of categories" if whole else ""
         raise TypeError(
-            f"{name}: expected {dtype} as the parameters have, got {describe(value)}; "
+            f"{name}: expected {dtype} as the parameters have, got {describe(value)}{why}; "
             f"write {name}.astype({str(dtype)!r}){pixels}"
         )
 

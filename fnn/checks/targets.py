@@ -51,11 +51,11 @@ def given_target(ports: Ports, y, loss):
     return y
 
 
-def possible(y: np.ndarray, loss, name: str) -> None:
-    """Raise ValueError, naming the first bad row, unless floating targets (N, m) can be those of the loss."""
+def possible(y: np.ndarray, loss, name: str, rows: np.ndarray) -> None:
+    """Raise ValueError, naming the first bad row, unless these rows of targets (N, m) can be those of the loss."""
     expected = getattr(loss, "targets", "")
     if expected:
-        refuse(~by_blocks(loss.possible, y), name, y, f"{expected} for {loss}")
+        refuse(~by_blocks(loss.possible, y) & rows, name, y, f"{expected} for {loss}")
 
 
 def refuse(bad: np.ndarray, name: str, array: np.ndarray, expected: str) -> None:

@@ -13,7 +13,7 @@ from fnn.equations import changes, graphs, layers
 from fnn.equations.layers import Equation
 from fnn.graph.graph import Graph
 from fnn.layers import Dense, Params
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 
 
 class Line(NamedTuple):
@@ -40,7 +40,7 @@ def lines(
     x,
     y,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     masks: Sequence[Mask] | None = None,
     rules: Rules = RULES,
     read: Callable = same,

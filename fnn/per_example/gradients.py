@@ -178,9 +178,8 @@ def noise_scale(params: AnyParams, x: AnyArray, y: AnyArray, *, loss: Loss = Squ
 @partial(jax.jit, static_argnames="loss")
 def _norms(params, x, y, masks, *, loss):
     found = layers.scaled(factors(params, x, y, masks, loss))
-    squares = sums(params).squared_lengths(params, found.factors, masks)
+    total, by_entry = sums(params).lengths(params, found.factors, masks)
     of = either(params, lambda v: v, lambda v: v.T)  # examples last
-    total, by_entry = jax.tree.map(jnp.sqrt, squares)
     return Norms(found.unscaled(total), jax.tree.map(lambda v: of(found.unscaled(of(v))), by_entry))
 
 
@@ -203,7 +202,7 @@ def _outer_products(params, found, masks):
 def _clipped(params, x, y, masks, clip, *, loss):
     of = sums(params)
     found = layers.scaled(factors(params, x, y, masks, loss))
-    length = jnp.sqrt(of.squared_lengths(params, found.factors, masks)[0])  # of g'_i
+    length = of.lengths(params, found.factors, masks)[0]  # of g'_i
     longer = found.unscaled(length) > clip
     shortened = jnp.where(longer, clip / jnp.where(longer, length, 1), found.unscaled(jnp.ones_like(length)))
     return of.weighted_sums(params, found.factors, masks, shortened / len(x))
@@ -228,9 +227,12 @@ def _moments(params, x, y, masks, *, loss):
 @partial(jax.jit, static_argnames="loss")
 def _noise_scale(params, x, y, masks, *, loss):
     of, B = sums(params), len(x)
-    found = factors(params, x, y, masks, loss)
-    mean = of.weighted_sums(params, found, masks, layers.equal_weights(x))
+    found = layers.scaled(factors(params, x, y, masks, loss))
+    length = found.unscaled(of.lengths(params, found.factors, masks)[0])
+    scale = layers.power_of_two(jnp.max(length))  # one for all: what follows is of g_i/scale
+    by = found.unscaled(jnp.ones_like(length)) / scale
+    mean = of.weighted_sums(params, found.factors, masks, layers.equal_weights(x) * by)
     of_mean = sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(mean))
-    variance = (jnp.mean(of.squared_lengths(params, found, masks)[0]) - of_mean) * (B / (B - 1))
+    variance = (jnp.mean((length / scale) ** 2) - of_mean) * (B / (B - 1))
     squared_norm = of_mean - variance / B
-    return NoiseScale(variance / squared_norm, variance, squared_norm)
+    return NoiseScale(variance / squared_norm, variance * scale * scale, squared_norm * scale * scale)

@@ -8,6 +8,7 @@ For example i, the gradient with respect to the arrow l → k with mask R_kl is 
 """
 
 from dataclasses import replace
+from functools import reduce
 
 import jax.numpy as jnp
 from jax import Array
@@ -20,7 +21,7 @@ from fnn.graph.graph import GraphParams
 from fnn.graph.passes import leaves, like, with_mask
 from fnn.graph.recursion import backward_pass, by_neurons, by_rows, sums_over_arrows, weight_gradients
 from fnn.kinds import Outputs
-from fnn.per_example.layers import Factors, require_fixed
+from fnn.per_example.layers import Factors, length, require_fixed
 
 
 def require_separable(params: GraphParams) -> None:
@@ -44,13 +45,23 @@ def factors(params: GraphParams, masks: Given, outputs: Outputs, delta_z: Array)
     return Factors(states.o.T, lam.T, *by_norm)
 
 
-def squared_lengths(params: GraphParams, f: Factors, masks: Given) -> tuple[Array, Array]:
-    """‖g_i‖² over all parameters, (B,), and over those of every neuron, (B, N)."""
-    layout, mask, index = masks.layout(params), masks.mask, masks.tables
-    squares = jnp.ones_like(params.weights) if mask.arrows is None else mask.arrows**2
-    of_inputs = sums_over_arrows(layout, index, squares, f.a_in.T**2)
-    by_row = sum((v.T**2 for v in (f.by_bias, *f.by_norm)), f.delta.T**2 * of_inputs)
-    return jnp.sum(by_row, axis=0), by_neurons(layout, index, by_row).T
+def lengths(params: GraphParams, f: Factors, masks: Given) -> tuple[Array, Array]:
+    """‖g_i‖ over all parameters, (B,), and over those of every neuron, (B, N)."""
+    layout, index = masks.layout(params), masks.tables
+    by_arrow = jnp.abs(f.delta.T) * _input_lengths(params, f.a_in.T, masks)
+    by_row = reduce(jnp.hypot, (v.T for v in (f.by_bias, *f.by_norm)), by_arrow)  # (rows, B)
+    return length(by_row.T), by_neurons(layout, index, by_row).T
+
+
+def _input_lengths(params: GraphParams, a: Array, masks: Given) -> Array:
+    """√(Σ_{l: l→k} R_kl² o_il²) for every row k, of scaled o (rows, B): the large and the small ones apart."""
+    squares = jnp.ones_like(params.weights) if masks.mask.arrows is None else masks.mask.arrows**2
+    most = jnp.finfo(a.dtype).maxexp
+    large, up = jnp.abs(a) > 2.0 ** (-most // 4), 2.0 ** (most // 2 - 4)
+    parts = jnp.where(large, a, 0), jnp.where(large, 0, a) * jnp.asarray(up, a.dtype)
+    layout, index = masks.layout(params), masks.tables
+    of_large, of_small = (jnp.sqrt(sums_over_arrows(layout, index, squares, part**2)) for part in parts)
+    return jnp.hypot(of_large, of_small / up)
 
 
 def weighted_sums(params: GraphParams, f: Factors, masks: Given, weights: Array, power: int = 1) -> GraphParams:

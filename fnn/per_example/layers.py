@@ -1,6 +1,5 @@
 """The factors of every example's gradient, layer by layer, and the sums formed from them."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -82,7 +81,7 @@ def equal_weights(x: Array) -> Array:
 
 
 class Scaled(NamedTuple):
-    """Factors with g_i = g'_i ``by``_i, (B,) in two factors, whose squares neither overflow nor vanish."""
+    """Factors with g_i = g'_i ``by``_i, (B,) in two factors, whose products neither overflow nor vanish."""
 
     factors: Any  # those of every example's g'_i, with entries of order 1 where they were huge or tiny
     of_delta: Array
@@ -100,7 +99,8 @@ def scaled(found) -> Scaled:
     """
     every = [found] if isinstance(found, Factors) else found
     deltas = [v for f in every for v in (f.delta, *f.by_norm)]
-    of_delta, of_input = _scale(deltas), jnp.maximum(_scale([f.a_in for f in every]), 1)
+    of_delta = power_of_two(_largest(deltas))
+    of_input = jnp.maximum(power_of_two(_largest([f.a_in for f in every])), 1)
 
     def by(f: Factors) -> Factors:
         d, x = of_delta[:, None], of_input[:, None]
@@ -110,39 +110,41 @@ def scaled(found) -> Scaled:
     return Scaled(by(found) if isinstance(found, Factors) else [*map(by, every)], of_delta, of_input)
 
 
-def _scale(values: list[Array]) -> Array:
-    """For every example, a power of two near the largest entry of all values (…, B, n), or 1 between 2⁻²⁰ and 2²⁰."""
+def _largest(values: list[Array]) -> Array:
+    """The largest entry of every example in all values (…, B, n), (B,)."""
     largest = [jnp.max(jnp.abs(v), axis=(*range(v.ndim - 2), v.ndim - 1)) for v in values]
-    most = jnp.max(jnp.stack(largest), axis=0)
+    return jnp.max(jnp.stack(largest), axis=0)
+
+
+def power_of_two(most: Array) -> Array:
+    """A power of two near each number, or 1 if that is not extreme: in float32, between 2⁻²⁰ and 2²⁰."""
     _, exponent = jnp.frexp(most)
-    usual = (jnp.abs(exponent) <= 20) | ~jnp.isfinite(most) | (most == 0)
+    usual = (jnp.abs(exponent) <= 5 * jnp.finfo(most.dtype).maxexp // 32) | ~jnp.isfinite(most) | (most == 0)
     return jnp.ldexp(jnp.ones_like(most), jnp.where(usual, 0, exponent))
 
 
-def squared(value: Array) -> Array:
-    """The squared length of every row."""
-    return jnp.sum(value * value, axis=-1)
+def length(value: Array) -> Array:
+    """The length of every row, (…,) of (…, n), whose squares neither overflow nor vanish."""
+    scale = power_of_two(jnp.max(jnp.abs(value), axis=-1))
+    units = value / scale[..., None]
+    return scale * jnp.sqrt(jnp.sum(units * units, axis=-1))
 
 
-def squared_norms(f: Factors, mask: Mask) -> Array:
-    """‖g_i‖² over one layer's parameters, (…, B)."""
+def layer_lengths(f: Factors, mask: Mask) -> Array:
+    """‖g_i‖ over one layer's parameters, (…, B)."""
+    of_delta = length(f.delta)
     if mask.arrows is None:
-        by_affine = squared(f.delta) * squared(f.a_in) + squared(f.by_bias)
+        by_affine = of_delta * length(f.a_in)
     else:
-        by_affine = jnp.sum(((f.delta**2) @ (mask.arrows**2)) * f.a_in**2, axis=-1) + squared(f.by_bias)
-    return sum(map(squared, f.by_norm), by_affine)
+        by_affine = jnp.sqrt(jnp.sum(((f.delta**2) @ (mask.arrows**2)) * f.a_in**2, axis=-1))
+    by_bias = of_delta if f.one is None else of_delta * f.one[..., 0]
+    return length(jnp.stack([by_affine, by_bias, *map(length, f.by_norm)], axis=-1))
 
 
-def squared_lengths(params: Params, of_layers: list[Factors], masks) -> tuple[Array, tuple[Array, ...]]:
-    """‖g_i‖² over all parameters, (B,), and for each entry of ``params``."""
-    lengths = tuple(map(squared_norms, of_layers, masks))
-    return total(lengths), lengths
-
-
-def total(of_layers: Iterable[Array]) -> Array:
-    """The sum over all layers of arrays (B,), or (D, B) for a stack."""
-    start: Any = 0
-    return sum((jnp.sum(v.reshape(-1, v.shape[-1]), axis=0) for v in of_layers), start)
+def lengths(params: Params, of_layers: list[Factors], masks) -> tuple[Array, tuple[Array, ...]]:
+    """‖g_i‖ over all parameters, (B,), and for each entry of ``params``, (…, B)."""
+    found = tuple(map(layer_lengths, of_layers, masks))
+    return length(jnp.concatenate([v.reshape(-1, v.shape[-1]) for v in found]).T), found
 
 
 def weighted_sums(params: Params, of_layers: list[Factors], masks, weights: Array, power: int = 1) -> Params:

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fnn.activations import Softmax
-from fnn.checks.arrays import describe
+from fnn.checks.arrays import describe, unmasked
 from fnn.functions import forward
 from fnn.initializers import init
 from fnn.kinds import is_weight
@@ -57,6 +57,7 @@ class _Network(BaseEstimator):
     def _outputs(self, X) -> np.ndarray:
         """The outputs of the network, (N, n_out) float64."""
         check_is_fitted(self)
+        unmasked("X", X)
         x = validate_data(self, X, reset=False, dtype=np.float64)
         with jax.enable_x64(True):
             return np.array(forward(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self.network_), x))
@@ -107,6 +108,7 @@ class Classifier(ClassifierMixin, _Network):
         >>> Classifier((), epochs=1, batch_size=2, random_state=0).fit([[0.0], [1.0]], ["no", "yes"]).classes_.tolist()
         ['no', 'yes']
         """
+        _require_unmasked(X, y)
         x, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         self.classes_, labels = np.unique(column_or_1d(y, warn=True), return_inverse=True)
@@ -187,6 +189,7 @@ class Regressor(RegressorMixin, _Network):
         >>> Regressor((), epochs=1, batch_size=2, random_state=0).fit([[0.0], [1.0]], [0.0, 1.0]).n_features_in_
         1
         """
+        _require_unmasked(X, y)
         x, y = validate_data(self, X, y, dtype=np.float32, multi_output=True, y_numeric=True)
         targets = y.astype(np.float32).reshape(len(y), -1)
         loss = _named("loss", self.loss, LOSSES)
@@ -207,6 +210,12 @@ class Regressor(RegressorMixin, _Network):
         """
         outputs = self._outputs(X)
         return outputs.reshape(len(outputs), *self._shape)
+
+
+def _require_unmasked(X, y) -> None:
+    """Raise TypeError for masked arrays, whose masks scikit-learn would drop."""
+    for name, value in (("X", X), ("y", y)):
+        unmasked(name, value)
 
 
 @cache

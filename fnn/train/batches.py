@@ -1,6 +1,7 @@
 """Mini-batches yielded by a function of the epoch, packed into chunks and checked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import jax
 import jax.numpy as jnp
@@ -8,25 +9,34 @@ import numpy as np
 from jax import Array
 
 from fnn.checks.arrays import describe, native, unmasked
-from fnn.data import Dataset, default_scale, for_network
+from fnn.data import Dataset, default_scale, require_fitting
 from fnn.kinds import kind
-from fnn.losses import Loss
+from fnn.losses import Loss, Weighted
 from fnn.streams import Batches
 from fnn.train.prefetch import Packed, Prefetched
 
-ADVICE = "write Batches(lambda epoch: ((x, y) for ...)) with NumPy arrays x (B, n) and y (B,) or (B, m)"
+ADVICE = (
+    "write Batches(lambda epoch: ((x, y) for ...)) with NumPy arrays x (B, n) and y (B,) or (B, m), with weights in "
+    "every mini-batch or in none"
+)
+PARTS = "x", "y", "weights"
 
 
 class Drawn(Prefetched):
     """Mini-batches from a function of the epoch."""
 
-    def __init__(self, data: Batches, params, loss: Loss, batch_size: int):
+    def __init__(self, data: Batches, params, loss: Loss, batch_size: int, first_epoch: int):
         super().__init__()
-        self.data, self.params, self.loss, self.batch_size = data, params, loss, batch_size
+        self.data, self.ports, self.batch_size = data, kind(params).ports(params), batch_size
         self.scale = 1.0 if data.scale is None else data.scale  # until the first mini-batch determines it
         self.examples, self.arrays = None, ()
-        self.dtypes: tuple[np.dtype, np.dtype] | None = None
+        self.dtypes: tuple[np.dtype, ...] | None = None
         self.x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # may be set only in this thread
+        batches = self._iterator(first_epoch)
+        first = list(islice(batches, 1))  # now, because the loss depends on whether there are weights
+        self.begun: tuple[int, Iterator] = first_epoch, chain(first, batches)
+        weighted = len(first) == 1 and isinstance(first[0], (tuple, list)) and len(first[0]) == 3
+        self.given, self.loss = loss, Weighted(loss) if weighted else loss
 
     def sample(self, key: Array, examples: int) -> Array:
         """x of the first mini-batches of epoch 1: (count, B, n)."""
@@ -39,45 +49,49 @@ class Drawn(Prefetched):
 
     def prepared(self, key: Array, epoch: int) -> Iterator[Packed]:
         """Chunks of the epoch's mini-batches; every batch is copied before the next is drawn."""
-        x = y = np.empty(0)
+        parts: Sequence[np.ndarray] = ()
         first, filled = 0, 0
-        for new_x, new_y in self._whole(epoch):
+        for batch in self._whole(epoch):
             if filled == 0:
-                steps = max(1, self.data.chunk_bytes // max(1, new_x.nbytes + new_y.nbytes))
-                x, y = (np.empty((steps, *new.shape), new.dtype) for new in (new_x, new_y))
-            x[filled], y[filled] = new_x, new_y
+                steps = max(1, self.data.chunk_bytes // max(1, sum(new.nbytes for new in batch)))
+                parts = [np.empty((steps, *new.shape), new.dtype) for new in batch]
+            for part, new in zip(parts, batch):
+                part[filled] = new
             filled += 1
-            if filled == len(x):
-                yield self._checked(first, x, y, epoch)
+            if filled == len(parts[0]):
+                yield self._checked(first, parts, epoch)
                 first, filled = first + filled, 0
         if filled:
-            yield self._checked(first, x[:filled], y[:filled], epoch)
+            yield self._checked(first, [part[:filled] for part in parts], epoch)
         elif first == 0:
             raise ValueError(
                 f"data: expected at least one mini-batch of {self.batch_size} examples in epoch {epoch}, got none; "
                 "make(epoch) must return a fresh iterable at every call"
             )
 
-    def _whole(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _whole(self, epoch: int) -> Iterator[list[np.ndarray]]:
         """The mini-batches, all of one size, shape and dtype, without a shorter last one."""
         short, shapes = None, None
-        for number, batch in enumerate(self._iterator(epoch)):
+        batches = self.begun[1] if self.begun[0] == epoch else self._iterator(epoch)
+        self.begun = 0, iter(())
+        for number, batch in enumerate(batches):
             if self.closed:
                 return
             name = f"data: batch {number} of epoch {epoch}"
-            x, y = _arrays(batch, name)
+            parts = _arrays(batch, name, 2 if self.loss is self.given else 3)
             if short is not None:
                 raise ValueError(f"{short}; only the last of an epoch may be shorter")
-            if len(x) != self.batch_size:
-                short = f"{name}: expected {self.batch_size} examples, the batch_size, got {len(x)}"
-                if len(x) > self.batch_size:
-                    raise ValueError(f"{short}; write batch_size={len(x)}")
+            if len(parts[0]) != self.batch_size:
+                short = f"{name}: expected {self.batch_size} examples, the batch_size, got {len(parts[0])}"
+                if len(parts[0]) > self.batch_size:
+                    raise ValueError(f"{short}; write batch_size={len(parts[0])}")
                 continue
-            shapes = shapes or (x.shape, y.shape)
-            if (x.shape, y.shape) != shapes:
-                raise ValueError(f"{name}: expected shapes {shapes} as before, got {(x.shape, y.shape)}")
-            self._require_dtypes(x.dtype, y.dtype, name)
-            yield x, y
+            found = tuple(part.shape for part in parts)
+            shapes = shapes or found
+            if found != shapes:
+                raise ValueError(f"{name}: expected shapes {shapes} as before, got {found}")
+            self._require_dtypes(tuple(part.dtype for part in parts), name)
+            yield parts
 
     def _iterator(self, epoch: int) -> Iterator:
         batches = self.data.make(epoch)
@@ -88,47 +102,57 @@ class Drawn(Prefetched):
                 f"data: expected make({epoch}) to be an iterable of mini-batches, got {describe(batches)}; {ADVICE}"
             ) from error
 
-    def _require_dtypes(self, x: np.dtype, y: np.dtype, name: str) -> None:
+    def _require_dtypes(self, found: tuple[np.dtype, ...], name: str) -> None:
         """Raise TypeError unless the dtypes are those of the very first mini-batch, which determines the scale."""
         if self.dtypes is None:
-            self.dtypes = x, y
-            self.scale = default_scale(x) if self.data.scale is None else self.data.scale
-        if (x, y) != self.dtypes:
-            raise TypeError(f"{name}: expected x, y in {self.dtypes[0]}, {self.dtypes[1]} as before, got {x}, {y}")
+            self.dtypes = found
+            self.scale = default_scale(found[0]) if self.data.scale is None else self.data.scale
+        if found != self.dtypes:
+            names, before, now = (", ".join(map(str, each)) for each in (PARTS[: len(found)], self.dtypes, found))
+            raise TypeError(f"{name}: expected {names} in {before} as before, got {now}")
 
-    def _checked(self, first: int, x: np.ndarray, y: np.ndarray, epoch: int) -> Packed:
+    def _checked(self, first: int, parts: Sequence[np.ndarray], epoch: int) -> Packed:
         """The chunk, if its values are valid; raises the error of the first bad mini-batch otherwise."""
         with jax.enable_x64(self.x64):
             try:
-                checked = self._dataset(x.reshape(-1, *x.shape[2:]), y.reshape(-1, *y.shape[2:]), "data")
+                checked = self._dataset([part.reshape(-1, *part.shape[2:]) for part in parts], "data")
             except (TypeError, ValueError):
-                for number, (one, its) in enumerate(zip(x, y), first):
-                    self._dataset(one, its, f"data: batch {number} of epoch {epoch}")
+                for number, one in enumerate(zip(*parts), first):
+                    self._dataset(one, f"data: batch {number} of epoch {epoch}")
                 raise
-        return first, checked.x.reshape(x.shape), checked.y.reshape(y.shape)
+            x, y = checked.x, checked.targets(self.ports)
+        of_chunk = parts[0].shape[:2]
+        return first, x.reshape(*of_chunk, *x.shape[1:]), y.reshape(*of_chunk, *y.shape[1:])
 
-    def _dataset(self, x: np.ndarray, y: np.ndarray, name: str) -> Dataset:
-        for part, array in (("x", x), ("y", y)):
+    def _dataset(self, parts: Sequence[np.ndarray], name: str) -> Dataset:
+        for part, array in zip(PARTS, parts):
             if array.dtype == np.float64 and not self.x64:  # or it would be converted with a warning for every chunk
                 raise TypeError(
                     f"{name}: {part}: expected float32, because x64 is off, got float64; yield {part}.astype('float32')"
                 )
+        x, y, *weights = parts
         try:
-            data = Dataset(x, y, self.scale)
+            data = Dataset(x, y, self.scale, weights=weights[0] if weights else None)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
-        return for_network(data, kind(self.params).ports(self.params), self.loss, name)
+        require_fitting(data, self.ports, self.given, name)
+        return data
 
 
-def _arrays(batch, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of a mini-batch, with equally many examples."""
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise TypeError(f"{name}: expected a pair (x, y), got {describe(batch)}; {ADVICE}")
-    for part, array in zip("xy", batch):
+def _arrays(batch, name: str, count: int) -> list[np.ndarray]:
+    """The ``count`` parts of a mini-batch, with equally many examples."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != count:
+        expected = "a pair (x, y)" if count == 2 else "(x, y, weights) as before"
+        raise TypeError(f"{name}: expected {expected}, got {describe(batch)}; {ADVICE}")
+    for part, array in zip(PARTS, batch):
         if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim == 0:
             raise TypeError(f"{name}: {part}: expected an array, got {describe(array)}; {ADVICE}")
         unmasked(f"{name}: {part}", array)
-    x, y = map(native, map(np.asarray, batch))
-    if len(x) != len(y):
-        raise ValueError(f"{name}: x, y: expected equally many examples in both, got {len(x)} and {len(y)}")
-    return x, y
+    parts = [native(np.asarray(part)) for part in batch]
+    lengths = [len(part) for part in parts]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"{name}: {', '.join(PARTS[:count])}: expected equally many examples in {'both' if count == 2 else 'all'}, "
+            f"got {' and '.join(map(str, lengths))}"
+        )
+    return parts

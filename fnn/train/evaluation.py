@@ -11,6 +11,7 @@ from jax import Array
 
 from fnn.backward import RULES
 from fnn.checks import arrays, targets
+from fnn.checks.network import Ports
 from fnn.data import Dataset, as_floats, default_scale, for_network, inputs, require_inputs
 from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
@@ -22,14 +23,15 @@ ROWS = 2048  # per pass through the network
 
 
 def evaluate(params: AnyParams | Run, data, *, loss: Loss = SquaredError()) -> Record:
-    """{"loss": the mean over the examples, "accuracy": if y holds classes} for ``data``, a Dataset or (x, y).
+    """{"loss": the mean over the examples, "accuracy": if y holds classes} for held-out data.
 
-    params: a ``Run``, of which the ``network`` is meant, or layers or a graph without batch norm. The class is the
-    output with the highest activation. Memory-mapped data are read in blocks; only the last bits of the result may
-    differ.
+    params: a ``Run``, of which the ``network`` is meant, or layers or a graph without batch norm. data: a ``Dataset``,
+    (x, y) or (x, y, weights). The accuracy is that of the examples with a weight above 0, each counted once; the class
+    is the output with the highest activation. Memory-mapped data are read in blocks; only the last bits of the result
+    may differ. Raises TypeError or ValueError that names the argument.
     """
     params, data = _for_evaluation(params, data, loss)
-    blocks = _Blocks(data, kind(params).ports(params).n_out)
+    blocks = _Blocks(data, kind(params).ports(params))
     return named(_evaluate(params, blocks, data.weighted(loss)), "")
 
 
@@ -41,9 +43,15 @@ def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
     arguments that gives an iterable of such arrays, as ``lambda: (batch for batch in loader)``.
     """
     params = _for_inference(params)
-    if not callable(x) or isinstance(x, type):
+    if not callable(x):
         return np.concatenate([*_predicted(params, x, "x")])
-    found = [part for number, batch in enumerate(x()) for part in _predicted(params, batch, f"x: batch {number}")]
+    batches = x()
+    if hasattr(batches, "ndim") or not hasattr(batches, "__iter__"):
+        raise TypeError(
+            f"x: expected a function that gives an iterable of arrays (N, n), got one that gives "
+            f"{arrays.describe(batches)}; write lambda: [x]"
+        )
+    found = [part for number, batch in enumerate(batches) for part in _predicted(params, batch, f"x: batch {number}")]
     if not found:
         raise ValueError("x: expected a function that gives at least one array (N, n), got none")
     return np.concatenate(found)
@@ -54,6 +62,11 @@ def _predicted(params, x, name: str) -> Iterator[np.ndarray]:
     if isinstance(x, Dataset):
         x, scale, chunk_bytes = x.x, x.scale, x.chunk_bytes
     else:
+        if not (hasattr(x, "ndim") or hasattr(x, "to_numpy")):
+            raise TypeError(
+                f"{name}: expected an array, got {arrays.describe(x)}; write np.asarray(x), or "
+                "predict(run, lambda: (np.asarray(x) for x, *_ in loader)) for mini-batches"
+            )
         try:
             x, chunk_bytes = inputs(x), None
         except (TypeError, ValueError) as error:
@@ -71,19 +84,19 @@ def _predicted(params, x, name: str) -> Iterator[np.ndarray]:
     yield np.asarray(waiting)
 
 
-def evaluator(validation: Dataset | None, n_out: int, loss: Loss) -> Callable[[Any], Record] | None:
+def evaluator(validation: Dataset | None, ports: Ports, loss: Loss) -> Callable[[Any], Record] | None:
     """A function of a network for inference that gives its record on the held-out data, if there are any."""
     if validation is None:
         return None
-    blocks, loss = _Blocks(validation, n_out), validation.weighted(loss)
+    blocks, loss = _Blocks(validation, ports), validation.weighted(loss)
     return lambda network: named(_evaluate(network, blocks, loss))
 
 
 class _Blocks:
     """x, y and the classes, or None, on the device: all at once, or block by block for streamed data."""
 
-    def __init__(self, data: Dataset, n_out: int):
-        self.data, self.y, self.classes = data, data.targets(n_out), data.classes()
+    def __init__(self, data: Dataset, ports: Ports):
+        self.data, self.y, self.classes = data, data.targets(ports), data.classes()
         self.step, self.held = len(data), None
         if data.chunk_bytes is None:
             self.held = self._block(slice(None))
@@ -132,15 +145,17 @@ def _evaluate(params, blocks: _Blocks, loss) -> tuple[Array, Array | None]:
 
 @partial(jax.jit, static_argnames=("loss", "scale"))
 def judged(params, x, y, classes, *, loss, scale):
-    """For every example, the loss and whether its class was predicted."""
+    """For every example, the loss, and 1 if its class was predicted, 0 if not, and −1 if it has no weight."""
     a = _outputs(params, x, scale=scale)
-    right = None if classes is None else jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)
-    return targets.loss_values(loss, a, y), right
+    if classes is None:
+        return targets.loss_values(loss, a, y), None
+    right = jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)
+    return targets.loss_values(loss, a, y), jnp.where(classes < 0, -1, right.astype(jnp.int32))
 
 
 @jax.jit
 def means(values, right):
-    return jnp.mean(values), None if right is None else jnp.mean(right, dtype=jnp.float32)
+    return jnp.mean(values), None if right is None else jnp.mean(right, dtype=jnp.float32, where=right >= 0)
 
 
 def require_network(params):

@@ -15,19 +15,19 @@ from fnn.data import Dataset, for_network
 from fnn.kinds import kind
 from fnn.losses import Loss
 from fnn.numbers import whole
-from fnn.streams import Batches
+from fnn.streams import LOADER, Batches
 from fnn.train.batches import Drawn
 from fnn.train.loop import sample_rows, shuffle
 from fnn.train.prefetch import Chunk, Packed, Prefetched
 
 
-def feed_of(data, params, loss: Loss, batch_size: int) -> "InMemory | Streamed | Drawn":
+def feed_of(data, params, loss: Loss, batch_size: int, first_epoch: int = 1) -> "InMemory | Streamed | Drawn":
     """The feed for ``data``, checked against the network, the loss and the batch size as far as possible by now."""
     if isinstance(data, Batches):
-        return Drawn(data, params, loss, whole("batch_size", batch_size))
-    data = for_network(data, kind(params).ports(params), loss)
+        return Drawn(data, params, loss, whole("batch_size", batch_size), first_epoch)
+    data = for_network(data, kind(params).ports(params), loss, loader=LOADER)
     batch_size = whole("batch_size", batch_size, len(data), "examples")
-    y = data.targets(kind(params).ports(params).n_out)
+    y = data.targets(kind(params).ports(params))
     if data.chunk_bytes is None:
         return InMemory(data, y, data.weighted(loss), batch_size)
     return Streamed(data, y, data.weighted(loss), batch_size)

@@ -41,14 +41,18 @@ STATISTICS_EXAMPLES = 10_000  # for batch-norm statistics: enough for three digi
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during ``fit``; ``run`` is the run as of the last whole epoch, with which ``fit(run, ...)`` goes on."""
+    """Ctrl-C during ``fit``; ``run`` is the run as of the last whole epoch, which ``fit(run, ...)`` continues.
 
-    def __init__(self, epoch: int, run: Run):
+    Of ``fit_many``, ``run`` is the list of all members' runs.
+    """
+
+    def __init__(self, epoch: int, run: Run | list[Run]):
         super().__init__(epoch, run)  # all arguments, so that it can be pickled
         self.run = run
 
     def __str__(self) -> str:
-        return f"stopped after epoch {self.args[0]}; the exception's .run goes on: fit(error.run, data, ...)"
+        run = "error.run[i]" if isinstance(self.run, list) else "error.run"
+        return f"stopped after epoch {self.args[0]}; write fit({run}, data, ...) to continue"
 
 
 def fit(
@@ -122,7 +126,7 @@ def fit(
     key, params = before.state.key, before.params
     rules = _rules(rules, precision, params)
     require_training(params, optimizer, loss, reduction, dropout)
-    feed: Any = feed_of(data, params, loss, batch_size)
+    feed: Any = feed_of(data, params, loss, batch_size, before.state.epoch + 1)
     objective = Objective(feed.loss, reduction, rules)
     epochs = whole("epochs", epochs)
     if validation is not None:
@@ -140,7 +144,7 @@ def fit(
     work = _Work(
         partial(_epoch, feed, dropout, key, rule, objective=objective, mesh=mesh),
         partial(_network, x=sample, dropout=dropout, scale=feed.scale),
-        evaluator(validation, kind(params).ports(params).n_out, loss),
+        evaluator(validation, kind(params).ports(params), loss),
         batch_size if reduction == "sum" else 1,
         key,
         same,

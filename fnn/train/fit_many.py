@@ -1,29 +1,34 @@
 """``fit_many``: networks of one shape trained together, each with its own learning rate and shuffles."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import PartitionSpec as P
 
-from fnn.checkpoint.resume import settings
-from fnn.checks import arrays
-from fnn.data import Dataset, for_network
+from fnn import parallel
+from fnn.backward import RULES, Rules
+from fnn.checkpoint.directory import Checkpoint
+from fnn.checkpoint.resume import Resumable, settings
+from fnn.checks.network import Ports
+from fnn.data import Dataset
 from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
 from fnn.functions import Objective
-from fnn.kinds import AnyParams, kind
+from fnn.kinds import AnyParams, kind, require_rules
 from fnn.losses import Loss, SquaredError
-from fnn.numbers import number, whole
+from fnn.numbers import whole
 from fnn.optimizers import Optimizer
 from fnn.runs import Record, Run, State
-from fnn.train.evaluation import folded, judged, means, named, require_network
-from fnn.train.fit import STATISTICS_EXAMPLES
+from fnn.train.evaluation import folded, judged, means, named
+from fnn.train.fit import STATISTICS_EXAMPLES, Interrupted
 from fnn.train.loop import (
     ALL_ROWS,
     begin,
@@ -36,9 +41,8 @@ from fnn.train.loop import (
     start,
     take_step,
 )
-
-STACKED = "write jax.vmap(lambda key: fnn.init(key, sizes))(keys)"
-INJECTED = "write optax.inject_hyperparams(fnn.updates.sgd)(learning_rate=0.1)"
+from fnn.train.members import in_memory, require_keys, require_members_mesh, stacked, with_rates
+from fnn.train.watch import Progress, Watch, numbers, require_watching
 
 
 def fit_many(
@@ -54,7 +58,12 @@ def fit_many(
     validation=None,
     dropout: Dropout | DropConnect | None = None,
     reduction: str = "mean",
+    rules: Rules = RULES,
+    callback: Callable[[Progress], bool | Mapping[str, Any] | None] | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    every: int = 1,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> list[Run]:
     """Train N networks on the same data at once, each as ``fit`` would, in one compiled program.
 
@@ -64,6 +73,12 @@ def fit_many(
     member, replacing the rate of ``optimizer``, which must be an
     ``optax.inject_hyperparams(rule)(learning_rate=...)``; None trains all with the optimizer unchanged. Everything else
     is as in ``fit`` and shared by all members. The data are on the device once, for any N, and are not streamed.
+
+    callback: called after every epoch with a :class:`Progress`, whose params have the leading axis and whose history is
+    a tuple with the records of every member; returning True stops all, and a dict of numbers, or of N of them, joins
+    the records. checkpoint, every: as in ``fit``; all members are saved together. mesh: its devices, whose number must
+    divide N, share the members; with one process only. Ctrl-C raises ``fnn.train.Interrupted``, whose ``run`` is the
+    list of runs as of the last whole epoch.
 
     Returns a list with the ``Run`` of every member, as from ``fit``, which may also go on with it; "seconds" is the
     time for all together. The results equal those of separate ``fit`` calls up to rounding, because all members'
@@ -85,50 +100,141 @@ def fit_many(
     >>> best = min(runs, key=lambda run: run.history[-1]["loss"])
     """
     started = time.perf_counter()
-    members = _require_keys(keys)
-    params, first = _stacked(params, members)
+    members = require_keys(keys)
+    params, first = stacked(params, members)
     require_training(first, optimizer, loss, reduction, dropout)
-    data = _in_memory(data, first, loss, "data")
+    require_rules(rules)
+    require_watching(callback, None, None, validation)
+    require_members_mesh(mesh, members)
+    data = in_memory(data, first, loss, "data")
     batch_size, epochs = whole("batch_size", batch_size, len(data), "examples"), whole("epochs", epochs)
-    validation = None if validation is None else _in_memory(validation, first, loss, "validation")
-    xy = jnp.asarray(data.x), jnp.asarray(data.targets(kind(first).ports(first).n_out))
+    validation = None if validation is None else in_memory(validation, first, loss, "validation")
+    rule, ports = Optimizer(optimizer), kind(first).ports(first)
+    begin(rule, first)
+    params, states = jax.vmap(partial(start, rule))(params)
+    states = with_rates(states, learning_rates, members)
+    objective = Objective(data.weighted(loss), reduction, rules)
+    xy = jnp.asarray(data.x), jnp.asarray(data.targets(ports))
     seeds = np.asarray(jax.random.key_data(keys))  # indexing the typed keys would mark them as used
     samples = _samples(seeds, len(data), batch_size) if kind(first).has_norm(first) else None
     networks = partial(_folded, x=xy[0], samples=samples, dropout=dropout, scale=data.scale)
-    held_out = _evaluator(validation, kind(first).ports(first).n_out, loss, networks, members)
-    rule = Optimizer(optimizer)
-    begin(rule, first)
-    params, states = jax.vmap(partial(start, rule))(params)
-    begun = params, states if learning_rates is None else _with_rates(states, learning_rates, members)
-    objective, of_step = Objective(data.weighted(loss), reduction), batch_size if reduction == "sum" else 1
-    one_epoch = partial(_epoch, objective=objective, scale=data.scale)
-    histories: list[list[Record]] = [[] for _ in range(members)]
-    with Bar(epochs, progress) as bar:
-        for epoch in range(1, epochs + 1):
-            orders = _orders(seeds, epoch, examples=len(data), batch_size=batch_size)
-            begun, losses = one_epoch(begun, xy, orders, dropout, keys, epoch, rule)
-            means_of_members = [mean_loss(of_one) / of_step for of_one in np.asarray(losses).T]
-            of_held_out, seconds = held_out(*begun), time.perf_counter() - started
-            for history, loss_of_one, record in zip(histories, means_of_members, of_held_out):
-                history.append({"epoch": epoch, "loss": loss_of_one} | record | {"seconds": seconds})
-            bar.show({"loss": float(np.mean(means_of_members))}, orders.size)
-    own_keys = [jax.random.wrap_key_data(key, impl=jax.random.key_impl(keys)) for key in seeds]
     same = partial(settings, objective, examples=len(data), keep=None, dropout=dropout, batch_size=batch_size)
-    return _runs((networks(*begun), *begun), histories, own_keys, epochs * (len(data) // batch_size), same)
+    work = _Work(
+        partial(_one_epoch, xy, seeds, keys, dropout, rule, batch_size, mesh, objective=objective, scale=data.scale),
+        networks,
+        _evaluator(validation, ports, loss, networks, members),
+        batch_size if reduction == "sum" else 1,
+        [jax.random.wrap_key_data(key, impl=jax.random.key_impl(keys)) for key in seeds],
+        same,
+    )
+    rates = None if learning_rates is None else np.asarray(learning_rates).tolist()
+    of_all = same(key=keys) | {"learning_rates": str(rates)}
+    kept = Resumable(checkpoint, every=every, epochs=epochs, same=of_all, stops=callback is not None)
+    watch = Watch(started, progress, None, callback, batch_size, None, None)
+    with kept:
+        return _trained(work, kept, Checkpoint(params, states, None, 0), watch)
 
 
-def _runs(stacked: tuple, histories: list[list[Record]], keys: list[Array], steps: int, same: Callable) -> list[Run]:
-    """The run of every member; stacked: networks, parameters and states with a leading axis of members."""
-    runs = []
-    for i, (history, key) in enumerate(zip(histories, keys)):
-        network, params, state = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
-        runs.append(Run(network, params, history, State(state, len(history), steps, key, same=same(key=key))))
-    return runs
+class _Work(NamedTuple):
+    """What training together is made of."""
+
+    train: Callable  # ((params, states), epoch) -> the same after the epoch, and the losses of its steps, (steps, N)
+    networks: Callable  # (params, states) -> every member's network for inference, with a leading axis
+    judge: Callable  # (params, states) -> every member's record on the held-out data
+    of_step: int  # the number of examples in a step's loss: 1, because it is a mean, or the size of its mini-batch
+    keys: list[Array]
+    same: Callable  # (key) -> the settings of one member
+
+    def records(self, epoch: int, trained, losses: np.ndarray, started: float) -> list[Record]:
+        """Every member's record of an epoch."""
+        of_held_out, seconds = self.judge(*trained), time.perf_counter() - started
+        return [
+            {"epoch": epoch, "loss": mean_loss(of_one) / self.of_step} | record | {"seconds": seconds}
+            for of_one, record in zip(losses.T, of_held_out)
+        ]
+
+    def runs(self, reached: Checkpoint) -> list[Run]:
+        """The run of every member."""
+        params, states = reached.params, reached.optimizer_state
+        together = self.networks(params, states), params, states
+        runs = []
+        for i, key in enumerate(self.keys):
+            network, own, state = jax.tree.map(lambda leaf, i=i: leaf[i], together)
+            history = [dict(epoch["members"][i]) for epoch in reached.history]
+            held = State(state, reached.epoch, reached.step, key, same=self.same(key=key))
+            runs.append(Run(network, own, history, held))
+        return runs
 
 
-@partial(jax.jit, static_argnames=("objective", "scale"))
-def _epoch(begun, xy, orders, dropout, keys, epoch, optimizer, *, objective, scale):
-    """One step of every member per row of ``orders``, (steps, N, B): (parameters, states) and losses (steps, N)."""
+def _trained(work: _Work, kept: Resumable, begun: Checkpoint, watch: Watch) -> list[Run]:
+    """Run the remaining epochs, until the callback stops them; a checkpoint's record of an epoch has all members'."""
+    reached, left = kept.resume(begun)
+    started = watch.started - (reached.history[-1]["members"][0]["seconds"] if reached.history else 0)
+    try:
+        with Bar(kept.epochs, watch.progress, reached.epoch) as bar:
+            for epoch in left:
+                trained, losses = work.train(reached[:2], epoch)
+                records = work.records(epoch, trained, losses, started)
+                history = [*reached.history, {"members": records}]
+                params, states = trained
+                reached = Checkpoint(params, states, None, epoch, reached.step + len(losses), history)
+                bar.show(
+                    {"loss": float(np.mean([record["loss"] for record in records]))}, losses.size * watch.batch_size
+                )
+                reached = reached._replace(stopped=_told(watch.callback, reached))
+                kept.after(reached)
+                if reached.stopped:
+                    break
+    except KeyboardInterrupt as error:
+        raise Interrupted(reached.epoch, work.runs(reached)) from error
+    return work.runs(reached)
+
+
+def _told(callback: Callable | None, reached: Checkpoint) -> bool:
+    """Whether the callback ends the runs; what it returns joins the last records."""
+    if callback is None:
+        return False
+    histories = zip(*(epoch["members"] for epoch in reached.history))
+    stop = callback(Progress(reached.epoch, reached.params, tuple(tuple(map(dict, records)) for records in histories)))
+    if not isinstance(stop, Mapping):
+        return bool(stop)
+    last = reached.history[-1]["members"]
+    for name, value in stop.items():
+        if np.ndim(value) == 1 and len(value) != len(last):
+            raise ValueError(
+                f"callback: expected a number or {len(last)} of them, one per member, got {name!r}: {value!r}"
+            )
+    for i, record in enumerate(last):
+        own = {name: value[i] if np.ndim(value) == 1 else value for name, value in stop.items()}
+        record.update(numbers(own, record))
+    return False
+
+
+def _one_epoch(xy, seeds, keys, dropout, rule, batch_size: int, mesh, begun, epoch: int, **options):
+    """(parameters, states) after an epoch, and the losses (steps, N); with a mesh, on its first device."""
+    orders = _orders(seeds, epoch, examples=len(xy[0]), batch_size=batch_size)
+    if mesh is None:
+        trained, losses = _epoch(begun, xy, orders, dropout, keys, epoch, rule, **options)
+        return trained, np.asarray(losses)
+    (axis,) = mesh.axis_names
+    (begun, keys), xy = parallel.place((begun, keys), mesh, axis), parallel.place(xy, mesh)
+    orders = parallel.place(orders, mesh, None, axis)
+    trained, losses = _epoch(begun, xy, orders, dropout, keys, epoch, rule, mesh=mesh, **options)
+    return jax.device_put(trained, mesh.devices.flat[0]), np.asarray(losses)
+
+
+@partial(jax.jit, static_argnames=("objective", "scale", "mesh"))
+def _epoch(begun, xy, orders, dropout, keys, epoch, optimizer, *, objective, scale, mesh=None):
+    """One step of every member per row of ``orders``, (steps, N, B): (parameters, states) and losses (steps, N).
+
+    mesh: its devices share the members, if it is given.
+    """
+    if mesh is not None:
+        own, of_steps = P(*mesh.axis_names), P(None, *mesh.axis_names)
+        specs = own, P(), of_steps, P(), own, P(), P()
+        of_one = partial(_epoch, objective=objective, scale=scale)
+        share = jax.shard_map(of_one, mesh=mesh, in_specs=specs, out_specs=(own, of_steps), check_vma=False)
+        return share(begun, xy, orders, dropout, keys, epoch, optimizer)
     (x, y), keys = xy, jax.vmap(jax.random.fold_in, (0, None))(keys, epoch)
 
     def member(params, state, key, rows, number):
@@ -154,11 +260,11 @@ def _orders(seeds: np.ndarray, epoch: int, *, examples: int, batch_size: int) ->
     return np.stack([shuffle(key, epoch, examples, batch_size) for key in seeds], axis=1)
 
 
-def _evaluator(validation: Dataset | None, n_out: int, loss, networks: Callable, members: int):
+def _evaluator(validation: Dataset | None, ports: Ports, loss, networks: Callable, members: int):
     """A function of the stacked parameters that gives every member's record on the held-out data, if any."""
     if validation is None:
         return lambda params, states: [{}] * members
-    given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.targets(n_out))), validation.classes()
+    given, classes = (jnp.asarray(validation.x), jnp.asarray(validation.targets(ports))), validation.classes()
     judge = partial(judged, loss=validation.weighted(loss), scale=validation.scale)
 
     def evaluate(params, states):
@@ -180,66 +286,3 @@ def _folded(params, states, *, x, samples, dropout, scale):
         return folded(params, None if rows is None else x[rows], dropout, scale=scale)
 
     return jax.lax.map(member, (params, states, None if samples is None else jnp.swapaxes(samples, 0, 1)))
-
-
-def _require_keys(keys) -> int:
-    """The number of members; raises TypeError unless ``keys`` is an array (N,) of typed keys."""
-    typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
-    if not typed or keys.ndim != 1 or len(keys) == 0:
-        raise TypeError(
-            f"keys: expected PRNG keys of shape (N,), one per member, got {arrays.describe(keys)}; "
-            "write keys=jax.random.split(jax.random.key(0), N)"
-        )
-    return len(keys)
-
-
-def _stacked(params, members: int) -> tuple[Any, Any]:
-    """The parameters, with layers as a tuple, and those of the first member, which must form a network."""
-    params = tuple(params) if isinstance(params, list) else params
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if np.ndim(leaf) == 0 or len(leaf) != members:
-            name = f"params{jax.tree_util.keystr(path)}"
-            raise ValueError(
-                f"{name}: expected a leading axis of {members} members, one per key, got {arrays.describe(leaf)}; "
-                + STACKED
-            )
-    first = jax.tree.map(lambda leaf: leaf[0], params)
-    try:
-        return params, require_network(first)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{error}; of the first member, without the leading axis: {STACKED}") from error
-
-
-def _in_memory(data, params, loss, name: str) -> Dataset:
-    data = for_network(data, kind(params).ports(params), loss, name)
-    if data.chunk_bytes is not None:
-        raise ValueError(
-            f"{name}: expected arrays in memory, got streamed ones, {data}; "
-            "write Dataset(np.array(x), np.array(y)), or fit one by one"
-        )
-    return data
-
-
-def _require_rates(learning_rates, members: int) -> np.ndarray:
-    rates = np.asarray(learning_rates)
-    if rates.shape != (members,):
-        raise ValueError(
-            f"learning_rates: expected {members} numbers, one per key, got {arrays.describe(learning_rates)}; "
-            "write learning_rates=np.geomspace(0.01, 1, len(keys))"
-        )
-    for i, rate in enumerate(rates):
-        number("fit_many", f"learning_rates[{i}]", rate, above=0)
-    return rates
-
-
-def _with_rates(states, learning_rates, members: int):
-    """The optimizer's states, each with its rate; raises ValueError unless the rate is part of the state."""
-    rates = _require_rates(learning_rates, members)
-    known = getattr(states, "hyperparams", {})
-    if "learning_rate" not in known:
-        raise ValueError(
-            "optimizer: expected one whose learning rate is part of its state, because learning_rates are given; "
-            + INJECTED
-        )
-    rate = known["learning_rate"]
-    return states._replace(hyperparams={**known, "learning_rate": jnp.asarray(rates, rate.dtype)})

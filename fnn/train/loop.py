@@ -75,6 +75,8 @@ UNUSABLE = {
     "LookaheadState": "optax.lookahead trains pairs of fast and slow parameters; write its fast optimizer alone",
     "SAMState": "optax.contrib.sam moves the parameters to the adversarial point and back in alternate steps, so that "
     "an epoch may end at it; write optax.contrib.sam(..., opaque_mode=True)",
+    "DifferentiallyPrivateAggregateState": "optax's differentially private rules take the gradient of every example, "
+    "and fit gives them the mean; write a custom loop with fnn.per_example.clipped",
     "SophiaState": "optax.contrib.sophia differentiates an objective twice, which fit does not give it; write "
     "optax.adam(1e-3)",
 }

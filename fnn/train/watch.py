@@ -5,6 +5,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from fnn.checks import arrays
 from fnn.numbers import whole
 from fnn.runs import Record
@@ -16,11 +19,11 @@ class Progress(NamedTuple):
     """The argument of ``callback`` after an epoch: its number from 1, the parameters, and the records so far.
 
     params are as trained; ``keep="best"`` and ``patience`` are for early stopping. This callback adds the largest
-    weight to every record and stops when the loss is small.
+    weight to every record.
 
     >>> import fnn, jax, jax.numpy as jnp, numpy as np
     >>> def watch(progress):
-    ...     return {"largest": float(jnp.max(jnp.abs(progress.params[0].W)))}
+    ...     return {"largest": jnp.max(jnp.abs(progress.params[0].W))}
     >>> x = np.linspace(-1, 1, 24, dtype=np.float32)[:, None]
     >>> run = fnn.train.fit(
     ...     fnn.init(jax.random.key(0), (1, 1)), (x, 2 * x), fnn.updates.sgd(0.5), loss=fnn.SquaredError(), epochs=3,
@@ -31,7 +34,7 @@ class Progress(NamedTuple):
 
     epoch: int
     params: Any  # of the kind given to ``fit``
-    history: tuple[Record, ...]
+    history: tuple[Any, ...]  # the records; of ``fit_many``, one tuple of them for every member
 
 
 class Watch(NamedTuple):
@@ -68,7 +71,7 @@ class Watch(NamedTuple):
         if self.callback is not None:
             stop = self.callback(Progress(reached.epoch, reached.params, tuple(map(dict, reached.history))))
             if isinstance(stop, Mapping):
-                reached.history[-1].update(_numbers(stop, reached.history[-1]))
+                reached.history[-1].update(numbers(stop, reached.history[-1]))
                 stop = None
         return bool(stop) or self._impatient(reached.history)
 
@@ -80,16 +83,19 @@ class Watch(NamedTuple):
         return len(scores) - 1 - scores.index(min(scores)) >= self.patience
 
 
-def _numbers(told: Mapping, record: Record) -> Record:
+def numbers(told: Mapping, record: Record) -> Record:
     """What a callback adds to a record; raises TypeError or ValueError unless these are new names of numbers."""
+    found = {}
     for name, value in told.items():
         if name in record:
             raise ValueError(f"callback: expected names that the record does not have, got {name!r}; rename it")
-        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, (int, float)):
+        plain = value.item() if isinstance(value, (np.generic, np.ndarray, jax.Array)) and value.ndim == 0 else value
+        if not isinstance(name, str) or isinstance(plain, bool) or not isinstance(plain, (int, float)):
             raise TypeError(
                 f"callback: expected a dict of numbers, True or None, got {name!r}: {value!r}; write float(...)"
             )
-    return dict(told)
+        found[name] = plain
+    return found
 
 
 def require_watching(callback, keep, patience, validation) -> None:

@@ -13,7 +13,7 @@ from fnn.curvature.graphs import require_sums
 from fnn.curvature.tangents import TANGENTS, TangentRules
 from fnn.graph.graph import Graph
 from fnn.kinds import GRAPH, AnyParams, kind
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.verify import graph_changes
 from fnn.verify.blackbox import in_best_dtype
 from fnn.verify.changes import CHANGES, SEED, change_of_lines, explanations
@@ -34,7 +34,7 @@ def curvature(
     x=None,
     y=None,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     rules: TangentRules = TANGENTS,
     masks=None,
     dtype: str | None = None,

@@ -13,6 +13,7 @@ from fnn.activations import PerNeuron
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm, standardise
 from fnn.checks import network as checks
+from fnn.checks.arrays import unmasked
 from fnn.data import for_network
 from fnn.dropout import Mask, masked
 from fnn.equations.graphs import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
@@ -59,6 +60,7 @@ def data_or_random(params, x, y, loss, masks, probes: bool = True) -> list[tuple
     if x is not None:
         graph_given.check(*graph_given.given(params, x, masks, RULES))
         mask = Mask() if masks is None else masks
+        unmasked("y", y)
         x, y = (np.atleast_2d(x), np.asarray(y)[None]) if x.ndim == 1 else (x, y)
         data = for_network((np.asarray(x), np.asarray(y)), graph_given.ports(params), loss, "x, y")
         found = [("the data given", params, data.x, data.y, mask)]

@@ -10,10 +10,10 @@ import numpy as np
 from fnn.backward import RULES, Rules
 from fnn.checks import network as checks
 from fnn.checks import targets
-from fnn.checks.arrays import one_of
+from fnn.checks.arrays import one_of, unmasked
 from fnn.data import for_network
 from fnn.kinds import GRAPH, AnyParams, kind, require_rules
-from fnn.losses import Loss
+from fnn.losses import Loss, SquaredError
 from fnn.stacking import unstack
 from fnn.verify import graphs
 from fnn.verify.blackbox import in_best_dtype
@@ -33,7 +33,7 @@ def network(
     x=None,
     y=None,
     *,
-    loss: Loss,
+    loss: Loss = SquaredError(),
     rules: Rules = RULES,
     masks=None,
     probes: bool = True,
@@ -106,6 +106,7 @@ def data_or_probes(params, x, y, loss, masks, probes: bool = True) -> Callable[[
     given: tuple = ()
     if x is not None:
         params, x, masks = checks.careful_arguments(params, x, masks)
+        unmasked("y", y)
         x, y = (np.asarray(value) for value in (x, y))
         if x.ndim == 1:
             x, y = x[None], y[None]
