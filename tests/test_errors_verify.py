@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnn
-from errors import assert_refusal, full, ones, refusals, refused
+from errors import PARAMS, X, Y, assert_refusal, full, ones, refusals, refused
 
 
 def double(w):
@@ -36,7 +36,17 @@ GRADIENT = {
 }
 
 
-@refusals(({"gradient": gradient}, GRADIENT))
+def on_data(check):
+    return lambda y: check(PARAMS, X, y, loss=fnn.SquaredError())
+
+
+MASKED = {
+    "a mask": refused("TypeError: y: expected a plain array, got a masked one", y=np.ma.masked_array(Y, mask=Y == 0))
+}
+CHECKS = {"network": on_data(fnn.verify.network), "curvature": on_data(fnn.verify.curvature)}
+
+
+@refusals(({"gradient": gradient}, GRADIENT), (CHECKS, MASKED))
 def test_a_bad_argument_is_refused_by_name_and_x64_stays_off(call, message):
     assert_refusal(call, message)
     assert not jax.config.jax_enable_x64
