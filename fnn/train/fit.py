@@ -146,7 +146,7 @@ def fit(
         same,
     )
     until, stops = begun.epoch + epochs, callback is not None or patience is not None
-    kept = Resumable(checkpoint, every=every, epochs=until, same=same, stops=stops)
+    kept = Resumable(checkpoint, every=every, epochs=until, same=same, stops=stops, log=log)
     watch = Watch(started, progress, log, callback, batch_size, keep, patience)
     with closing(feed), kept:
         return _trained(work, kept, begun, watch)
