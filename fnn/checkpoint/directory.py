@@ -52,6 +52,7 @@ class Checkpoint(NamedTuple):
     stopped: bool = False  # by a callback
 
 
+ATTEMPTS = 100  # to read an epoch before a run that is saving removes it
 RECORDED = ("epoch", "step", "history", "stopped")
 
 
@@ -162,22 +163,29 @@ def _last_before(directory, epoch: int) -> int:
 
 def _newest(directory, check: Callable[[dict], None]) -> tuple[dict, list[np.ndarray]] | None:
     """The content and the arrays of the newest intact checkpoint; ``check`` may refuse the content by raising."""
+    for _ in range(ATTEMPTS):
+        try:
+            return _newest_of(directory, orbax.epochs(directory), check)
+        except FileNotFoundError:  # another process has saved newer ones, and removed what was read
+            continue
+    raise OSError(f"checkpoint: {directory} cannot be read, because a run removes each of its epochs too soon")
+
+
+def _newest_of(directory, epochs: Sequence[int], check: Callable[[dict], None]):
     damaged: list[str] = []
-    for epoch in reversed(orbax.epochs(directory)):
+    for epoch in reversed(epochs):
         try:
             saved, arrays = _read(directory, epoch, check)
         except content.Damaged as error:
             damaged.append(f"epoch {epoch}: {orbax.first_line(error)}")
-        except FileNotFoundError:  # another process has saved newer ones, and removed this
-            return _newest(directory, check)
-        else:
-            if damaged:
-                warnings.warn(
-                    f"{directory}: resuming from epoch {epoch}, because what is newer is damaged:\n  "
-                    + "\n  ".join(damaged),
-                    stacklevel=4,
-                )
-            return saved, arrays
+            continue
+        if damaged:
+            warnings.warn(
+                f"{directory}: resuming from epoch {epoch}, because what is newer is damaged:\n  "
+                + "\n  ".join(damaged),
+                stacklevel=5,
+            )
+        return saved, arrays
     if damaged:
         raise ValueError(
             f"checkpoint: none in {directory} is whole:\n  " + "\n  ".join(damaged) + "\n"

@@ -39,8 +39,11 @@ def epochs(directory) -> list[int]:
 
 def identities(directory) -> dict[int, int]:
     """Epoch → what tells its folder from a later one of the same name."""
-    path = folder(directory)
-    return {epoch: os.stat(path / str(epoch)).st_ino for epoch in epochs(path)}
+    found = {}
+    for number, entry in _numbered(folder(directory)):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            found[number] = os.stat(entry).st_ino
+    return found
 
 
 def require_free(directory: Path, wanted: Iterable[int]) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -180,6 +181,7 @@ def _silent() -> Iterator[None]:
             if type(thread).__module__.startswith("orbax."):
                 with contextlib.suppress(Exception):
                     thread.join(timeout=10)
+        time.sleep(0.1)  # for what has no thread of Python
         raise
     finally:
         logger.removeFilter(of_others)
