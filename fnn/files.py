@@ -140,7 +140,7 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 def _close_in_child() -> None:
     """A forked child shares its parent's locks, and would keep them after the parent is gone."""
-    for descriptor in _held:
+    for descriptor in list(_held):
         with contextlib.suppress(OSError):
             os.close(descriptor)
     _held.clear()

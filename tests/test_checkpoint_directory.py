@@ -55,11 +55,15 @@ OTHERS = [
 
 def test_what_else_is_in_the_directory_stays_as_it_is(tmp_path):
     paths = [write(tmp_path / name) for name in OTHERS]
+    empty = [tmp_path / name for name in ("2025", "9.tmp-notes", "8.orbax-checkpoint-tmp")]
+    for folder in empty:
+        folder.mkdir()
     train(tmp_path, epochs=5, every=2)
     assert orbax.epochs(tmp_path) == [2, 4, 5]
     train(tmp_path, epochs=6)
     assert orbax.epochs(tmp_path) == [4, 5, 6]
     assert {path.read_text() for path in paths} == {"mine"}
+    assert all(folder.is_dir() for folder in empty)
 
 
 @pytest.mark.parametrize("name", ["3", "3/thesis.txt", "3/state/thesis.txt", "4/meta/metadata"])

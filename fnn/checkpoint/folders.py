@@ -8,6 +8,7 @@ permission, is an error and stays as it is, as does everything without a mark.
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ MARK = "fnn.sha256"
 META = Path("meta", "metadata")
 ARRAYS = "state"
 FORMAT = b"fnn run "  # in META of every epoch, so that one lost file does not hide that a folder is ours
+HALF = re.compile(r"\d+\.(tmp|orbax-checkpoint-tmp)")  # how the names of what is half saved or half removed begin
+OURS_ALONE = re.compile(r"\d+\.tmp-[0-9a-f]{16}")
 COUNT = "# files of the arrays of an epoch that fnn.checkpoint saved: "
 OURS = {MARK, META.parent.name, ARRAYS}  # what a folder of ours holds
 
@@ -68,7 +71,7 @@ def require_apart(directory: Path, path) -> None:
 
 def temporary(directory: Path, epoch: int) -> Path:
     """A new folder, with a mark, for an epoch that is being saved or removed."""
-    path = directory / f"{epoch}.tmp-{secrets.token_hex(8)}"
+    path = _beside(directory, epoch)
     path.mkdir()
     files.create(path / MARK, b"")
     return path
@@ -77,12 +80,11 @@ def temporary(directory: Path, epoch: int) -> Path:
 def sweep(directory: Path) -> None:
     """Remove what killed processes left half saved or half removed."""
     for entry in _directories(directory):
-        if ".tmp-" in entry.name or ".orbax-checkpoint-tmp" in entry.name:
-            if _removable(entry):
-                remove(entry)
-            elif _number(entry.name.partition(".")[0]) is not None:
-                with contextlib.suppress(OSError):
-                    entry.rmdir()  # killed before its mark: empty
+        if HALF.match(entry.name) and _removable(entry):
+            remove(entry)
+        elif OURS_ALONE.fullmatch(entry.name):
+            with contextlib.suppress(OSError):
+                entry.rmdir()  # killed before it was marked: empty
 
 
 def keep_newest(directory: Path, count: int) -> None:
@@ -90,7 +92,7 @@ def keep_newest(directory: Path, count: int) -> None:
     for epoch in epochs(directory)[:-count]:
         entry = directory / str(epoch)
         if _removable(entry):
-            beside = directory / f"{epoch}.tmp-{secrets.token_hex(8)}"
+            beside = _beside(directory, epoch)
             os.rename(entry, beside)  # at once: nobody sees half of it
             remove(beside)
 
@@ -134,10 +136,14 @@ def verify(path: Path) -> None:
     for digest, name in digests:
         try:
             found = _digest(path / name)
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
             raise Damaged(f"{name} is missing") from error
         if found != digest:
             raise Damaged(f"{name} is damaged: its SHA-256 is not the one that was written")
+
+
+def _beside(directory: Path, epoch: int) -> Path:
+    return directory / f"{epoch}.tmp-{secrets.token_hex(8)}"
 
 
 def _number(name: str) -> int | None:

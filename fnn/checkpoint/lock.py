@@ -9,6 +9,7 @@ until someone deletes the file.
 import contextlib
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -50,11 +51,13 @@ def _acquired(path: Path) -> int:
                 raise FileExistsError(
                     f"checkpoint: {path} is not a lock of fnn; move it away, or name another directory"
                 )
-            if mine is None:
+            alone = mine is None  # the file is all there is
+            if alone:
                 mine = not _may_live(written)
             if mine and files.is_at(descriptor, path):  # otherwise its last owner has removed it meanwhile
-                _write(descriptor)
-                return descriptor
+                owner = _write(descriptor)
+                if not alone or _stays(descriptor, owner):
+                    return descriptor
             if not mine and (written or time.monotonic() > until):
                 raise BlockingIOError(_refusal(path, written))
         except BaseException:
@@ -69,11 +72,19 @@ def _content(descriptor: int) -> str:
     return os.read(descriptor, 4096).decode(errors="replace")
 
 
-def _write(descriptor: int) -> None:
+def _write(descriptor: int) -> str:
     owner = {"fnn": "lock", "host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%F %T")}
+    written = json.dumps(owner | {"lock": secrets.token_hex(4)})
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, json.dumps(owner).encode())
+    os.write(descriptor, written.encode())
+    return written
+
+
+def _stays(descriptor: int, written: str) -> bool:
+    """Whether nobody has written to the file at the same time."""
+    time.sleep(0.1)
+    return _content(descriptor) == written
 
 
 def _refusal(path: Path, written: str) -> str:

@@ -130,7 +130,8 @@ def _write(directory: Path, epoch: int, state: dict[str, np.ndarray], meta: dict
         folders.require_free(directory, [epoch])
         os.rename(path, directory / str(epoch))
     except BaseException:
-        folders.remove(path)
+        with contextlib.suppress(OSError):
+            folders.remove(path)
         raise
     files.synchronise(directory)
     folders.keep_newest(directory, keep)
