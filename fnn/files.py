@@ -35,12 +35,15 @@ def path_of(name: str, path, expected: str, example: str) -> Path:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file, or replace it by one with the same permissions; whatever goes wrong, the old one stays."""
-    beside = path.with_name(f".fnn-{secrets.token_hex(8)}.tmp")
-    try:
-        permissions = stat.S_IMODE(os.stat(path).st_mode)
-    except OSError:
-        permissions = None
+    """Write a file, or replace it by one with the same permissions; whatever goes wrong, the old one stays.
+
+    Raises IsADirectoryError, or ValueError for a FIFO or a device, which is not to be replaced.
+    """
+    beside, permissions = path.with_name(f".fnn-{secrets.token_hex(8)}.tmp"), None
+    if path.exists():
+        mode = os.stat(path).st_mode
+        _require_regular(path, mode)
+        permissions = mode & 0o777
     try:
         create(beside, data, permissions)
         os.replace(beside, path)
@@ -91,16 +94,19 @@ def opened(path) -> Iterator[BufferedReader]:
     """A regular file open for reading; raises ValueError for a FIFO or a device, which might never end."""
     descriptor = os.open(path, OPEN)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "expected a file, got a directory", os.fspath(path))
-        if not stat.S_ISREG(mode):
-            raise ValueError(f"{os.fspath(path)}: expected a regular file, got a FIFO, a socket or a device")
+        _require_regular(path, os.fstat(descriptor).st_mode)
     except BaseException:
         os.close(descriptor)
         raise
     with open(descriptor, "rb") as file:
         yield file
+
+
+def _require_regular(path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "expected a file, got a directory", os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{os.fspath(path)}: expected a regular file, got a FIFO, a socket or a device")
 
 
 def try_lock(descriptor: int) -> bool | None:

@@ -224,6 +224,16 @@ def test_a_file_beside_it_and_a_link_in_its_place_are_not_touched(path):
     assert others[0].read_text() == "mine"
 
 
+def test_a_fifo_is_not_replaced(path):
+    os.mkfifo(path)
+    path.with_name("link").symlink_to(path)
+    for place in (path, path.with_name("link")):
+        with pytest.raises(ValueError, match="expected a regular file, got a FIFO, a socket or a device"):
+            checkpoint.export(place, network())
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert len(os.listdir(path.parent)) == 2
+
+
 def test_a_planted_link_is_not_followed(path, monkeypatch):
     victim = path.with_name("thesis.txt")
     victim.write_text("mine")
