@@ -47,7 +47,7 @@ def _acquired(path: Path) -> int:
         descriptor = os.open(path, FLAGS, 0o666)
         try:
             mine, written = files.try_lock(descriptor), _content(descriptor)
-            if written and not written.startswith(BEGINS):
+            if not (written.startswith(BEGINS) or BEGINS.startswith(written)):  # it may be cut short
                 raise FileExistsError(
                     f"checkpoint: {path} is not a lock of fnn; move it away, or name another directory"
                 )
@@ -59,7 +59,7 @@ def _acquired(path: Path) -> int:
                 if not alone or _stays(descriptor, owner):
                     return descriptor
             if not mine and (written or time.monotonic() > until):
-                raise BlockingIOError(_refusal(path, written))
+                raise BlockingIOError(_refusal(path, written, alone))
         except BaseException:
             files.release(descriptor)
             raise
@@ -87,12 +87,13 @@ def _stays(descriptor: int, written: str) -> bool:
     return _content(descriptor) == written
 
 
-def _refusal(path: Path, written: str) -> str:
+def _refusal(path: Path, written: str, alone: bool) -> str:
     owner = _owner(written)
     who = f"process {owner.get('process', '?')} on {owner.get('host', '?')}, since {owner.get('since', '?')}"
+    advice = f"; if it has ended, which this file system cannot tell, delete {path}" if alone else ""
     return (
-        f"checkpoint: {path.parent} is in use by another run ({who}); wait until it ends, or name another directory. "
-        f"If that process has ended, on a file system without locks, delete {path}"
+        f"checkpoint: {path.parent} is in use by another run ({who}); wait until it ends, or name another directory"
+        + advice
     )
 
 
