@@ -1,17 +1,11 @@
-"""Data loading: MNIST's IDX files, and data sets whose values are checked once."""
+"""Data sets whose values are checked once, and those in the files of MNIST (``fnn.idx``)."""
 
-import contextlib
 import copy
-import gzip
-import hashlib
-import math
 import os
 import re
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +14,13 @@ import numpy as np
 from fnn.checks.arrays import as_array, describe, memory_mapped, native, unmasked
 from fnn.checks.network import Ports
 from fnn.checks.targets import columns, possible, refuse, target_arguments
+from fnn.idx import load_idx, require_digest
 from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
 from fnn.streams import CHUNK_BYTES, GATHERED, Batches, by_blocks
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 
-IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_PREFIX = re.compile(r"(?:(.+)-)?(?:train|t10k|test)-(?:images|labels)[-.]idx")  # how the names of the files begin
 MNIST_SETS = (("train",), ("t10k", "test"))  # EMNIST and QMNIST write "test"
 MNIST_KINDS = {"images": ("idx3-ubyte",), "labels": ("idx1-ubyte", "idx2-int")}  # QMNIST's labels: "idx2-int"
@@ -241,50 +235,22 @@ def require_inputs(x: np.ndarray, ports: Ports, name: str) -> None:
         )
 
 
-def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: int = 2**32) -> np.ndarray:
-    """The array in an IDX file, plain or packed by gzip or xz, in the machine's byte order.
-
-    path: the file; sha256: of the **unpacked** bytes, checked if given; rank: the required number of dimensions;
-    limit: the largest size in bytes that a header may promise. The header is read first, and never more bytes than it
-    promises. Raises FileNotFoundError, or ValueError for an invalid file. A plain file of images can be memory-mapped
-    instead: ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "labels").write_bytes(b"\\0\\0\\x08\\1" + b"\\0\\0\\0\\3" + b"\\7\\2\\1")
-    ...     load_idx(f"{folder}/labels")
-    array([7, 2, 1], dtype=uint8)
-    """
-    path = Path(path)
-    with _unpacked(path) as file:
-        head, dtype, shape = _header(path, file, rank)
-        size = math.prod(shape) * dtype.itemsize
-        if size > limit:
-            raise ValueError(f"{path}: the header promises {size:,} bytes, over the limit of {limit:,}; pass limit=")
-        body = _read(file, size)
-        if len(body) < size:
-            raise ValueError(f"{path}: truncated: the header promises {size:,} bytes, the file holds {len(body):,}")
-        if file.read(1):
-            raise ValueError(f"{path}: the file goes on after the {size:,} bytes that its header promises")
-    if sha256 is not None:
-        digest = hashlib.sha256(head + body).hexdigest()
-        if digest != sha256:
-            raise ValueError(f"{path}: SHA-256 of the unpacked bytes is {digest}, expected {sha256}")
-    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-
-
-def load_mnist(path, sha256: Mapping[str, str] | None = None, *, name: str = "") -> tuple[Dataset, Dataset]:
+def load_mnist(
+    path, sha256: Mapping[str, str] | None = None, *, name: str = "", limit: int | None = None
+) -> tuple[Dataset, Dataset]:
     """The training and test sets from a folder with the four files of MNIST, or of a data set in its format.
 
     path: a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
     t10k-labels-idx1-ubyte, each optionally with ``.gz`` or ``.xz``, with ``.idx`` for ``-idx``, and with ``test`` for
     ``t10k``. Of several forms the plain one is taken. Fashion-MNIST and KMNIST use the same names. name: what stands
     before these names: ``name="emnist-letters"`` or another of EMNIST's, or ``name="qmnist"``. sha256: file name
-    without ``.gz`` or ``.xz`` → digest of the unpacked bytes, checked if given.
+    without ``.gz`` or ``.xz`` → digest of the unpacked bytes, in hexadecimal, checked if given. limit: the largest size
+    of one file in bytes, as in :func:`load_idx`.
 
     Images become rows: (N, 784) uint8, scale 1/255. Labels become (N,) int32, as they stand in the file: those of
     emnist-letters are 1 to 26. EMNIST's images are stored transposed. QMNIST's labels (``idx2-int``) are int32 of shape
-    (N, 8), of which the first column, the class, is taken. Raises FileNotFoundError or ValueError that names the file.
+    (N, 8), of which the first column, the class, is taken. Raises FileNotFoundError or ValueError that names the file,
+    or the name in ``sha256`` that is none of the four, before anything is read.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -297,13 +263,13 @@ def load_mnist(path, sha256: Mapping[str, str] | None = None, *, name: str = "")
     >>> train.x.tolist(), train.y.tolist()
     ([[0, 1, 2, 3]], [26])
     """
-    digests = dict(sha256 or {})
+    found = [[_find(path, name, names, kind) for kind in MNIST_KINDS] for names in MNIST_SETS]
+    digests = _digests(sha256, [_unpacked_name(file) for files in found for file in files])
     sets = []
-    for names in MNIST_SETS:
-        files = [_find(path, name, names, kind) for kind in MNIST_KINDS]
-        images_name, labels_name = (file.name.removesuffix(".gz").removesuffix(".xz") for file in files)
-        images = load_idx(files[0], digests.pop(images_name, None), rank=3)
-        labels = load_idx(files[1], digests.pop(labels_name, None), rank=2 if labels_name.endswith("idx2-int") else 1)
+    for files in found:
+        images_name, labels_name = map(_unpacked_name, files)
+        images = load_idx(files[0], digests.get(images_name), 3, limit)
+        labels = load_idx(files[1], digests.get(labels_name), 2 if labels_name.endswith("idx2-int") else 1, limit)
         if images.dtype != np.uint8:
             raise ValueError(f"{images_name}: expected unsigned bytes, the header says {images.dtype}")
         labels = _classes(labels_name, labels, EMNIST_LABELS.get(name, (0, 9)))
@@ -312,51 +278,27 @@ def load_mnist(path, sha256: Mapping[str, str] | None = None, *, name: str = "")
         if len(images) == 0:
             raise ValueError(f"{images_name}: expected at least one image, got none")
         sets.append(Dataset(images.reshape(len(images), -1), labels))
-    if digests:
-        raise ValueError(f"sha256: expected the names of the four files, without .gz or .xz, got {', '.join(digests)}")
     return sets[0], sets[1]
 
 
-@contextlib.contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The file, unpacked if its content is that of gzip or xz; raises ValueError if that is damaged."""
-    with open(path, "rb") as file:
-        begins = file.read(6)
-    packing, opened, errors = cast(tuple[str, Any, tuple], ("", open, ()))
-    if begins.startswith(b"\x1f\x8b"):
-        packing, opened, errors = "gzip", gzip.open, (gzip.BadGzipFile, EOFError, zlib.error)
-    elif begins == b"\xfd7zXZ\0":
-        import lzma  # not in every Python
-
-        packing, opened, errors = "xz", lzma.open, (lzma.LZMAError, EOFError)
-    try:
-        with opened(path, "rb") as file:
-            yield file
-    except errors as error:
-        raise ValueError(f"{path}: damaged or truncated {packing} file: {error}") from error
+def _unpacked_name(file: Path) -> str:
+    return file.name.removesuffix(".gz").removesuffix(".xz")
 
 
-def _header(path: Path, file: IO[bytes], rank: int | None) -> tuple[bytes, np.dtype, tuple[int, ...]]:
-    """The header's bytes, and the dtype and the shape that it promises."""
-    head = file.read(4)
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES:
-        raise ValueError(f"{path}: not an IDX file: it begins with {head!r}, expected 0, 0, a type, a rank")
-    dimensions = head[3]
-    if rank is not None and dimensions != rank:
-        raise ValueError(f"{path}: expected {rank} dimensions, the header says {dimensions}; is it the wrong file?")
-    lengths = file.read(4 * dimensions)
-    if len(lengths) < 4 * dimensions:
-        raise ValueError(f"{path}: truncated in the header, after {4 + len(lengths)} bytes")
-    return head + lengths, np.dtype(IDX_TYPES[head[2]]), tuple(np.frombuffer(lengths, ">u4").tolist())
-
-
-def _read(file, size: int) -> bytes:
-    """At most ``size`` bytes, in pieces, so that memory is not reserved for whatever a header promises."""
-    pieces: list[bytes] = []
-    while size > 0 and (piece := file.read(min(size, 1 << 20))):
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
+def _digests(sha256: Mapping[str, str] | None, names: Sequence[str]) -> Mapping[str, str]:
+    """The digests, checked; raises TypeError or ValueError for a name that is none of the files'."""
+    if sha256 is None:
+        return {}
+    if not isinstance(sha256, Mapping):
+        raise TypeError(f"sha256: expected a dict, file name -> digest, got {sha256!r}; write {{{names[0]!r}: ...}}")
+    for name, digest in sha256.items():
+        if name not in names:
+            raise ValueError(
+                f"sha256: expected the names of the four files, without .gz or .xz, because the digests are of the "
+                f"unpacked bytes: {', '.join(names)}, got {name}"
+            )
+        require_digest(f"sha256[{name!r}]", digest)
+    return sha256
 
 
 def _classes(name: str, labels: np.ndarray, limits: tuple[int, int]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A small run with checkpoints, to be broken off, damaged and gone on with."""
 
+import contextlib
+import resource
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,3 +85,14 @@ def settings_of(directory):
     newest = orbax.epochs(directory)[-1]
     run = content.unpack_meta(orbax.read(directory, newest, "meta"))["run"]
     return {name: text for name, text in run.items() if not name.startswith(("params", "optimizer_state"))}
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """The system refuses to let a file grow beyond ``size`` bytes, as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,6 +1,9 @@
 """What is exported is loaded bit by bit, and an export that fails leaves what was there."""
 
 import gc
+import os
+import stat
+import threading
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -8,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 import fnn
 from checkpoint_cases import assert_same, graph, network, normed
-from fnn import checkpoint
+from fnn import checkpoint, files
 from problems import ACTIVATIONS, and_slow, problem
+from resume_cases import files_of_at_most
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def exported(path):
 # -- there and back --------------------------------------------------------------------------------------------
 
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+DTYPES = ("float32", "bfloat16", "float16", "float64", "float8_e4m3fn", "float8_e5m2")
 SHORT = [(activation, "float32") for activation in ACTIVATIONS] + [
     (fnn.Sigmoid(beta=2.5), dtype) for dtype in DTYPES[1:]
 ]
@@ -183,19 +188,125 @@ def test_an_older_file_is_replaced(exported):
     assert list(exported.parent.iterdir()) == [exported]
 
 
-def fail_halfway(path, data):
-    with open(path, "wb") as file:
-        file.write(b"half of it")
-    raise OSError("no space left on device")
-
-
-def test_an_export_that_fails_while_writing_leaves_the_older_file_and_nothing_else(exported, monkeypatch):
+def test_an_export_that_fails_while_writing_leaves_the_older_file_and_nothing_else(exported):
     before = exported.read_bytes()
-    monkeypatch.setattr(type(exported), "write_bytes", fail_halfway)
-    with pytest.raises(OSError, match="no space left"):
+    with files_of_at_most(100), pytest.raises(OSError, match="File too large"):
         checkpoint.export(exported, normed())
     assert exported.read_bytes() == before
     assert list(exported.parent.iterdir()) == [exported]
+
+
+@pytest.mark.parametrize("params", [network(), normed(), graph()], ids=["layers", "batch norm", "graph"])
+def test_equal_parameters_give_equal_bytes(params, path):
+    written = set()
+    for _ in range(10):  # safetensors orders its metadata by chance
+        checkpoint.export(path, jax.tree.map(jnp.array, params))
+        written.add(path.read_bytes())
+    assert len(written) == 1
+
+
+def test_the_header_is_what_safetensors_would_write_in_another_order(exported):
+    with safetensors.safe_open(exported, framework="numpy") as file:
+        assert set(file.metadata()) == {"format", "architecture", "sha256"}
+    assert int.from_bytes(exported.read_bytes()[:8], "little") % 8 == 0
+
+
+def test_a_file_beside_it_and_a_link_in_its_place_are_not_touched(path):
+    others = [path.with_name(path.name + ending) for ending in (".part", ".new", ".tmp")]
+    for other in others:
+        other.write_text("mine")
+    checkpoint.export(path, network())
+    assert {other.read_text() for other in others} == {"mine"}
+    path.unlink()
+    path.symlink_to(others[0])
+    checkpoint.export(path, network())
+    assert not path.is_symlink()  # the link is replaced, not what it leads to
+    assert others[0].read_text() == "mine"
+
+
+def test_a_fifo_is_not_replaced(path):
+    os.mkfifo(path)
+    path.with_name("link").symlink_to(path)
+    for place in (path, path.with_name("link")):
+        with pytest.raises(ValueError, match="expected a regular file, got a FIFO, a socket or a device"):
+            checkpoint.export(place, network())
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert len(os.listdir(path.parent)) == 2
+
+
+def test_a_planted_link_is_not_followed(path, monkeypatch):
+    victim = path.with_name("thesis.txt")
+    victim.write_text("mine")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "guessed")
+    path.with_name(".fnn-guessed.tmp").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        checkpoint.export(path, network())
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("permissions", [0o600, 0o640])
+def test_a_replaced_file_keeps_its_permissions(permissions, exported):
+    exported.chmod(permissions)
+    checkpoint.export(exported, network())
+    assert stat.S_IMODE(exported.stat().st_mode) == permissions
+
+
+def test_a_new_file_has_the_permissions_that_the_umask_leaves(exported):
+    exported.with_name("another").touch()
+    assert exported.stat().st_mode == exported.with_name("another").stat().st_mode
+
+
+def test_many_exports_to_one_path_all_succeed_and_a_reader_always_sees_a_whole_file(exported):
+    networks = [network(fnn.Sigmoid(beta=float(beta))) for beta in range(1, 5)]
+    found, errors, over = set(), [], threading.Event()
+
+    def export(params):
+        try:
+            for _ in range(15):
+                checkpoint.export(exported, params)
+        except BaseException as error:
+            errors.append(error)
+
+    def read():
+        try:
+            while not over.is_set():
+                found.add(checkpoint.load(exported)[0].activation.beta)
+        except BaseException as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=export, args=(params,)) for params in networks]
+    reader = threading.Thread(target=read)
+    for thread in (reader, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    over.set()
+    reader.join()
+    assert errors == []
+    assert found <= {1.0, 2.0, 2.5, 3.0, 4.0}
+    assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_what_is_loaded_does_not_change_with_its_file(exported):
+    """It is not mapped into memory, where a file that another program shortens is a SIGBUS."""
+    loaded = checkpoint.load(exported)
+    with open(exported, "r+b") as file:
+        file.write(bytes(exported.stat().st_size))
+    os.truncate(exported, 10)
+    assert_same(loaded, network())
+
+
+@pytest.mark.parametrize("path", ["", 3, None])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises((TypeError, ValueError), match=f"path: expected the path of a file, got {path!r}; write path="):
+        checkpoint.export(path, network())
+
+
+def test_layers_that_do_not_fit_together_are_not_written(exported):
+    before = exported.read_bytes()
+    with pytest.raises(ValueError, match=r"params\[1\].W: expected shape"):
+        checkpoint.export(exported, (network()[0], network()[0]))
+    assert exported.read_bytes() == before
 
 
 def test_an_export_that_cannot_replace_leaves_nothing_behind(path):

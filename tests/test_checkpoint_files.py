@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import struct
 
 import numpy as np
@@ -11,6 +12,7 @@ import safetensors.numpy
 
 from checkpoint_cases import assert_same, graph, network, normed
 from fnn import checkpoint
+from fnn.checkpoint.fingerprint import digest
 from fnn.summary import count
 from problems import and_slow
 
@@ -192,4 +194,113 @@ def test_a_structure_that_is_no_graph_of_the_arrays_is_refused(change, path):
     digests["architecture"] = hashlib.sha256(text.encode()).hexdigest()
     rewritten(path, architecture=text, sha256=json.dumps(digests))
     with pytest.raises(ValueError, match="network.safetensors: "):
+        checkpoint.load(path)
+
+
+# -- files made to deceive -------------------------------------------------------------------------------------
+
+
+def forged(path, architecture, change=None):
+    """The file with another architecture and other tensors, and with digests that are right for them."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if change is not None:
+        change(tensors)
+    digests = {name: digest(tensor) for name, tensor in tensors.items()}
+    digests["architecture"] = hashlib.sha256(architecture.encode()).hexdigest()
+    metadata = {"format": "fnn 1", "architecture": architecture, "sha256": json.dumps(digests)}
+    safetensors.numpy.save_file(tensors, path, metadata)
+    return path
+
+
+def layer(activation="Identity", **changed):
+    return {"activation": {"name": activation}, "norm": None, "stacked": False} | changed
+
+
+NESTED = "[" * 100_000 + "]" * 100_000
+WIDE = {"1.W": np.zeros((6, 5), np.float32)}
+RUN = {"0.W": np.zeros((2, 5, 5), np.float32), "0.b": np.zeros((2, 5), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "change", "message"),
+    [
+        ([], None, "expected a tuple of fnn.Dense"),
+        ([], dict.clear, "expected a tuple of fnn.Dense"),
+        ([layer()], None, r"1\.W, 1\.b: expected a place in the architecture"),
+        ([layer(), layer(), layer()], None, "2.W"),
+        ([layer(), layer()], lambda tensors: tensors.update({"2.W": tensors["1.W"]}), "2.W: expected a place"),
+        ([layer(), layer()], lambda tensors: tensors.update(WIDE), r"params\[1\].W: expected shape \(n_out, 4\)"),
+        ([layer(), layer()], lambda tensors: tensors.update({"1.b": np.zeros(6, np.float16)}), "expected float32"),
+        ([layer(), layer()], lambda tensors: tensors.update({k: v.astype(int) for k, v in tensors.items()}), ""),
+        ([layer(stacked=True), layer()], lambda tensors: tensors.update(RUN), "expected a fnn.Dense first and last"),
+        ([layer(stacked=1), layer()], None, r"params\[0\].W: expected shape"),
+        ([layer(stacked=0), layer()], None, "expected the architecture of"),
+        ([layer(more=1), layer()], None, "expected the architecture of"),
+        ([layer(norm={"eps": -1, "gradient": "full"}), layer()], None, ""),
+        ([layer(activation={"name": "Sigmoid", "beta": 10**400}), layer()], None, ""),
+        ([layer("Threshold"), layer("load")], None, "activation 'load' is not known"),
+        ({"graph": [], "norm": None}, None, ""),
+        ({"graph": {"kinds": [], "neurons": None, "kind": [10**30], "arrows": [[10**30, 0]]}}, None, ""),
+        (NESTED, None, "recursion"),
+        (f'[{{"activation": {NESTED}}}]', None, "recursion"),
+        ('{"graph": ' * 50_000 + "1" + "}" * 50_000, None, "recursion"),
+    ],
+    ids=range(20),
+)
+def test_metadata_made_to_deceive_are_a_value_error_that_names_the_file(architecture, change, message, exported):
+    text = architecture if isinstance(architecture, str) else json.dumps(architecture)
+    forged(exported, text, change)
+    with pytest.raises(ValueError, match=f"network.safetensors: .*{message}"):
+        checkpoint.load(exported)
+
+
+@pytest.mark.parametrize("key", ["sha256", "architecture", "format"])
+def test_deeply_nested_metadata_are_a_value_error_that_names_the_file(key, exported):
+    rewritten(exported, **{key: NESTED})
+    with pytest.raises(ValueError, match="network.safetensors: "):
+        checkpoint.load(exported)
+
+
+def raw(header, body=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "C64", "BOOL", "F99", "", 3])
+def test_tensors_of_any_dtype_in_another_programs_file_are_a_value_error_that_names_the_file(dtype, path):
+    size = {"C64": 64, "F4": 4, "F6_E2M3": 6}.get(dtype, 8)
+    path.write_bytes(raw({"0.W": {"dtype": dtype, "shape": [8], "data_offsets": [0, size]}}, bytes(size)))
+    with pytest.raises(ValueError, match="network.safetensors: "):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        NESTED.encode(),
+        b'{"__metadata__": ' + NESTED.encode() + b"}",
+        b'{"__metadata__": {"format": 3}}',
+        b'{"__metadata__": null}',
+        b'{"0.W": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 0]}}',
+        b'{"0.W": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+        b'{"0.W": {"dtype": "F32", "shape": [], "data_offsets": [0, 18446744073709551615]}}',
+        b"\xff" * 64,
+    ],
+    ids=range(8),
+)
+def test_a_header_made_to_deceive_is_a_value_error_that_names_the_file(header, path):
+    for content in (raw(header), struct.pack("<Q", 2**64 - 1) + header, struct.pack("<Q", 2**40) + header):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="network.safetensors: "):
+            checkpoint.load(path)
+
+
+def test_a_directory_and_a_fifo_are_refused_by_name(path):
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match="expected a file, got a directory.*network.safetensors"):
+        checkpoint.load(path)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="network.safetensors: expected a regular file"):
         checkpoint.load(path)

@@ -3,12 +3,15 @@
 import gzip
 import hashlib
 import lzma
+import os
 import struct
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 
+import fnn.data
 from experiments import digits
 from fnn.data import load_idx, load_mnist
 
@@ -142,6 +145,55 @@ def test_a_promise_over_the_limit_is_refused(packing, written):
     assert load_idx(path, limit=6).size == 6
 
 
+@pytest.mark.parametrize(
+    "pack", [partial(gzip.compress, compresslevel=1), partial(lzma.compress, preset=0)], ids=["gzip", "xz"]
+)
+def test_a_packed_file_that_keeps_an_absurd_promise_is_refused_and_costs_no_memory(pack, written):
+    size = 2**26 + 1
+    path = written(pack(idx(0x08, (size,), bytes(size))))
+    assert peak_of(lambda: load_idx(path)) < 2**24
+    with pytest.raises(ValueError, match=rf"six: the header promises {size:,} bytes, over 100 times .* limit={size}"):
+        load_idx(path)
+    assert load_idx(path, limit=size).nbytes == size
+
+
+def test_an_honest_file_costs_little_more_than_its_array(packing, written):
+    content = idx(0x0C, (2**22,), bytes(range(256)) * 2**16)
+    path, digest = written(packing(content)), hashlib.sha256(content).hexdigest()
+    tracemalloc.start()
+    try:
+        array = load_idx(path, sha256=digest, limit=2**24)
+        assert tracemalloc.get_traced_memory()[1] < 2 * array.nbytes + 2**22
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(array, np.frombuffer(content[8:], ">i4"))
+
+
+def test_an_xz_file_that_asks_for_a_large_dictionary_is_refused(written):
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**29}]
+    path = written(lzma.compress(SIX, filters=filters))
+    assert peak_of(lambda: load_idx(path)) < 2**24
+    assert load_idx(written(lzma.compress(SIX, preset=9))).size == 6
+
+
+@pytest.mark.parametrize(
+    "shape", [(1,) * 65, (1,) * 255, (2**32 - 1, 2**32 - 1, 0), (0, *(2**32 - 1,) * 4), (0,) * 65], ids=len
+)
+def test_dimensions_that_no_array_has_are_named_with_the_file(shape, packing, written):
+    path = written(packing(idx(0x08, shape, b"" if 0 in shape else b"1")))
+    with pytest.raises(ValueError, match="six: no array has the dimensions that the header promises"):
+        load_idx(path)
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "six")
+    for path in (tmp_path / "six", "/dev/zero", "/dev/null"):
+        with pytest.raises(ValueError, match="expected a regular file, got a FIFO, a socket or a device"):
+            load_idx(path)
+    with pytest.raises(IsADirectoryError, match="expected a file, got a directory"):
+        load_idx(tmp_path)
+
+
 def test_the_limit_is_4_gib_and_lengths_do_not_overflow(packing, written):
     with pytest.raises(ValueError, match="over the limit of 4,294,967,296"):
         load_idx(written(packing(idx(0x0E, (2**32 - 1,) * 4, b""))))
@@ -174,6 +226,19 @@ def test_a_wrong_digest_is_told_with_both(packing, written):
     ours, other = hashlib.sha256(SIX).hexdigest(), "0" * 64
     with pytest.raises(ValueError, match=f"six: SHA-256 of the unpacked bytes is {ours}, expected {other}"):
         load_idx(written(packing(SIX)), sha256=other)
+
+
+def test_a_digest_in_capitals_is_the_same(written):
+    assert load_idx(written(SIX), sha256=hashlib.sha256(SIX).hexdigest().upper()).size == 6
+
+
+NO_DIGESTS = [(b"0" * 64, TypeError), (3, TypeError), ("", ValueError), ("0" * 63, ValueError), ("x" * 64, ValueError)]
+
+
+@pytest.mark.parametrize(("digest", "error"), NO_DIGESTS, ids=str)
+def test_what_is_no_digest_is_refused(digest, error, written):
+    with pytest.raises(error, match="sha256: expected a SHA-256, 64 hexadecimal digits, got"):
+        load_idx(written(SIX), sha256=digest)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -262,9 +327,32 @@ def test_digests_go_by_the_name_without_gz(folder):
         load_mnist(path, {TEST[1]: "0" * 64})
 
 
-def test_a_digest_of_no_file_is_refused(folder):
-    with pytest.raises(ValueError, match="sha256: expected the names of the four files.*, got train-images.gz"):
-        load_mnist(folder(), {"train-images.gz": "0" * 64})
+@pytest.mark.parametrize(
+    "name",
+    ["train-images.gz", f"{TRAIN[0]}.gz", f"{TRAIN[0]}.xz", "train-image-idx3-ubyte", TRAIN[0].upper(), "", 3, None],
+)
+def test_a_digest_of_no_file_is_refused_before_anything_is_read(name, folder, monkeypatch):
+    path = folder()
+    monkeypatch.setattr(fnn.data, "load_idx", pytest.fail)
+    with pytest.raises(ValueError, match=f"sha256: expected the names of the four files.*{TEST[1]}, got {name}$"):
+        load_mnist(path, {TEST[0]: "0" * 64, name: "0" * 64})
+
+
+@pytest.mark.parametrize(("digest", "error"), [*NO_DIGESTS, (None, TypeError)], ids=str)
+def test_what_is_no_digest_of_a_file_is_refused_before_anything_is_read(digest, error, folder, monkeypatch):
+    path = folder()
+    monkeypatch.setattr(fnn.data, "load_idx", pytest.fail)
+    with pytest.raises(error, match=rf"sha256\['{TRAIN[0]}'\]: expected a SHA-256"):
+        load_mnist(path, {TRAIN[0]: digest})
+    with pytest.raises(TypeError, match="sha256: expected a dict, file name -> digest, got"):
+        load_mnist(path, "0" * 64)
+
+
+def test_the_limit_is_that_of_every_file(folder):
+    path = folder()
+    with pytest.raises(ValueError, match=f"{TRAIN[0]}.*: the header promises 8 bytes, over the limit of 7"):
+        load_mnist(path, limit=7)
+    assert len(load_mnist(path, limit=8)[0]) == 2
 
 
 def kinds(dot):

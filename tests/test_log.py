@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import jax
@@ -100,6 +101,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_trained(tmp
     with pytest.raises(IsADirectoryError, match="log: cannot be written"):
         train(tmp_path)
     assert_refused(lambda: train(3), TypeError, ["^log: expected a path, got 3", "write log="])
+    assert_refused(lambda: train(""), ValueError, ["^log: expected a path, got ''", "write log="])
 
 
 def test_a_run_that_goes_on_takes_back_what_came_after_its_checkpoint(tmp_path):
@@ -125,6 +127,79 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_the_file_anew
     path = filled(tmp_path / "m", RECORDS)
     Log(path, [], resumed=True).__exit__()
     assert read(path) == []
+
+
+def test_every_crash_before_a_first_checkpoint_leaves_its_records(tmp_path):
+    for number in (1, 2, 3):
+        path = filled(tmp_path / "m", RECORDS[:number])
+        Log(path, [], resumed=True).__exit__()
+    assert read(path) == []
+    assert [len(read(f"{path}.before{ending}")) for ending in ("", "-2", "-3")] == [1, 2, 3]
+    assert len(os.listdir(tmp_path)) == 4
+
+
+def test_nothing_beside_the_file_is_touched(tmp_path):
+    others = [tmp_path / f"m{ending}" for ending in (".new", ".part", ".before")]
+    for other in others:
+        other.write_text("mine")
+    path = filled(tmp_path / "m", RECORDS)
+    Log(path, RECORDS[:1]).__exit__()
+    Log(path, [], resumed=True).__exit__()
+    assert {other.read_text() for other in others} == {"mine"}
+    assert read(tmp_path / "m.before-2") == RECORDS[:1]
+
+
+def test_a_link_to_the_file_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(filled(tmp_path / "m", RECORDS))
+    Log(tmp_path / "link", RECORDS[:1]).__exit__()
+    assert (tmp_path / "link").is_symlink()
+    assert read(tmp_path / "m") == RECORDS[:1]
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path):
+    path = tmp_path / "m"
+    for history in ([], RECORDS[:1]):
+        with Log(path, history) as log:
+            for other in ([], history, RECORDS[:2]):
+                with pytest.raises(BlockingIOError, match="log: .*m is being written by another run; name another"):
+                    Log(path, other, resumed=True)
+            log.write(RECORDS[len(history)])
+        assert read(path) == RECORDS[: len(history) + 1]
+
+
+def test_of_many_runs_that_begin_at_once_one_writes(tmp_path):
+    begun, refused = [], []
+
+    def begin(number):
+        try:
+            with Log(tmp_path / "m") as log:
+                for record in RECORDS:
+                    log.write(record | {"run": number})
+            begun.append(number)
+        except (FileExistsError, BlockingIOError) as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=begin, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(begun), len(refused)) == (1, 15)
+    assert read(tmp_path / "m") == [record | {"run": begun[0]} for record in RECORDS]
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a FIFO"])
+def test_what_is_no_regular_file_is_written_as_it_comes(kind, tmp_path):
+    if kind == "a FIFO":
+        os.mkfifo(tmp_path / "m")
+        end, path = os.open(tmp_path / "m", os.O_RDONLY | os.O_NONBLOCK), tmp_path / "m"
+    else:
+        end, other = os.pipe()
+        path = f"/dev/fd/{other}"
+    if not os.path.exists(path):
+        pytest.skip("needs /dev/fd")
+    filled(path, RECORDS)
+    assert [json.loads(line) for line in os.read(end, 10_000).splitlines()] == RECORDS
 
 
 def test_a_run_that_goes_on_refuses_the_records_of_another(tmp_path):

@@ -1,8 +1,6 @@
 """Damaged checkpoints, signals, full disks: nothing wrong is gone on from, and nothing whole is lost."""
 
-import contextlib
 import os
-import resource
 import shutil
 import signal
 import threading
@@ -10,7 +8,7 @@ import threading
 import pytest
 
 from fnn.checkpoint import orbax
-from resume_cases import arrays, assert_same, damage, run_of_two_epochs, train, without_seconds
+from resume_cases import arrays, assert_same, damage, files_of_at_most, run_of_two_epochs, train, without_seconds
 
 
 @pytest.fixture
@@ -110,17 +108,6 @@ def test_without_a_checkpoint_and_in_other_threads_signals_are_left_alone(tmp_pa
 
 
 # -- what cannot be written ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def files_of_at_most(size):
-    """The system refuses to let a file grow beyond ``size`` bytes, as a full disk does."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 # tensorstore's other writes end after the first has failed, and find nobody to tell

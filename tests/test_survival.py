@@ -1,11 +1,15 @@
 """Runs that are killed, and checkpoints that are damaged, at random: nothing wrong is ever gone on from."""
 
 import contextlib
+import itertools
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -23,11 +27,11 @@ KILLS, DAMAGES = 10, 100
 
 
 @contextlib.contextmanager
-def program(directory, cache):
+def program(directory, cache, *arguments):
     """The training program in a process of its own; its output is that of interrupted.py."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(PROGRAM.parents[1])}
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    command = [sys.executable, PROGRAM, directory]
+    command = [sys.executable, PROGRAM, directory, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         try:
             yield process
@@ -75,6 +79,69 @@ def test_a_run_that_is_killed_at_random_moments_ends_bitwise_as_one_that_was_not
     ours, theirs = (state_of(tmp_path / name, interrupted.EPOCHS) for name in ("killed", "whole"))
     assert_same(ours[:2], theirs[:2])
     assert ours[2] == theirs[2]
+
+
+def lines_of(process, into):
+    """Add what a process says, with its number, to a list, from a thread of its own."""
+
+    def listen():
+        for line in process.stdout:
+            into.append((process.pid, line.strip()))
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "kills", [pytest.param(10, marks=pytest.mark.slow), pytest.param(100, marks=[pytest.mark.slow, pytest.mark.long])]
+)
+def test_of_two_runs_that_contend_for_one_directory_and_are_killed_nothing_is_lost_and_nothing_mixed(kills, tmp_path):
+    """Two processes want the directory, and whenever one is killed, the other or a new one goes on."""
+    random, epochs = np.random.default_rng(kills), 15 * kills + 100
+    run, log, said = tmp_path / "run", tmp_path / "log.jsonl", []
+    arguments = run, tmp_path / "cache", epochs, log
+    with contextlib.ExitStack() as context:
+        contenders = [context.enter_context(program(*arguments)) for _ in range(2)]
+        listeners = [lines_of(process, said) for process in contenders]
+        saving, owners = 0, 0
+        for _ in range(kills):
+            seen, wanted = len(said), random.integers(1, 300)
+            while len(said) < seen + wanted and any(process.poll() is None for process in contenders):
+                time.sleep(0.001)
+            number = int(random.integers(2))  # the one that trains, or the one that waits
+            owners += contenders[number].pid == said[-1][0]
+            contenders[number].kill()
+            assert contenders[number].wait() == -signal.SIGKILL, (
+                "a run ended before it was killed: it needs more epochs"
+            )
+            listeners[number].join()
+            saving += any(".tmp-" in path.name for path in run.glob("*"))
+            contenders[number] = context.enter_context(program(*arguments))
+            listeners[number] = lines_of(contenders[number], said)
+        for process, listener in zip(contenders, listeners):
+            assert process.wait() == 0
+            listener.join()
+    print(f"{kills} kills, {owners} of the one that trained, {saving} while saving")
+    assert owners
+    assert_one_at_a_time(said)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [*range(1, epochs + 1)]
+    *ours, history = state_of(run, epochs)
+    whole = interrupted.train(None, epochs)
+    assert_same(tuple(ours), (whole.params, whole.state.optimizer_state))
+    assert history == without_seconds(whole.history) == without_seconds(records)
+    assert {path.name for path in run.iterdir()} == {str(epoch) for epoch in range(epochs - 2, epochs + 1)}
+
+
+def assert_one_at_a_time(said):
+    """Each process trains epochs in a row, and goes on at most two before where the one before it was."""
+    told = [(process, int(line)) for process, line in said if line.isdigit()]
+    for (one, before), (other, epoch) in zip(told, told[1:]):
+        assert epoch == before + 1 if one == other else before - 1 <= epoch <= before + 1
+    in_a_row = [process for process, _ in itertools.groupby(told, key=lambda line: line[0])]
+    assert len(in_a_row) == len(set(in_a_row))
 
 
 @pytest.mark.process

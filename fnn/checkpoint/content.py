@@ -13,6 +13,10 @@ from fnn.checks.arrays import native, prng_key
 FORMAT = "fnn run 1"
 
 
+class Damaged(ValueError):
+    """What is read is not what was written."""
+
+
 def require_arrays(trees: dict) -> None:
     """Raise a TypeError naming the leaf unless all leaves of the named pytrees are arrays."""
     for name, tree in trees.items():
@@ -42,10 +46,10 @@ def pack(trees: dict, values: dict) -> tuple[dict[str, np.ndarray], dict[str, st
 
 
 def unpack_meta(meta: dict[str, str]) -> dict:
-    """The content of the JSON item, its digest verified; raises ValueError."""
+    """The content of the JSON item, its digest verified; raises Damaged, or ValueError for another format."""
     text = meta["content"]
     if hashlib.sha256(text.encode()).hexdigest() != meta["sha256"]:
-        raise ValueError("the content is damaged: its SHA-256 is not the one that was written")
+        raise Damaged("the content is damaged: its SHA-256 is not the one that was written")
     saved = json.loads(text)
     if saved["format"] != FORMAT:
         raise ValueError(f"expected format {FORMAT!r}, got {saved['format']!r}")
@@ -63,11 +67,11 @@ def numbered(arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def unpack(saved: dict, state: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The arrays in order, each checked against its digest; raises ValueError."""
+    """The arrays in order, each checked against its digest; raises Damaged."""
     arrays = [np.asarray(state.get(str(number), empty)) for number, empty in enumerate(like(saved))]
     for entry, array in zip(saved["arrays"], arrays):
         if digest(array) != entry["sha256"]:
-            raise ValueError(f"{entry['path']} is damaged: its SHA-256 is not the one that was written")
+            raise Damaged(f"{entry['path']} is damaged: its SHA-256 is not the one that was written")
     return arrays
 
 

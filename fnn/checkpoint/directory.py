@@ -1,10 +1,11 @@
 """The state of a training run in a directory, verified against its digests when it is read.
 
-The directory holds one folder per saved epoch, named by its number. orbax-checkpoint writes it under a temporary name
-and renames it when it is complete. Its two items are
+The directory holds one folder per saved epoch, named by its number. It is written under a temporary name and renamed
+when it is complete. In it are
 
-    state    the arrays, in orbax's format, under the names "0", "1", …
-    meta     JSON: {"content": a string, "sha256": of that string}
+    state/           the arrays, in orbax-checkpoint's format, under the names "0", "1", …
+    meta/metadata    JSON: {"content": a string, "sha256": of that string}
+    fnn.sha256       the mark of our folders: the SHA-256 of every file in state/, as ``sha256sum -c`` reads it
 
 and the content, again JSON, describes them:
 
@@ -18,8 +19,12 @@ and the content, again JSON, describes them:
     epoch, step  epochs and steps done;  history  one record per epoch;  stopped  whether a callback ended the run
     key          null, or {"implementation": "threefry2x32" (or "raw"), "data": […]}
 
-A damaged epoch (an array or the content does not match its digest, or orbax cannot read it) is skipped with a warning,
-and the one before it is used. Restored values never differ from those saved.
+A damaged epoch (a file, an array or the content does not match its digest) is skipped with a warning, and the one
+before it is used; the next save renames it to ``damaged-EPOCH``. Restored values never differ from those saved. What
+cannot be read for another reason, or is of another format, is an error and stays as it is. Only folders with our mark
+are ever removed, when newer epochs are saved.
+
+One run at a time writes to the directory, which it locks (``fnn.checkpoint.lock``); any number may read.
 """
 
 import warnings
@@ -31,6 +36,7 @@ import numpy as np
 
 from fnn.checkpoint import content, orbax
 from fnn.checkpoint.fingerprint import describe, differences
+from fnn.checkpoint.lock import locked
 from fnn.numbers import whole
 
 
@@ -46,6 +52,7 @@ class Checkpoint(NamedTuple):
     stopped: bool = False  # by a callback
 
 
+ATTEMPTS = 100  # to read an epoch before a run that is saving removes it
 RECORDED = ("epoch", "step", "history", "stopped")
 
 
@@ -67,8 +74,9 @@ def save(
     steps done. key: a PRNG key. history: records, dictionaries of strings and numbers. run: what must match for
     :func:`restore`, name → text. keep ≥ 1: the number of epochs kept. Needs orbax-checkpoint.
 
-    Raises ValueError if the epoch is not new, TypeError for a leaf that is not an array or an invalid record, and
-    OSError if the directory cannot be written. Existing checkpoints stay intact in every case.
+    Raises ValueError if the epoch is not new, TypeError for a leaf that is not an array or an invalid record,
+    BlockingIOError if another run is using the directory, FileExistsError if the epoch's name is taken by something
+    else, and OSError if the directory cannot be written. Existing checkpoints stay intact in every case.
 
     >>> import fnn, tempfile
     >>> params = fnn.init(jax.random.key(0), (3, 2))
@@ -80,7 +88,7 @@ def save(
     """
     epoch, keep = whole("epoch", epoch), whole("keep", keep)
     items = packed(Checkpoint(params, optimizer_state, key, epoch, step, list(history)), run or {})
-    with orbax.Writer(directory, keep, _last_before(directory, epoch)) as writer:
+    with locked(orbax.folder(directory)), orbax.Writer(directory, keep, _last_before(directory, epoch)) as writer:
         writer.save(epoch, *items)
 
 
@@ -90,8 +98,8 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
     params, optimizer_state: pytrees with the structure, shapes and dtypes that were saved (from ``fnn.init`` and
     ``optimizer.init``); their values are not used. run: as it was saved. Needs orbax-checkpoint.
 
-    Warns if a newer checkpoint is damaged. Raises FileNotFoundError if there is none, and ValueError if none is intact
-    or if the run differs, naming the differences.
+    Warns if a newer checkpoint is damaged. Raises FileNotFoundError if there is none, ValueError if none is intact, if
+    it is of another format, or if the run differs, naming the differences, and OSError if it cannot be read.
     """
     found = resume(directory, params, optimizer_state, run or {})
     if found is None:
@@ -155,25 +163,27 @@ def _last_before(directory, epoch: int) -> int:
 
 def _newest(directory, check: Callable[[dict], None]) -> tuple[dict, list[np.ndarray]] | None:
     """The content and the arrays of the newest intact checkpoint; ``check`` may refuse the content by raising."""
+    for _ in range(ATTEMPTS):
+        try:
+            return _newest_of(directory, orbax.epochs(directory), check)
+        except FileNotFoundError:  # another process has saved newer ones, and removed what was read
+            continue
+    raise OSError(f"checkpoint: {directory} cannot be read, because a run removes each of its epochs too soon")
+
+
+def _newest_of(directory, epochs: Sequence[int], check: Callable[[dict], None]):
     damaged: list[str] = []
-    epochs = orbax.epochs(directory)
     for epoch in reversed(epochs):
         try:
-            saved = content.unpack_meta(orbax.read(directory, epoch, "meta"))
-        except Exception as error:  # a damaged file may make the libraries below raise anything
-            damaged.append(f"epoch {epoch}: {orbax.first_line(error)}")
-            continue
-        check(saved)
-        try:
-            arrays = content.unpack(saved, orbax.read(directory, epoch, "state", content.numbered(content.like(saved))))
-        except Exception as error:
+            saved, arrays = _read(directory, epoch, check)
+        except content.Damaged as error:
             damaged.append(f"epoch {epoch}: {orbax.first_line(error)}")
             continue
         if damaged:
             warnings.warn(
                 f"{directory}: resuming from epoch {epoch}, because what is newer is damaged:\n  "
                 + "\n  ".join(damaged),
-                stacklevel=4,
+                stacklevel=5,
             )
         return saved, arrays
     if damaged:
@@ -182,3 +192,15 @@ def _newest(directory, check: Callable[[dict], None]) -> tuple[dict, list[np.nda
             "name another directory to start afresh, or restore a copy of this one"
         )
     return None
+
+
+def _read(directory, epoch: int, check: Callable[[dict], None]) -> tuple[dict, list[np.ndarray]]:
+    """The content and the arrays of one checkpoint."""
+    try:
+        saved = content.unpack_meta(orbax.read(directory, epoch, "meta"))
+    except content.Damaged:
+        raise
+    except ValueError as error:
+        raise ValueError(f"checkpoint: epoch {epoch} in {directory} is not for this version of fnn: {error}") from error
+    check(saved)
+    return saved, content.unpack(saved, orbax.read(directory, epoch, "state", content.numbered(content.like(saved))))

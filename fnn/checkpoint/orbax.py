@@ -1,58 +1,65 @@
-"""The folders of a checkpoint directory, through orbax-checkpoint, which is imported on first read or write."""
+"""Writing and reading the folders of a checkpoint directory.
+
+orbax-checkpoint, which is imported on first read or write, has the arrays. It takes one save or restore at a time in a
+process, and threads that have several wait for each other without end: all of them run in one thread here.
+"""
 
 import contextlib
+import json
 import logging
 import os
-import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from fnn import files
+from fnn.checkpoint import folders
+from fnn.checkpoint.content import Damaged
+from fnn.checkpoint.folders import epochs, folder
 
-def folder(directory) -> Path:
-    """``directory`` as an absolute path; raises TypeError unless it is a path."""
-    if not isinstance(directory, (str, os.PathLike)):
-        raise TypeError(f"checkpoint: expected the path of a directory, got {directory!r}; write checkpoint='run'")
-    path = Path(directory).absolute()
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"checkpoint: {directory} is a file; name a directory")
-    return path
+__all__ = ["Writer", "epochs", "first_line", "folder", "read"]
 
-
-def epochs(directory) -> list[int]:
-    """The epochs with a finished folder in ``directory``, damaged or not, in ascending order."""
-    path = folder(directory)
-    names = [entry.name for entry in path.iterdir() if entry.is_dir()] if path.exists() else []
-    return sorted(int(name) for name in names if name.isdecimal())
+_one_at_a_time = ThreadPoolExecutor(1, thread_name_prefix="fnn-checkpoint")
 
 
 def read(directory, epoch: int, item: str, like: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
     """The item "meta" or "state" of a folder; like: arrays with the dtypes and shapes of those in "state".
 
-    If the folder is damaged, raises whatever orbax raises, of any type.
+    Raises Damaged if a file is not as it was written, FileNotFoundError if the folder is gone, and OSError if it cannot
+    be read now.
     """
-    ocp = _orbax()
-    args = ocp.args.JsonRestore() if like is None else ocp.args.StandardRestore(like)
-    with _silent(), _manager(folder(directory), read_only=True) as manager:
-        return manager.restore(epoch, args=ocp.args.Composite(**{item: args}))[item]
+    path = folder(directory) / str(epoch)
+    try:
+        if item == "meta":
+            return _read_meta(path / folders.META)
+        return _one_at_a_time.submit(_restore, path / folders.ARRAYS, like).result()
+    except Exception as error:  # orbax may raise anything
+        if not path.exists():
+            raise FileNotFoundError(f"checkpoint: {path} was removed while it was read") from error
+        if item == "meta" or isinstance(error, (ImportError, MemoryError)):
+            raise
+        folders.verify(path)
+        raise OSError(f"checkpoint: {path} is whole, but cannot be read: {first_line(error)}") from error
 
 
 class Writer:
     """Writes epochs in the background and keeps the newest ``keep``; any failure becomes an OSError at the next call.
 
-    after: the newest intact epoch in the directory. Newer ones are damaged, and the first ``save`` removes them.
+    The directory is locked by the caller. after: the newest intact epoch in the directory. Newer ones are damaged, and
+    the first ``save`` sets them aside.
     """
 
     def __init__(self, directory, keep: int, after: int):
-        self.directory, self.keep, self.whole, self.writing = folder(directory), keep, after, after
-        self.manager: Any = None
-        self.failed = False
-        self.silence = contextlib.ExitStack()
+        self.directory, self.keep, self.whole = folder(directory), keep, after
+        self.writing: tuple[int, Future] | None = None
+        self.begun = False
         _orbax()
         with self._named("the directory cannot be used"):
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -61,54 +68,38 @@ class Writer:
 
     def save(self, epoch: int, state: dict[str, np.ndarray], meta: dict[str, str]) -> None:
         """Start writing an epoch once the previous one is complete. The arrays must not change afterwards."""
-        ocp = _orbax()
-        if self.manager is None:
-            self._open()
         self.finish()
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        with self._named(f"epoch {epoch} cannot be written"):
-            self.manager.save(epoch, args=items, force=True)
-        self.writing = epoch
+        if not self.begun:
+            with self._named("the directory cannot be used"):
+                self._tidy()
+            self.begun = True
+        folders.require_free(self.directory, [epoch])
+        self.writing = epoch, _one_at_a_time.submit(_write, self.directory, epoch, state, meta, self.keep)
 
     def finish(self) -> None:
         """Wait until everything saved is complete."""
-        epoch, self.writing = self.writing, self.whole  # an error is raised once
-        if epoch > self.whole:
+        if self.writing is None:
+            return
+        epoch, future = self.writing
+        try:
             with self._named(f"epoch {epoch} cannot be written"):
-                self.manager.wait_until_finished()
-            self.whole = self.writing = epoch
+                future.result()
+            self.whole = epoch
+        finally:
+            if future.done():  # an error is raised once, and Ctrl-C does not end the writing
+                self.writing = None
 
-    def close(self) -> None:
-        """Wait, then release the directory. Raises what ``finish`` raises."""
-        with self.silence:
-            try:
-                self.finish()
-            finally:
-                if self.manager is not None:
-                    self._let_go()
-
-    def _let_go(self) -> None:
-        with contextlib.suppress(Exception):  # the error that ``finish`` raised already
-            self.manager.close()
-        for thread in threading.enumerate() if self.failed else ():  # orbax did not wait for the other item
-            if type(thread).__module__.startswith("orbax."):
-                with contextlib.suppress(Exception):
-                    thread.join(timeout=10)
-
-    def _open(self) -> None:
-        with self._named("the directory cannot be used"):
-            for epoch in epochs(self.directory):
-                if epoch > self.whole:
-                    shutil.rmtree(self.directory / str(epoch))
-            self.silence.enter_context(_silent())
-            self.manager = _manager(self.directory, max_to_keep=self.keep, cleanup_tmp_directories=True)
+    def _tidy(self) -> None:
+        folders.sweep(self.directory)
+        for epoch in epochs(self.directory):
+            if epoch > self.whole:
+                folders.set_aside(self.directory, epoch)
 
     @contextlib.contextmanager
     def _named(self, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # on a full disk tensorstore raises ValueError
-            self.failed = True
             last = f"the last whole one is epoch {self.whole}" if self.whole else "there is no whole one yet"
             raise OSError(f"checkpoint: {self.directory}: {what}: {first_line(error)}; {last}") from error
 
@@ -116,23 +107,58 @@ class Writer:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self.close()
+        self.finish()
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error's message in short: orbax's can run to pages, and tensorstore's end with the cause."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= 300 else f"{line[:120]} … {line[-170:]}"
 
 
-def _manager(directory: Path, **options: Any) -> Any:
-    """A manager that does not wait for other processes: one writes, all read."""
+def _write(directory: Path, epoch: int, state: dict[str, np.ndarray], meta: dict[str, str], keep: int) -> None:
+    """Write a folder beside its place, move it there when it is whole, and remove what is old."""
+    path = folders.temporary(directory, epoch)
+    try:
+        (path / folders.META).parent.mkdir()
+        files.create(path / folders.META, json.dumps(meta).encode())
+        with _silent():
+            _checkpointer().save(path / folders.ARRAYS, args=_orbax().args.StandardSave(state))
+        folders.mark(path)
+        files.synchronise((path / folders.META).parent)
+        files.synchronise(path)
+        folders.require_free(directory, [epoch])
+        os.rename(path, directory / str(epoch))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folders.remove(path)
+        raise
+    files.synchronise(directory)
+    folders.keep_newest(directory, keep)
+
+
+def _read_meta(path: Path) -> dict[str, str]:
+    try:
+        with files.opened(path) as file:
+            meta = json.loads(file.read())
+        return {name: str(meta[name]) for name in ("content", "sha256")}
+    except (FileNotFoundError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise Damaged(f"the content is damaged: {first_line(error)}") from error
+
+
+def _restore(path: Path, like: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    with _silent():
+        return _checkpointer().restore(path, args=_orbax().args.StandardRestore(like))
+
+
+def _checkpointer() -> Any:
+    """A checkpointer that does not wait for other processes: one writes, all read."""
     ocp, process = _orbax(), jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"fnn_{process}"
     )
-    settings = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone, **options)
-    return ocp.CheckpointManager(directory, options=settings)
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 @contextlib.contextmanager
@@ -151,6 +177,13 @@ def _silent() -> Iterator[None]:
     sys.unraisablehook = unheard
     try:
         yield
+    except Exception:
+        for thread in threading.enumerate():  # orbax did not wait for what else it was writing
+            if type(thread).__module__.startswith("orbax."):
+                with contextlib.suppress(Exception):
+                    thread.join(timeout=10)
+        time.sleep(0.1)  # for what has no thread of Python
+        raise
     finally:
         logger.removeFilter(of_others)
         if sys.unraisablehook is unheard:

@@ -1,6 +1,7 @@
 """Resuming an interrupted run: the argument ``checkpoint`` of ``fit``."""
 
 import contextlib
+import os
 import signal
 import threading
 
@@ -8,9 +9,10 @@ import jax
 import numpy as np
 
 from fnn import parallel
-from fnn.checkpoint import orbax
+from fnn.checkpoint import folders, orbax
 from fnn.checkpoint.directory import Checkpoint, packed, resume
 from fnn.checkpoint.fingerprint import content, describe, functions, key_text, static
+from fnn.checkpoint.lock import locked
 from fnn.functions import Objective
 from fnn.numbers import whole
 
@@ -33,9 +35,11 @@ class Resumable:
     :meth:`after` saves it and exits. A second Ctrl-C exits at once, with what was saved before.
     """
 
-    def __init__(self, directory, *, every: int, epochs: int, same: dict[str, str], stops: bool):
+    def __init__(self, directory, *, every: int, epochs: int, same: dict[str, str], stops: bool, log=None):
         self.every, self.epochs = whole("every", every), epochs
         self.directory = None if directory is None else orbax.folder(directory)
+        if self.directory is not None and isinstance(log, (str, os.PathLike)):
+            folders.require_apart(self.directory, log)
         self.same, self.stops = same, stops
         self.writer: orbax.Writer | None = None
         self.resumed = False
@@ -46,21 +50,31 @@ class Resumable:
         """What is reached so far, and the remaining epochs; begun: what is reached without the directory."""
         if self.directory is None:
             return begun, range(begun.epoch + 1, self.epochs + 1)
-        self.resumed = self.directory.exists()
-        found = resume(self.directory, begun.params, begun.optimizer_state, self.same)
-        if found is None:
-            found = begun
-        self._require_one_run(found, begun)
+        self.resumed, seen = self.directory.exists(), folders.identities(self.directory)
+        found = self._newest(begun)
+        if jax.process_index() == 0 and self._left(found):
+            self.context.enter_context(locked(self.directory))
+            if folders.identities(self.directory) != seen:  # another process has saved meanwhile
+                found = self._newest(begun)
+            folders.require_free(self.directory, self._left(found))
         if jax.process_count() > 1:  # a process that cannot read the newest must not train other epochs
             from jax.experimental import multihost_utils
 
             multihost_utils.assert_equal(np.int32(found.epoch), f"{self.directory}: not the same for all processes")
-        left = range(found.epoch + 1, self.epochs + 1)
-        if found.stopped and self.stops:
-            left = left[:0]
+        left = self._left(found)
         if left and jax.process_index() == 0:
             self.writer = self.context.enter_context(orbax.Writer(self.directory, KEEP, found.epoch))
         return found, left
+
+    def _newest(self, begun: Checkpoint) -> Checkpoint:
+        """The newest intact checkpoint, or ``begun`` if there is none."""
+        found = resume(self.directory, begun.params, begun.optimizer_state, self.same) or begun
+        self._require_one_run(found, begun)
+        return found
+
+    def _left(self, found: Checkpoint) -> range:
+        """The epochs that remain after a checkpoint."""
+        return range(found.epoch + 1, found.epoch + 1 if found.stopped and self.stops else self.epochs + 1)
 
     def _require_one_run(self, found: Checkpoint, begun: Checkpoint) -> None:
         """Raise ValueError unless the directory's run is ``begun`` with further epochs, and no more than were asked."""

@@ -110,8 +110,8 @@ def fit(
     any interruption, even a kill, resumes it with a bitwise identical result (except ``seconds``). A finished run
     returns its result at once; a larger ``epochs`` continues it. SIGTERM and Ctrl-C end it with SystemExit(143) and
     ``Interrupted`` once the current epoch is saved, a second Ctrl-C at once. Raises ValueError if the directory holds
-    a different run, naming the differences, or no intact checkpoint, and OSError if it cannot be written; existing
-    checkpoints stay intact. Needs orbax-checkpoint.
+    a different run, naming the differences, or no intact checkpoint, BlockingIOError if another run is writing to it,
+    and OSError if it cannot be read or written; existing checkpoints stay intact. Needs orbax-checkpoint.
 
     One program is compiled for all epochs (two if the last chunk of streamed data is shorter), and none by a second
     ``fit`` with equal shapes, loss and optimizer, whose rates may differ (``fnn.optimizers``). Rules that train
@@ -150,7 +150,7 @@ def fit(
         same,
     )
     until, stops = begun.epoch + epochs, callback is not None or patience is not None
-    kept = Resumable(checkpoint, every=every, epochs=until, same=same, stops=stops)
+    kept = Resumable(checkpoint, every=every, epochs=until, same=same, stops=stops, log=log)
     watch = Watch(started, progress, log, callback, batch_size, keep, patience)
     with closing(feed), kept:
         return _trained(work, kept, begun, watch)

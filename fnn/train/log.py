@@ -4,13 +4,15 @@ import contextlib
 import json
 import math
 import os
+import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 
+from fnn import files
 from fnn.runs import Record
 
 
@@ -19,41 +21,58 @@ class Log:
 
     path: the file, in an existing folder; history: the records that the run starts with; resumed: whether it resumes
     from a checkpoint, by default if there are records. A resumed run truncates the file to these records, removing
-    whatever was written after the checkpoint. Records written before the first checkpoint are kept in PATH.before. A
-    new run needs a new or empty file. Only the first of several processes writes.
+    whatever was written after the checkpoint. Records written before the first checkpoint are kept in PATH.before, or
+    PATH.before-2 and so on. A new run needs a new or empty file. Only the first of several processes writes, and one
+    run at a time.
 
     Numbers that are not finite, for instance a diverging held-out loss, are written as null, because JSON cannot
-    represent them. Raises OSError if the path cannot be written, FileExistsError for the records of another run, and
-    ValueError for a file with other content, which is left unchanged. If writing fails later, for instance on a full
-    disk, training continues with a warning.
+    represent them. Raises OSError if the path cannot be written, FileExistsError for the records of another run,
+    BlockingIOError if another run is writing to the file, and ValueError for a file with other content, which is left
+    unchanged. If writing fails later, for instance on a full disk, training continues with a warning.
     """
 
     def __init__(self, path: str | os.PathLike | None, history: Sequence[Record] = (), resumed: bool | None = None):
         self.file: TextIO | None = None
+        self.context = contextlib.ExitStack()
         if path is None:
             return
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"log: expected a path, got {path!r}; write log='log.jsonl'")
-        self.path = Path(path)
+        self.path = files.path_of("log", path, "a path", "log.jsonl")
         if jax.process_index() != 0:
             return
         lines = [line(record) for record in history]
         try:
-            kept = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
-            if kept:
-                require_beginning(self.path, kept, lines, bool(lines) if resumed is None else resumed)
-                if not lines:  # kept, whether from this run before its first checkpoint or from another
-                    os.replace(self.path, self.path.with_name(f"{self.path.name}.before"))
-                replace(self.path, "".join(lines))
-            self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed by __exit__
-            if not kept:
-                self.file.write("".join(lines))
-                self.file.flush()
-        except FileExistsError:
+            self._open(lines, bool(lines) if resumed is None else resumed)
+        except (FileExistsError, BlockingIOError):
+            self.give_up()
             raise
         except OSError as error:
             self.give_up()
             raise type(error)(error.errno, f"log: cannot be written: {error.strerror}", str(self.path)) from error
+        except BaseException:
+            self.give_up()
+            raise
+
+    def _open(self, lines: Sequence[str], resumed: bool) -> None:
+        """Open the file with these lines in it, and lock it if it is a regular one."""
+        text, kept = "".join(lines), b""
+        place = Path(os.path.realpath(self.path)) if self.path.is_file() else self.path  # a link stays
+        if place.is_file():
+            with locked(place):
+                kept = place.read_bytes()
+                if kept:
+                    require_beginning(self.path, kept.decode(errors="replace"), lines, resumed)
+                    if not lines:  # kept, whether from this run before its first checkpoint or from another
+                        files.create_numbered(place.with_name(f"{place.name}.before"), kept)
+                    files.replace(place, text.encode())
+        self.file = open(place, "a", encoding="utf-8")  # noqa: SIM115, closed by give_up
+        if stat.S_ISREG(os.fstat(self.file.fileno()).st_mode):
+            self.context.enter_context(locked(place))
+            if place.stat().st_size != (len(text.encode()) if kept else 0):
+                raise FileExistsError(f"log: {self.path} was written by another run meanwhile; name another file")
+            files.synchronise(place.parent)
+        if not kept:
+            self.file.write(text)
+            self.file.flush()
 
     def write(self, record: Record) -> None:
         """Add a record; after a failure, warn once and write nothing more."""
@@ -72,13 +91,29 @@ class Log:
         if file is not None:
             with contextlib.suppress(OSError):
                 file.close()
+        self.context.close()
 
     def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if self.file is not None:
-            self.file.close()
+        with self.context:
+            if self.file is not None:
+                with contextlib.suppress(OSError):  # of what is no regular file
+                    os.fsync(self.file.fileno())
+                self.file.close()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; raises BlockingIOError if another run does."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if files.try_lock(descriptor) is False:
+            raise BlockingIOError(f"log: {path} is being written by another run; name another file")
+        yield
+    finally:
+        files.release(descriptor)
 
 
 def line(record: Record) -> str:
@@ -115,13 +150,3 @@ def parsed(text: str) -> dict | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and "epoch" in record else None
-
-
-def replace(path: Path, text: str) -> None:
-    """Replace the content of a file with ``text`` atomically."""
-    beside = path.with_name(f"{path.name}.new")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
