@@ -5,14 +5,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn.activations import Activation
-from fnn.batchnorm import standardise
+from fnn.batchnorm import norm_pullback, standardise
+from fnn.curvature.tangents import TANGENTS
 from fnn.dropout import masked
 from fnn.losses import Loss
-from fnn.verify.properties import NAMES, NAMES_OF_CHANGES
+from fnn.verify.properties import DIRECTIONS, NAMES, NAMES_OF_CHANGES
 
 SCALES = (2.0, 4.0)  # of the probes' masks
 CLOSE = 1e-6
@@ -108,8 +110,38 @@ def _said_of_the_rule(note: str, e: Evidence) -> bool | None:
         r"(\w+)\.(derivative|pullback|gradient|delta|second_derivative|hessian|pullback_tangent)\(", note
     ):
         return any(type(arg).__name__ == found[1] and "changed" in vars(arg) for arg in e.used)
-    if note == "its sum over the examples is not 0":
-        return not np.allclose(np.asarray(e.hand).sum(axis=0), 0, atol=CLOSE * np.abs(e.hand).max())
+    if found := re.fullmatch(r"wrong for (.*), of d/dz", note):
+        norm, psi, delta_z = e.used
+        x_hat, _ = standardise(norm, psi)
+        h = norm.gamma * delta_z
+        mean, along = jnp.mean(h, axis=0), x_hat * jnp.sum(h * x_hat, axis=0) / jnp.sum(x_hat * x_hat, axis=0)
+        parts = {
+            "its mean over the examples": mean + 0 * h,
+            "what lies along x_hat": along,
+            "the rest of it": h - mean - along,
+        }
+        wrong = [
+            name
+            for name, part in parts.items()
+            if not close(e.call(norm, psi, part / norm.gamma)[0], norm_pullback(norm, psi, part / norm.gamma)[0])
+        ]
+        return wrong == found[1].split(" and ")
+    if found := re.fullmatch(r"wrong in what (.*) contributes|it is not 0 where the direction is", note):
+        names = NAMES_OF_CHANGES[e.rule]
+        every = [i for i, name in enumerate(names) if name in DIRECTIONS and e.used[i] is not None]
+
+        def differs(kept) -> bool:
+            args = [
+                jax.tree.map(jnp.zeros_like, arg) if i in every and i not in kept else arg
+                for i, arg in enumerate(e.used)
+            ]
+            values = [rule(*args) for rule in (e.call, getattr(TANGENTS, e.rule))]
+            hand, right = (value[e.part] if e.rule == "norm_pullback" else value for value in values)
+            return not close(hand, right)
+
+        if found[1] is None:
+            return differs([])
+        return [names[i] for i in every if differs([i])] == found[1].split(" and ")
     if found := re.fullmatch(r"it (does not depend on|is not linear in) (\S+)", note):
         names = next(of[e.rule] for of in (NAMES, NAMES_OF_CHANGES) if len(of.get(e.rule, ())) == len(e.arguments))
         i = names.index(found[2])

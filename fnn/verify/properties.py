@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.backward import Rules
+from fnn.batchnorm import standardise
 from fnn.curvature.tangents import TangentRules
 from fnn.losses import Loss
 from fnn.verify.equations import Failure, Judged, attempt, is_elementwise, part_of
@@ -40,6 +41,7 @@ NAMES_OF_CHANGES = {
     "bias_gradient": ("R{delta}",),
     "input_gradient": ("delta", "R{delta}", "W", "V", "mask"),
 }
+DIRECTIONS = ("R{a_in}", "V", "c", "R{norm}", "R{psi}", "R{z}", "R{a}", "R{g}", "R{delta_z}", "R{delta}")
 LINEAR = ("g", "delta", "delta_z")  # arguments in which a rule of back-propagation is linear
 
 
@@ -53,10 +55,8 @@ def of_rule(one: Judged, rules: Rules) -> Iterator[str]:
         yield from _of_loss(loss, activation, z, a, y)
         yield from _of_activation(activation, z, a)
     yield from _reads(one, getattr(rules, one.rule), getattr(AUTODIFF, one.rule), NAMES[one.rule])
-    if one.rule == "norm_pullback" and one.part == 0 and args[0].gradient == "full":
-        hand = np.asarray(one.hand)
-        if hand.shape == one.oracle.shape and np.linalg.norm(hand.sum(axis=0)) > CLOSE * np.linalg.norm(hand):
-            yield "its sum over the examples is not 0"
+    if one.rule == "norm_pullback" and one.part == 0:
+        yield from _components(one, rules.norm_pullback)
 
 
 def of_change(one: Judged, rules: TangentRules) -> Iterator[str]:
@@ -73,7 +73,52 @@ def of_change(one: Judged, rules: TangentRules) -> Iterator[str]:
         yield from _of_loss(loss, activation, z, a, y)
         yield from _of_activation(activation, z, a)
         yield from _of_second_derivative(activation, z, a)
-    yield from _reads(one, getattr(rules, one.rule), getattr(AUTODIFF_TANGENTS, one.rule), NAMES_OF_CHANGES[one.rule])
+    rule, right, names = getattr(rules, one.rule), getattr(AUTODIFF_TANGENTS, one.rule), NAMES_OF_CHANGES[one.rule]
+    yield from _reads(one, rule, right, names)
+    yield from _contributions(one, rule, right, names)
+
+
+def _components(one: Judged, rule: Callable) -> Iterator[str]:
+    """For which part of ∂/∂z a batch norm's pull-back is wrong: its mean, what lies along x̂, or the rest."""
+    norm, psi, delta_z = one.line.arguments
+    x_hat, _ = evaluate(standardise, norm, psi)
+    gamma = np.asarray(norm.gamma)
+    if not gamma.all() or not np.any(x_hat):
+        return
+    h = gamma * np.asarray(delta_z)
+    mean = np.broadcast_to(h.mean(axis=0), h.shape)
+    along = x_hat * (h * x_hat).sum(axis=0) / np.maximum((x_hat * x_hat).sum(axis=0), 1e-30)
+    parts = {"its mean over the examples": mean, "what lies along x_hat": along, "the rest of it": h - mean - along}
+    wrong = []
+    for name, part in parts.items():
+        found = _both(one, rule, AUTODIFF.norm_pullback, (norm, psi, part / gamma))
+        if found is None:
+            return
+        if not same(*found, CLOSE):
+            wrong.append(name)
+    if 0 < len(wrong) < len(parts):
+        yield f"wrong for {' and '.join(wrong)}, of d/dz"
+
+
+def _contributions(one: Judged, rule: Callable, right: Callable, names: tuple[str, ...]) -> Iterator[str]:
+    """Which part of the direction makes the line wrong; it is linear in all of them."""
+    args = one.line.arguments
+    directions = [i for i, name in enumerate(names) if name in DIRECTIONS and args[i] is not None]
+
+    def only(kept: int) -> tuple:
+        others = [
+            jax.tree.map(np.zeros_like, arg) if i in directions and i != kept else arg for i, arg in enumerate(args)
+        ]
+        return tuple(others)
+
+    found = {names[i]: _both(one, rule, right, only(i)) for i in directions}
+    wrong = [name for name, values in found.items() if values is not None and not same(*values, CLOSE)]
+    if 0 < len(wrong) < len(directions) and None not in found.values():
+        yield f"wrong in what {' and '.join(wrong)} contributes"
+    elif len(directions) > 1:
+        nothing = _both(one, rule, right, only(-1))
+        if nothing is not None and np.any(nothing[0]) and not np.any(nothing[1]):
+            yield "it is not 0 where the direction is"
 
 
 def _of_activation(activation, z, a) -> Iterator[str]:
@@ -132,17 +177,22 @@ def _differs(found: Value | Failure, right) -> bool:
     return bool(wrong.sum() * 4 > known.sum() > 0)
 
 
+def _both(one: Judged, rule: Callable, right: Callable, arguments: tuple) -> tuple[np.ndarray, np.ndarray] | None:
+    """The rule's value and autodiff's at other arguments; None if the rule has none, or none of that shape."""
+    hand = attempt(rule, *arguments)
+    hand = part_of(one.rule, one.part, hand.value) if isinstance(hand, Value) else hand
+    if isinstance(hand, Failure) or not is_array(hand):
+        return None
+    by_autodiff = evaluate(right, *arguments)
+    return np.asarray(hand), np.asarray(by_autodiff[one.part] if one.rule == "norm_pullback" else by_autodiff)
+
+
 def _reads(one: Judged, rule: Callable, right: Callable, names: tuple[str, ...]) -> Iterator[str]:
     """What the rule does not read though it should, and in what it is not linear though it should be."""
     args, random = one.line.arguments, np.random.default_rng(0)
 
     def values(changed: tuple) -> tuple | None:
-        hand = attempt(rule, *changed)
-        hand = part_of(one.rule, one.part, hand.value) if isinstance(hand, Value) else hand
-        if isinstance(hand, Failure) or not is_array(hand):
-            return None
-        by_autodiff = evaluate(right, *changed)
-        return np.asarray(hand), np.asarray(by_autodiff[one.part] if one.rule == "norm_pullback" else by_autodiff)
+        return _both(one, rule, right, changed)
 
     here = values(args)
     for i, (name, arg) in enumerate(zip(names, args)):
