@@ -12,7 +12,8 @@ import fnn
 from experiments.equations import __main__ as program
 from experiments.equations import render
 from experiments.equations.pointers import POINTERS
-from experiments.equations.register import ROWS, row, true
+from experiments.equations.quotes import QUOTES
+from experiments.equations.register import KINDS, ROWS, RULE, row, true
 
 pytestmark = pytest.mark.project
 IDENTIFIER = re.compile(r"\b[HLSBNE]\d{1,2}\b")
@@ -62,15 +63,57 @@ def test_the_lines_of_the_derivation_name_rows_and_other_docstrings_name_none():
 
 def test_the_register_counts_its_rows_by_document():
     letters = [re.match(r"[A-Z]", name)[0] for name in ROWS]
-    assert {letter: letters.count(letter) for letter in "HLSBN"} == {"H": 16, "L": 13, "S": 13, "B": 15, "N": 8}
+    assert {letter: letters.count(letter) for letter in "HLSBN"} == {"H": 18, "L": 17, "S": 13, "B": 15, "N": 8}
+
+
+def every_entry() -> list[render.Entry]:
+    return [entry for letter in render.DOCUMENTS for entry in render.entries(letter)]
+
+
+def test_every_finding_quotes_its_sentence_and_what_is_not_right_says_how_it_should_read():
+    assert set(QUOTES) == set(ROWS)
+    for row_, finding, quote in every_entry():
+        assert quote.text, row_.id
+        assert bool(quote.correct) == (finding.verdict != "true") == (finding.corrected_error is not None), row_.id
+        for formula in (quote.text, quote.correct):
+            assert formula.count("$") % 2 == 0, row_.id
+            assert formula.count("{") == formula.count("}"), row_.id
+
+
+def test_the_rule_stands_at_the_top_and_names_the_kinds():
+    page = render.PATH.read_text()
+    assert page.index(RULE) < page.index("## Hedges")
+    assert "\n\nIn all 71 rows, " in page
+    assert all(f"### {name}\n" in page for name in KINDS.values())
+
+
+def test_the_page_groups_by_document_and_kind_and_every_finding_stands_once_under_its_own():
+    sections = re.split(r"(?m)^## ", render.PATH.read_text())[1:6]
+    for letter, of_document in zip(render.DOCUMENTS, sections):
+        kinds = re.split(r"(?m)^### (.+)\n", of_document)[1:]
+        shown = {name: re.findall(r"(?m)^\| \[(\w+)\]", lines) for name, lines in zip(kinds[::2], kinds[1::2])}
+        found = render.entries(letter)
+        assert shown == {
+            KINDS[kind]: names for kind in KINDS
+            if (names := [entry.row.id for entry in found if entry.finding.verdict == kind])
+        }  # fmt: skip
+
+
+def test_every_row_of_the_page_leads_to_its_function_and_to_its_test():
+    for name, function, test in re.findall(
+        r"(?m)^\| \[(\w+)\]\((\S+)\) \(\[test\]\((\S+)\)\)", render.PATH.read_text()
+    ):
+        for target, begins in ((function, "@row("), (test, f"def test_{name}_")):
+            path, line = target.split("#L")
+            assert (render.PATH.parent / path).read_text().splitlines()[int(line) - 1].startswith(begins), target
 
 
 def test_the_program_prints_some_rows_and_refuses_unknown_ones(capsys):
     program.main(["--only", "H9", "B4", "--format", "markdown"])
     said = capsys.readouterr().out
-    assert "| H9 |" in said
-    assert "| B4 |" in said
-    assert "| H10 |" not in said
+    assert "| [H9](equations/hedges_backward.py#L" in said
+    assert "| [B4](" in said
+    assert "| [H10](" not in said
     program.main(["--only", "H9", "--format", "html"])
     assert ">H9</td>" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no row X1"):
