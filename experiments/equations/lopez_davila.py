@@ -207,7 +207,7 @@ def L12():
     )  # fmt: skip
 
 
-@row("fnn.regression.least_squares")
+@row("fnn.regression.least_squares", "experiments.linear_depth")
 def L13():
     """Without an activation function the network behaves like a linear regression."""
     random, steps = np.random.default_rng(0), 1000

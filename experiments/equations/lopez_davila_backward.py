@@ -164,7 +164,7 @@ def differences(f, v: np.ndarray, h: float) -> np.ndarray:
     return np.array([(f(v + h * unit) - f(v - h * unit)) / (2 * h) for unit in np.eye(len(v))])
 
 
-@row("experiments.benchmarks.chain_rule", "fnn.activations.ELU")
+@row("experiments.differentiation", "fnn.activations.ELU")
 def L16():
     """Automatic differentiation is efficient, stable, precise, and better than other types of differentiation."""
     random = np.random.default_rng(0)
@@ -203,7 +203,7 @@ def L16():
     )  # fmt: skip
 
 
-@row("fnn.functions.value_and_backprop")
+@row("experiments.forgetting")
 def L17():
     """Back-propagation does not learn continuously: it forgets."""
     random = np.random.default_rng(0)

@@ -1,0 +1,106 @@
+"""The programs on what the documents say beside their formulas do what they promise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from experiments import descent, differentiation, forgetting, linear_depth
+from fnn.data import Dataset
+from records import left
+
+pytestmark = pytest.mark.project
+
+
+# -- four ways to a gradient -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exactness():
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        return differentiation.errors(differentiation.Options(inputs=4, outputs=3, hidden=5, batch=6))
+
+
+@pytest.mark.parametrize("name", ["by hand", "automatic"])
+def test_two_ways_have_no_step_and_are_exact_to_rounding(exactness, name):
+    assert exactness[name] < 1e-15
+
+
+def test_the_complex_step_is_exact_for_every_small_step_and_differences_have_a_best_one(exactness):
+    small = differentiation.STEPS < 1e-9
+    assert max(np.array(exactness["complex step"])[small]) < 1e-14
+    for name, best, at in (("central", 1e-9, 1e-5), ("forward", 1e-6, 1e-8)):
+        errors = np.array(exactness[name], float)
+        assert best / 100 < errors.min() < best
+        assert at / 30 < differentiation.STEPS[errors.argmin()] < at * 30
+        assert errors[-1] == 1  # a step that no parameter notices: the difference is 0
+
+
+def test_the_exact_gradient_is_that_of_the_network(x64):
+    options = differentiation.Options(inputs=4, outputs=3, hidden=5, batch=6)
+    params, x, y = differentiation.problem(options, 5)
+    v, sizes = jax.flatten_util.ravel_pytree(params)[0], (4, 5, 3)
+    right = jax.flatten_util.ravel_pytree(fnn.backprop(params, x, y, loss=differentiation.LOSS))[0]
+    np.testing.assert_allclose(differentiation.exact(v, x, y, sizes).astype(float), right, rtol=1e-12, atol=1e-15)
+    value = jnp.mean(differentiation.LOSS.value(fnn.forward(params, x), y))
+    np.testing.assert_allclose(differentiation.cost(v, x, y, sizes), value, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_differentiation_leaves_errors_and_times_of_every_way(tmp_path):
+    differentiation.main(["--widths", "2", "4", "8", "--seconds", "0.01", "--out", str(tmp_path)])
+    record = left(tmp_path, "differentiation")
+    assert len(record["claims"]) == 2
+    assert {len(values) for values in record["figures"]["time"].values()} == {3}
+    assert len(record["figures"]["error"]["central"]) == len(record["figures"]["step"])
+
+
+# -- forgetting --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_trained_on_later_has_the_old_classes_not_in_part_and_whole():
+    train = Dataset(np.zeros((200, 784), np.uint8), np.arange(200) % 10)
+    later = forgetting.later(train, seed=0)
+    assert [sorted(set(data.y.tolist())) for data in (later["5–9 alone"], later["all ten"])] == [
+        [5, 6, 7, 8, 9], list(range(10)),
+    ]  # fmt: skip
+    assert np.sum(later["with a tenth of the old"].y < 5) == 10
+    assert np.sum(later["with a tenth of the old"].y >= 5) == 100
+
+
+@pytest.mark.slow
+def test_the_first_digits_are_forgotten_where_they_are_left_out_and_not_where_they_stay(tmp_path):
+    forgetting.main(["--examples", "4000", "--epochs", "4", "--seeds", "0", "--out", str(tmp_path)])
+    curves = left(tmp_path, "forgetting")["figures"]["seed 0"]
+    assert {len(curve) for curve in curves.values()} == {5}
+    before, after, kept = curves["5–9 alone"][0][0], curves["5–9 alone"][-1][0], curves["all ten"][-1][0]
+    assert after < 0.3 < 0.85 < kept
+    assert before > 0.9
+    assert curves["5–9 alone"][-1][1] > 0.85  # the new ones are learnt
+
+
+# -- linear networks, and many minima ----------------------------------------------------------------------------
+
+
+def test_the_product_of_a_linear_networks_layers_is_what_it_computes(x64):
+    params = fnn.init(jax.random.key(0), (4, 6, 5, 3), activation=fnn.Identity(), dtype=jnp.float64)
+    params = tuple(fnn.Dense(p.W, p.b + 0.5, p.activation) for p in params)
+    W, B = linear_depth.multiplied(params)
+    x = np.random.default_rng(0).normal(size=(7, 4))
+    np.testing.assert_allclose(x @ W.T + B, fnn.forward(params, jnp.asarray(x)), rtol=1e-12)
+
+
+def test_a_linear_network_ends_at_the_regression_whatever_its_depth(tmp_path):
+    linear_depth.main(["--depths", "1", "3", "--out", str(tmp_path)])
+    figures = left(tmp_path, "linear_depth")["figures"]
+    assert max(of["off"] for of in figures["networks"].values()) < 1e-9
+    assert {of["loss"][-1] for of in figures["networks"].values()} == {float(f"{figures['regression']:.4g}")}
+    assert figures["tanh"][-1] < figures["regression"] / 2
+
+
+def test_a_start_reaches_the_lowest_of_many_minima_if_it_ends_in_its_valley():
+    ends = np.array([-4.29, -2.43, -0.4946, 1.46, 3.38])
+    assert descent.lowest(ends).tolist() == [False, False, True, False, False]
+    with jax.enable_x64(True):
+        assert descent.wavy(ends)[0].argmin() == 2
