@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fnn
-from experiments import descent, differentiation, forgetting, linear_depth
+from experiments import batchnorm_printed, descent, differentiation, forgetting, linear_depth, update_order
 from fnn.data import Dataset
 from records import left
 
@@ -104,3 +104,78 @@ def test_a_start_reaches_the_lowest_of_many_minima_if_it_ends_in_its_valley():
     assert descent.lowest(ends).tolist() == [False, False, True, False, False]
     with jax.enable_x64(True):
         assert descent.wavy(ends)[0].argmin() == 2
+
+
+# -- updates on the way back -------------------------------------------------------------------------------------
+
+
+def test_with_delta_first_the_steps_are_those_of_ordinary_descent_to_the_last_bit():
+    differing = update_order.differing_bits(update_order.Options())
+    assert differing["δ first"] == 0
+    assert differing["as printed"] > differing["of"] / 2
+
+
+def test_in_the_printed_order_delta_comes_from_the_updated_weights(x64):
+    """Row H11: only the layers before the last are wrong after one step, and they by the update of the next."""
+    params = fnn.init(jax.random.key(0), (4, 5, 3), activation=fnn.Sigmoid(), output=fnn.Sigmoid(), dtype=jnp.float64)
+    random = np.random.default_rng(0)
+    x, y = jnp.asarray(random.normal(size=(6, 4))), jnp.asarray(random.uniform(size=(6, 3)))
+    printed, right = (update_order.step(params, x, y, 0.5, printed=way) for way in (True, False))
+    np.testing.assert_array_equal(printed[1].W, right[1].W)
+    moved = (params[0], printed[1])
+    t, after = fnn.trace(params, x)[0], fnn.deltas(params, x, y, loss=update_order.LOSS)[1]
+    delta = after @ moved[1].W * t.a * (1 - t.a)
+    np.testing.assert_allclose(printed[0].W, params[0].W - 0.5 * delta.T @ x / 6, rtol=1e-12)
+    assert np.abs(printed[0].W - right[0].W).max() > 1e-5
+
+
+@pytest.mark.slow
+def test_update_order_leaves_curves_of_both_orders_and_the_planned_memory(tmp_path):
+    short = ["--steps", "200", "--rates", "1", "4", "--examples", "2000", "--depth", "8", "--width", "32"]
+    update_order.main([*short, "--out", str(tmp_path)])
+    figures = left(tmp_path, "update_order")["figures"]
+    assert {len(run["error"]) for order in figures["runs"].values() for run in order.values()} == {2}
+    planned = figures["bytes"]
+    assert planned["layer by layer"] < planned["the whole gradient"]
+    with pytest.raises(SystemExit, match="multiple of --record-every 100"):
+        update_order.main(["--steps", "150"])
+
+
+# -- batch norm as printed ---------------------------------------------------------------------------------------
+
+
+def normed(gradient: str):
+    """A network with batch norms behind all hidden layers, and examples."""
+    params = fnn.init(jax.random.key(0), (6, 8, 7, 5, 3), batch_norm=gradient)
+    random = np.random.default_rng(0)
+    x, y = jnp.asarray(random.normal(size=(40, 6)), "float32"), jnp.asarray(random.integers(0, 3, 40), "int32")
+    return params, x, y
+
+
+def test_but_for_a_shift_and_a_scaling_the_printed_lambda_of_the_last_batch_norm_is_the_true_one():
+    lam = {kind: fnn.deltas(*normed(kind), loss=batchnorm_printed.LOSS)[2] for kind in ("fixed", "full")}
+    params, x, _ = normed("full")
+    psi = np.asarray(fnn.trace(params, x)[2].psi)
+    centred = (psi - psi.mean(axis=0)) / psi.std(axis=0)
+    projected = lam["fixed"] - lam["fixed"].mean(axis=0) - centred * np.mean(lam["fixed"] * centred, axis=0)
+    np.testing.assert_allclose(projected, lam["full"], atol=1e-3 * np.abs(lam["full"]).max())  # but for ε
+    assert np.abs(lam["fixed"] - lam["full"]).max() > 0.01 * np.abs(lam["full"]).max()
+
+
+def test_a_look_tells_share_scale_and_cosines_of_the_same_network():
+    printed, full = (batchnorm_printed.look(*normed(kind)) for kind in ("fixed", "full"))
+    assert full["share"] < 1e-3 < printed["share"]
+    assert printed["scale"] == full["scale"]
+    assert printed["cosine"] == full["cosine"]  # of both gradients, whichever the network trains with
+    assert 0 < min(printed["cosine"]) < max(printed["cosine"]) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_batch_norm_as_printed_falls_behind_at_a_high_rate(tmp_path):
+    short = ["--examples", "6000", "--epochs", "1", "--rates", "0.1", "1", "--seeds", "0"]
+    batchnorm_printed.main([*short, "--out", str(tmp_path)])
+    record = left(tmp_path, "batchnorm_printed")
+    accuracy = record["figures"]["accuracy"]
+    assert accuracy["as printed"]["1"][0] < accuracy["full"]["1"][0]
+    assert {len(looks) for looks in record["figures"]["looks"].values()} == {11}

@@ -75,7 +75,7 @@ def H10():
     )  # fmt: skip
 
 
-@row("fnn.functions.backprop")
+@row("fnn.functions.backprop", "experiments.update_order")
 def H11():
     """W^L is updated first, and δ^{L−1} then computed from it, and so on backwards."""
     printed, corrected = [], []

@@ -208,7 +208,7 @@ def S3():
     )  # fmt: skip
 
 
-@row("fnn.functions.backprop")
+@row("fnn.functions.backprop", "experiments.update_order")
 def S11():
     """(6) and (7), then (8) and (9) recursively backwards, (4) producing the summands."""
     c, terminal = case(), len(ACTIVATIONS) - 1

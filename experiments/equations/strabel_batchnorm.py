@@ -148,7 +148,7 @@ def updated(name: str, summands: list[np.ndarray]):
     return off, FIXED, f"the true gradient at the last batch norm; at the one before off by {first:.2g}"
 
 
-@row("fnn.batchnorm.norm_pullback")
+@row("fnn.batchnorm.norm_pullback", "experiments.batchnorm_printed")
 def S7():
     """(20) to (25): the backward pass with μ̂ and ν̂² treated as fixed, and the updates of γ and θ."""
     layers, (fixed, _), (full, _) = as_printed(), autodiff(fixed=True), autodiff(fixed=False)
