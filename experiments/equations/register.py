@@ -27,8 +27,8 @@ KINDS: dict[Verdict, str] = {
 RULE = """\
 One rule says what counts as an **erratum**: a formula or a statement that is *false as printed*, read in its context.
 Whoever computes or believes what stands there gets something wrong, or nothing at all. A misprint counts, even if
-another line has it right; so does a case that the text's own formula meets and leaves out. What a document says
-elsewhere, or assumes, belongs to the context: nothing is held against it that it does not claim.
+another line has it right; so does a case that a formula is meant for and leaves out. What a document says elsewhere, or
+assumes, belongs to the context: nothing is held against it that it does not claim.
 
 Two other kinds are no errata. *Loosely worded*: the formula or the fact is right, and a word or a notation for it is
 inexact, such as a mean for a sum or the entries of a diagonal for the matrix. *A convention*: the document says, or
