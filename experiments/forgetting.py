@@ -42,8 +42,8 @@ class Options:
     learning_rate: float = 0.05
     examples: int = 60_000
     """Training images used, from the first."""
-    data: Path = digits.FOLDER
-    """A folder with four IDX files, as Fashion-MNIST's."""
+    data: Path | None = None
+    """Folder with four IDX files, as Fashion-MNIST's; MNIST if not given."""
     out: Path | None = None
 
 
@@ -122,7 +122,7 @@ def draw(path: Path, runs: dict) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
-    train, test = digits.load(options.data)
+    train, test = digits.load(options.data or digits.FOLDER)
     runs = {f"seed {seed}": run(options, train[: options.examples], test, seed) for seed in options.seeds}
     made = claims(options, runs)
     print(f"{made[0].claim}: {made[0].here}")

@@ -1,5 +1,6 @@
 """The register as tables: for a terminal, as HTML, and as the page, grouped by document and by kind."""
 
+import importlib
 import inspect
 import re
 from functools import cache
@@ -47,7 +48,7 @@ Made by `python -m experiments.equations --save`. Each formula and each statemen
 literally, in float64, and compared with automatic differentiation or with the fact that is named. *Off by* is the
 relative disagreement, norm-wise; *inf*: it cannot be computed as printed; after the arrow, that of the form beside it.
 Every row quotes the sentence that it is about, with the document's own formula, and links the function that runs it and
-its test.
+its test; behind these stands what implements it.
 
 """
 
@@ -113,12 +114,30 @@ def lines(header, rows) -> str:
 
 
 def link(entry: Entry) -> str:
-    """The row's identifier, which leads to its function, and a link to its test."""
+    """The row's identifier, which leads to its function, a link to its test, and what implements what it prints."""
     function = inspect.unwrap(entry.row.run)
     source, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
     test, test_line = tests()[entry.row.id]
     program = Path(str(source)).relative_to(ROOT / "experiments").as_posix()
-    return f"[{entry.row.id}]({program}#L{line}) ([test](../{test}#L{test_line}))"
+    by = " ".join(map(implementation, entry.row.by))
+    return f"[{entry.row.id}]({program}#L{line}) ([test](../{test}#L{test_line})) {by}"
+
+
+@cache
+def implementation(path: str) -> str:
+    """A link from a function's or an experiment's name to its file; without a line, because that moves."""
+    value = named(path)
+    file = Path(str(inspect.getsourcefile(inspect.unwrap(value)))).relative_to(ROOT)
+    return f"[{path.rsplit('.', 1)[1]}](../{file.as_posix()})"
+
+
+def named(path: str):
+    """The module, class or function with this dotted path."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        parent, name = path.rsplit(".", 1)
+        return getattr(named(parent), name)
 
 
 @cache

@@ -20,15 +20,6 @@ IDENTIFIER = re.compile(r"\b[HLSBNE]\d{1,2}\b")
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-def named(path: str):
-    """The module, class or function with this dotted path."""
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError:
-        parent, name = path.rsplit(".", 1)
-        return getattr(named(parent), name)
-
-
 def test_the_page_is_what_the_rows_give_today():
     fresh, kept = render.document(), render.PATH.read_text()
     assert NUMBER.sub("#", fresh) == NUMBER.sub("#", kept), "write python -m experiments.equations --save"
@@ -43,12 +34,12 @@ def test_every_row_has_a_test_and_names_what_implements_it(name):
     assert re.search(rf"def test_{name}_", source), f"{document}: no test of {name}"
     assert ROWS[name].by, f"{name} names nothing that implements it"
     for path in ROWS[name].by:
-        assert named(path).__doc__, f"{path} is not documented"
+        assert render.named(path).__doc__, f"{path} is not documented"
 
 
 @pytest.mark.parametrize("name", POINTERS)
 def test_every_experiment_that_a_document_points_at_is_a_program_that_says_so(name):
-    assert re.search(rf"\b{name}\b", named(POINTERS[name].by).__doc__)
+    assert re.search(rf"\b{name}\b", render.named(POINTERS[name].by).__doc__)
 
 
 def test_the_lines_of_the_derivation_name_rows_and_other_docstrings_name_none():
@@ -97,6 +88,15 @@ def test_the_page_groups_by_document_and_kind_and_every_finding_stands_once_unde
             KINDS[kind]: names for kind in KINDS
             if (names := [entry.row.id for entry in found if entry.finding.verdict == kind])
         }  # fmt: skip
+
+
+def test_every_row_of_the_page_names_what_implements_it_and_leads_there():
+    shown = dict(re.findall(r"(?m)^\| \[(\w+)\]\(\S+\) \(\[test\]\(\S+\)\) (.+?) \|", render.PATH.read_text()))
+    for name, links in shown.items():
+        found = re.findall(r"\[(\w+)\]\((\S+)\)", links)
+        assert [by for by, _ in found] == [path.rsplit(".", 1)[1] for path in ROWS[name].by]
+        assert all((render.PATH.parent / target).exists() for _, target in found), name
+    assert set(shown) == set(ROWS)
 
 
 def test_every_row_of_the_page_leads_to_its_function_and_to_its_test():
