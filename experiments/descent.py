@@ -2,11 +2,12 @@
 
 1. f(x) = x² with too short, good, too long and far too long a step (equations H2, B2).
 2. f(x, y) = 2x² + 3xy + y³: a saddle, a minimum with its basin, and a start outside of it (B1, B10).
-3. A function with many minima: plain descent stays in the first, momentum may leave it (E5).
+3. A function with many minima: from which of 2,001 starts each rule reaches the lowest (E5). Momentum may leave a
+   minimum, and it may also run through the lowest one.
 4. Linear regression by descent against the closed form, and the printed closed form against the stable one (H4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,8 @@ RATES = {"crawls, η = 0.02": (0.02, GREY), "goes, η = 0.3": (0.3, BLUE),
 RULES = {"plain": (sgd, BLUE), "momentum": (momentum, RED), "Nesterov": (nesterov, GREEN)}
 MINIMUM = (-9 / 16, 3 / 4)
 INSIDE, OUTSIDE = ((0.9, 0.9), (-1.7, 0.4), (-1.0, -0.4)), (0.45, -0.65)
-STARTS = (4.0, 3.0, -5.0)  # momentum finds the lowest valley, stays in the first, runs through the lowest
+STARTS = np.linspace(-5, 5, 2001)
+START, LOWEST = 4.0, -0.4946  # the start whose path is drawn, and the lowest minimum
 DEGREES = range(1, 15)
 
 
@@ -102,43 +104,60 @@ def run(options: Options) -> dict:
     return {
         "x squared": {name: descend(square, 1.0, eta, 30).points.tolist() for name, (eta, _) in RATES.items()},
         "saddle": {n: finite(descend(cubic, np.array(x0), 0.05, options.steps).points) for n, x0 in starts.items()},
-        "waves": {
-            name: {str(x0): descend(wavy, x0, 0.1, options.steps, rule=rule).points.tolist() for x0 in STARTS}
-            for name, (rule, _) in RULES.items()
-        },
+        "waves": {name: from_every_start(options, rule) for name, (rule, _) in RULES.items()},
         "regression": regression_by_descent(options),
         "accuracy": accuracy(options),
     }
 
 
+def from_every_start(options: Options, rule: Callable) -> dict:
+    """The share of all starts that end in the lowest minimum, where every one ends, and one path."""
+
+    def of_all(x):
+        values, slopes = wavy(x)
+        return jnp.sum(values), slopes  # the starts do not touch each other: every rule here acts on single entries
+
+    ends = np.asarray(descend(of_all, STARTS, 0.1, options.steps, rule=rule).points[-1])
+    path = descend(wavy, START, 0.1, options.steps, rule=rule).points
+    return {"share": float(np.mean(lowest(ends))), "ends": ends.tolist(), "path": path.tolist()}
+
+
+def lowest(ends) -> np.ndarray:
+    """Whether a point is in the lowest valley: between the maxima beside it."""
+    return np.abs(np.asarray(ends) - LOWEST) < 0.9
+
+
 def claims(figures: dict) -> list[results.Claim]:
     """Least squares, and momentum among many minima."""
-    degree, start = 10, STARTS[0]
+    degree = 10
     errors = {name: values[DEGREES.index(degree)] for name, values in figures["accuracy"].items()}
-    ends = " and ".join(f"{figures['waves'][name][str(start)][-1]:.2f}" for name in ("plain", "momentum")).replace(
-        "-", "−"
-    )
+    shares = ", ".join(f"{100 * of['share']:.1f}" for of in figures["waves"].values())
     return [
         results.Claim(
             f"least squares of degree {degree} in float64: error by factorisation, and by the printed inverse",
             f"{errors['factorisation']:.0e} and {errors['as printed']:.2f}",
         ),
         results.Claim(
-            f"many minima, the lowest at −0.49: where descent from {start:g} ends, plain and by momentum", ends
+            f"many minima: the share of {len(STARTS):,} starts from −5 to 5 that end in the lowest, by plain descent, "
+            "momentum, Nesterov's",
+            f"{shares} %",
         ),
     ]
 
 
-def thinned(figures: dict, every: int = 10) -> dict:
+def thinned(figures: dict) -> dict:
     """For JSON: five digits, and of long paths every tenth point and the last."""
 
     def path(points: list) -> list:
-        kept = points if len(points) <= 50 else [*points[:-1:every], points[-1]]
+        kept = points if len(points) <= 50 else [*points[:-1:10], points[-1]]
         return [
             [float(f"{v:.5g}") for v in point] if isinstance(point, list) else float(f"{point:.5g}") for point in kept
         ]
 
-    return {name: path(value) if isinstance(value, list) else thinned(value, every) for name, value in figures.items()}
+    def kept(value):
+        return path(value) if isinstance(value, list) else thinned(value) if isinstance(value, dict) else value
+
+    return {name: kept(value) for name, value in figures.items()}
 
 
 def finite(points) -> list:
@@ -153,9 +172,9 @@ def tell(figures: dict) -> None:
     print(f"2x² + 3xy + y³, minimum at {MINIMUM}")
     for start, points in figures["saddle"].items():
         print(f"  from {start:14} to ({points[-1][0]: .3g}, {points[-1][1]: .3g})")
-    print("many minima, the lowest at -0.49")
-    for name, paths in figures["waves"].items():
-        print(f"  {name:9}", *(f"from {start} to {points[-1]:.2f};" for start, points in paths.items()))
+    print(f"many minima: starts of {len(STARTS):,} that end in the lowest, at {LOWEST:.2f}")
+    for name, of in figures["waves"].items():
+        print(f"  {name:9} {of['share']:.1%}; from {START:g} to {of['path'][-1]:.2f}")
     print("least squares by descent, relative distance to the closed form at the end")
     for name, errors in figures["regression"].items():
         print(f"  {name:9} {errors[-1]:.1e}")
@@ -205,11 +224,17 @@ def saddle(axes, figures: dict) -> None:
 def waves(axes, figures: dict) -> None:
     t = np.linspace(-5.3, 5.3, 400)
     axes.plot(t, t * t / 10 + 0.3 * np.sin(3 * t), color=GREY, linewidth=0.8)
-    for name in ("momentum", "plain"):
-        points = np.array(figures["waves"][name][str(STARTS[0])])
-        axes.plot(points, wavy(points)[0], ".", color=RULES[name][1], label=f"{name}: ends at {points[-1]:.2f}")
-    axes.plot(STARTS[0], wavy(STARTS[0])[0], "o", color="black", label=f"start at {STARTS[0]:g}")
-    axes.set(xlabel="x", ylabel="f", title="Momentum leaves a local minimum")
+    points = np.array(figures["waves"]["momentum"]["path"])
+    axes.plot(points, wavy(points)[0], ".", color=RULES["momentum"][1], markersize=3)
+    axes.plot(START, wavy(START)[0], "o", color="black", markersize=4)
+    for row, (name, of) in enumerate(figures["waves"].items(), 1):
+        reached = STARTS[lowest(of["ends"])]
+        label = f"{name}: {of['share']:.1%} of all starts"
+        axes.plot(
+            reached, np.full(len(reached), -0.25 * row - 0.2), "|", color=RULES[name][1], markersize=9, label=label
+        )
+    axes.set(xlabel="x; below: the starts that end in the lowest minimum", ylabel="f", ylim=(-1.15, 4.3))
+    axes.set_title("Many minima, and a path by momentum")
     axes.legend(frameon=False, loc="upper center")
 
 

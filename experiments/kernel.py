@@ -264,6 +264,7 @@ def claims(options: Options, table: Table, wide: dict) -> list[results.Claim]:
             f"{network}: how far the tangent kernel moved in training, ‖Θ' − Θ‖/‖Θ‖, ∝ n^p",
             f"{by_width('moved', digits=3)}; p = {results.spread(table.slopes('moved'))}",
             "p ≤ −0.5 (bound of Lee et al. 2019)",
+            "a bound for wide networks, not a measured figure; other data",
         ),
         results.Claim(
             "cosine of the kernels before and after, centred: 1 less",

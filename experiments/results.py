@@ -16,11 +16,16 @@ from experiments import STARTED
 
 
 class Claim(NamedTuple):
-    """One line of the README's table: what is claimed, what this run reached, and the published figure, if any."""
+    """One line of the README's table: what is claimed, what this run reached, and the published figure, if any.
+
+    differs: beside a published figure, what this run has otherwise (shortened, other data, another rate, one seed), and
+    whether the figure was reproduced.
+    """
 
     claim: str
     here: str
     published: str = ""
+    differs: str = ""
 
 
 def folder(out: Path | None, name: str) -> Path:
@@ -34,8 +39,12 @@ def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, 
     """Write figures.json: the command, claims, run time, options, figures, and the versions that made them.
 
     name: of the program, experiments.NAME; options: its dataclass; shortened: what the published run has more of.
-    ``python -m experiments.table FOLDER`` keeps it for the README.
+    ``python -m experiments.table FOLDER`` keeps it for the README. Raises ValueError if a claim beside a published
+    figure does not say what differs.
     """
+    for claim in claims:
+        if claim.published and not claim.differs:
+            raise ValueError(f"claims: expected what differs from the published figure, got none: {claim.claim}")
     device = jax.devices()[0]
     record = {
         "experiment": name,

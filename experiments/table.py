@@ -2,7 +2,8 @@
 
 Each RUN is a folder that an experiment wrote; its figures.json and its picture go to experiments/gallery/ under the
 experiment's name. Then two tables are written anew: in README.md, between two comments, the first claim of every
-experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures.
+experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures. Beside a
+published figure stands what differs: shortened, other data, another rate, one seed, not reproduced.
 """
 
 import json
@@ -16,7 +17,8 @@ import tyro
 HERE = Path(__file__).parent
 GALLERY, README = HERE / "gallery", HERE.parent / "README.md"
 BEGIN, END = "<!-- made by python -m experiments.table -->\n", "<!-- end -->\n"
-HEADER = "| command | claim | published | here | time |\n|---|---|---|---|---|\n"
+COLUMNS = ("claim", "published", "here", "differs")
+HEADER = "| command | claim | published | here | differs | time |\n|---|---|---|---|---|---|\n"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def markdown(records: Sequence[dict], claims: Callable[[dict], list[dict]]) -> s
             command += f" ([picture]({picture.relative_to(HERE.parent).as_posix()}))"
         for number, claim in enumerate(claims(record)):
             first = (command, duration(record)) if number == 0 else ("", "")
-            cells = (first[0], claim["claim"], claim["published"], claim["here"], first[1])
+            cells = (first[0], *(claim[name] for name in COLUMNS), first[1])
             lines.append(markdown_row(cells) + "\n")
     return HEADER + "".join(lines)
 
@@ -80,8 +82,8 @@ def page(records: Sequence[dict]) -> str:
         parts = [f"## {name}\n\n`{record['command']}`: {duration(record)}, jax {machine['jax']}."]
         if record["shortened"]:
             parts.append(f"Shortened: {record['shortened']}.")
-        rows = (markdown_row([claim[k] for k in ("claim", "published", "here")]) for claim in record["claims"])
-        parts.append("\n".join(["| claim | published | here |", "|---|---|---|", *rows]))
+        rows = (markdown_row([claim[k] for k in COLUMNS]) for claim in record["claims"])
+        parts.append("\n".join([markdown_row(COLUMNS), "|---|---|---|---|", *rows]))
         if (GALLERY / f"{name}.png").exists():
             parts.append(f"![{name}]({name}.png)")
         sections.append("\n\n".join(parts) + "\n")

@@ -84,6 +84,11 @@ class Dropout:
         _require_values(self)
         one_of("per_example", self.per_example, (True, False))
 
+    @staticmethod
+    def every_layer(p, layers: int) -> tuple:
+        """One ``p`` for the whole network, layer by layer: its input is kept."""
+        return (None, *(p for _ in range(layers - 1)))
+
     def shapes(self, n_out: int, n_in: int, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shape of a layer's mask, and of its probabilities."""
         return (batch if self.per_example else 1, n_in), (n_in,)
@@ -104,7 +109,17 @@ class Dropout:
 class DropConnect:
     """Drops arrows: each weight of a layer is kept with probability ``keep``, with one mask for the mini-batch.
 
-    keep, inverted: as in :class:`Dropout`; an array has the shape of W, (n_out, n_in), with a p_kl for every arrow.
+    keep: a number in [0, 1] for every arrow of the network, those out of its input included; or a tuple with one entry
+    per layer, as in :class:`Dropout`, where an array has the shape of W, (n_out, n_in), with a p_kl for every arrow.
+    inverted: as in :class:`Dropout`.
+
+    >>> import fnn
+    >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
+    >>> [mask.arrows.shape for mask in fnn.sample_masks(params, fnn.DropConnect(0.5), 10, key=jax.random.key(1))]
+    [(4, 3), (2, 4)]
+    >>> hidden = fnn.DropConnect((None, 0.5))  # the arrows out of the network's input are kept
+    >>> [mask.arrows is None for mask in fnn.sample_masks(params, hidden, 10, key=jax.random.key(1))]
+    [True, False]
 
     Source: Wan, Zeiler, Zhang, LeCun, Fergus 2013.
     """
@@ -114,6 +129,11 @@ class DropConnect:
 
     def __post_init__(self):
         _require_values(self)
+
+    @staticmethod
+    def every_layer(p, layers: int) -> tuple:
+        """One ``p`` for the whole network, layer by layer: every arrow has it."""
+        return (p,) * layers
 
     def shapes(self, n_out: int, n_in: int, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shape of a layer's mask, and of its probabilities."""
@@ -137,7 +157,7 @@ def probabilities(dropout: Dropout | DropConnect, params: Sequence) -> tuple:
     require_dropout(dropout)
     keep = dropout.keep
     if not isinstance(keep, (tuple, list)):
-        keep = (None, *(keep for _ in params[1:]))
+        keep = dropout.every_layer(keep, len(params))
     if len(keep) != len(params):
         raise ValueError(f"keep: expected one entry per layer, {len(params)}, got {len(keep)}")
     for i, (p, layer) in enumerate(zip(keep, params)):

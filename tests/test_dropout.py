@@ -37,10 +37,29 @@ def test_dropout_masks_the_units_of_hidden_layers_by_example_or_by_batch():
     assert [None if m.units is None else m.units.shape for m in shared] == [None, (1, 50), (1, 40)]
 
 
-def test_drop_connect_masks_the_arrows_once_for_the_batch():
+def test_drop_connect_masks_every_arrow_once_for_the_batch_those_out_of_the_input_included():
+    """Equation (11) of S4 has an r_kl for every arrow."""
     masks = jax.eval_shape(lambda: fnn.sample_masks(PARAMS, fnn.DropConnect(0.5), 7, key=KEY))
-    assert [None if m.arrows is None else m.arrows.shape for m in masks] == [None, (40, 50), (3, 40)]
+    assert [None if m.arrows is None else m.arrows.shape for m in masks] == [(50, 6), (40, 50), (3, 40)]
     assert [m.units for m in masks] == [None] * 3
+    hidden = jax.eval_shape(lambda: fnn.sample_masks(PARAMS, fnn.DropConnect((None, 0.5, 0.5)), 7, key=KEY))
+    assert [None if m.arrows is None else m.arrows.shape for m in hidden] == [None, (40, 50), (3, 40)]
+
+
+def test_one_probability_for_every_arrow_is_a_tuple_of_it_in_masks_and_at_test_time():
+    """In layers, stacked or not."""
+    stacked = fnn.init(KEY, (6, 5, 5, 5, 3), stack=True)
+    for params in (PARAMS, stacked):
+        one, each = fnn.DropConnect(0.3), fnn.DropConnect((0.3,) * len(params))
+        assert same(*(fnn.sample_masks(params, dropout, 4, key=KEY) for dropout in (one, each)))
+        for folded, layer in zip(fnn.fold(params, dropout=one), params):
+            np.testing.assert_array_equal(folded.W, layer.W * np.float32(0.3))
+
+
+def test_dropout_keeps_the_networks_input_and_drop_connect_its_arrows_too_at_test_time():
+    first = [fnn.fold(PARAMS, dropout=kind(0.5))[0].W for kind in KINDS]
+    np.testing.assert_array_equal(first[0], PARAMS[0].W)
+    np.testing.assert_array_equal(first[1], PARAMS[0].W / 2)
 
 
 def test_a_tuple_has_an_entry_per_layer_the_networks_input_first():

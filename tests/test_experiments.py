@@ -137,9 +137,12 @@ def test_batchnorm_records_accuracy_and_percentiles_with_and_without(tmp_path):
 @pytest.mark.slow
 def test_descent_draws_what_it_says_of_step_lengths_saddles_minima_and_least_squares(tmp_path, capsys):
     descent.main(["--steps", "200", "--out", str(tmp_path)])
-    assert "from 4.0 to -0.49" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "momentum  52.6%; from 4 to -0.49" in said
     figures = record(tmp_path)["figures"]
     assert abs(figures["x squared"]["goes, η = 0.3"][-1]) < 1e-9 < 1 < abs(figures["x squared"]["climbs, η = 1.04"][-1])
+    shares = {name: of["share"] for name, of in figures["waves"].items()}
+    assert shares == pytest.approx({"plain": 0.226, "momentum": 0.526, "Nesterov": 0.369}, abs=0.001)
     inside, outside = figures["saddle"][str(descent.INSIDE[0])][-1], figures["saddle"][str(descent.OUTSIDE)][-1]
     assert inside == pytest.approx(descent.MINIMUM, abs=1e-3)
     assert outside[1] < -1e6

@@ -38,19 +38,43 @@ def test_keeping_a_run_puts_its_record_and_picture_in_the_gallery(tmp_path, monk
     monkeypatch.setattr(table, "README", readme)
     run = results.folder(tmp_path / "run", "thing")
     (run / "thing.png").write_bytes(b"picture")
-    claims = [results.Claim("it | holds", "1.00"), results.Claim("so", "2"), results.Claim("as he says", "3", "4")]
+    claims = [
+        results.Claim("it | holds", "1.00"),
+        results.Claim("so", "2"),
+        results.Claim("as he says", "3", "4", "one seed"),
+    ]
     results.save(run, "thing", table.Options(), claims, {}, shortened="all")
     table.main([str(run)])
     assert {path.name for path in gallery.iterdir()} == {"thing.json", "thing.png", "README.md"}
     lines = readme.read_text().splitlines()
     assert lines[0] == "before"
     assert lines[-1] == "after"
-    first = "| `python -m experiments.thing` ([picture](gallery/thing.png)) | it \\| holds |  | 1.00 |"
+    first = "| `python -m experiments.thing` ([picture](gallery/thing.png)) | it \\| holds |  | 1.00 |  |"
     assert lines[4].startswith(first)
-    assert lines[5] == "|  | as he says | 4 | 3 |  |"
+    assert lines[5] == "|  | as he says | 4 | 3 | one seed |  |"
     page = (gallery / "README.md").read_text()
-    assert "| so |  | 2 |" in page
+    assert "| so |  | 2 |  |" in page
+    assert "| as he says | 4 | 3 | one seed |" in page
     assert "Shortened: all." in page
+
+
+def test_a_claim_beside_a_published_figure_says_what_differs(tmp_path):
+    with pytest.raises(ValueError, match="expected what differs from the published figure, got none: as he says"):
+        results.save(tmp_path, "thing", table.Options(), [results.Claim("as he says", "3", "4")], {})
+    assert not list(tmp_path.iterdir())
+    for record in table.kept():
+        for claim in record["claims"]:
+            assert bool(claim["published"]) == bool(claim["differs"]), claim["claim"]
+
+
+def test_what_was_not_reproduced_is_said_in_the_readme():
+    said = {claim["claim"]: claim["differs"] for record in table.kept() for claim in table.leading(record)}
+    whole = next(differs for claim, differs in said.items() if claim.startswith("the whole training set"))
+    assert whole.startswith("not reproduced, the reverse; 6 epochs")
+    waiting = next(differs for claim, differs in said.items() if claim.startswith("it stays there"))
+    assert "the rate was chosen for speed" in waiting
+    figures = [differs for differs in said.values() if differs.startswith("not reproduced")]
+    assert len(figures) == 4  # dropout, figure 3, and figure 6 twice
 
 
 def test_a_command_names_the_options_that_were_changed():

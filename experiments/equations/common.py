@@ -94,3 +94,8 @@ def attempt(formula: Callable, right) -> float:
     except ValueError:  # shapes that do not fit, or an inverse that does not exist
         return float("inf")
     return relative(printed, right) if np.isfinite(printed).all() else float("inf")
+
+
+def size(error: float) -> str:
+    """Two digits of what is more than rounding, and of rounding its bound, because that differs between machines."""
+    return "≤ 1e-12" if error <= 1e-12 else f"{error:.2g}"

@@ -1,19 +1,15 @@
-"""Lopez Davila, *Neural networks: the backpropagation algorithm* (2020)."""
+"""Lopez Davila, *Neural networks: the backpropagation algorithm* (2020): the network, activations, losses."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 import fnn
-from experiments.equations.common import attempt, oracle, problem, relative
-from experiments.equations.register import Finding, erratum, row, true
-from fnn.updates import descend, momentum, sgd
-
-SQUARED = fnn.SquaredError(1)  # (a − y)²
-ULPS = 8  # of the largest entry of an array: how near two orders of the same sums come
+from experiments.equations.common import attempt, problem, relative, size
+from experiments.equations.register import Finding, erratum, loose, row, true
+from fnn.updates import descend, momentum
 
 
 @row("fnn.layers.Dense")
@@ -27,14 +23,19 @@ def L1():
     by_column = np.random.default_rng(0).normal(size=len(a))  # b_0 … b_n
     depends = np.asarray(jax.jit(jax.jacobian(lambda W: W @ a + b))(W)).any(axis=2).astype(float)  # (neuron, row)
     sums = "sums, neuron by neuron"
+    same = np.full(len(W), sum(w_k * a_k for w_k, a_k in zip(W[0], a)) + b[0])  # no i on the right: one sum for all i
     return (
-        true("z = w_1 a_1 + … + w_n a_n + b", max(relative(printed, right), ours), sums),
+        erratum(
+            "z_i = w_1 a_1 + … + w_n a_n + b, for every i", relative(same, right),
+            "z_i = w_i1 a_1 + … + w_in a_n + b_i", max(relative(printed, right), ours), against=sums,
+            note="run with the first neuron's weights: every neuron would receive the same",
+        ),
         erratum(
             "rows 0…k, columns 0…n, biases b_0…b_n", attempt(lambda: W @ a + by_column, right),
             "b_0…b_k", max(relative(W @ a + b, right), ours), against=sums,
             note=f"in 3-4-2: {len(right)} sums and {len(by_column)} biases",
         ),
-        erratum(
+        loose(
             "a row of the matrix: the weights of a hidden layer", relative(np.ones_like(depends), depends),
             "of a neuron", relative(np.eye(len(b)), depends), against="∂z_i/∂(row j) ≠ 0",
             note=f"on a row depend {depends.sum(axis=0).max():.0f} of {len(b)} neurons",
@@ -110,8 +111,15 @@ def L3():
     one_map = jax.jit(jax.vmap(jax.jacobian(lambda x: fnn.forward(p.params, x))))(p.x)
     at_zero = fnn.forward(p.params, jnp.zeros_like(p.x))[0]
     error = max(relative(printed, ours), relative(np.broadcast_to(W, one_map.shape), one_map), relative(B, at_zero))
-    note = f"affine, and linear only where B = 0: here ‖f(0)‖ = {np.linalg.norm(at_zero):.2f}"
-    return true("z_2 = W a + B, W = w_2 w_1, B = w_2 b_1 + b_2", error, note=note)
+    twice, halfway = (fnn.forward(p.params, x) for x in (2 * p.x, (p.x[:3] + p.x[3:]) / 2))
+    return (
+        true("z_2 = W a + B, W = w_2 w_1, B = w_2 b_1 + b_2", error),
+        loose(
+            "a composition of two linear functions is linear: f(2a) = 2 f(a)", relative(2 * ours, twice),
+            "affine: f keeps averages", relative((ours[:3] + ours[3:]) / 2, halfway), against="fnn.forward",
+            note=f"linear only where B = 0: here ‖f(0)‖ = {np.linalg.norm(at_zero):.2f}",
+        ),
+    )  # fmt: skip
 
 
 @row("fnn.train.evaluate", "fnn.train.predict")
@@ -139,8 +147,15 @@ def L5():
     printed = sum(0.5 * square for square in squares)
     slope = jax.jit(jax.grad(lambda a: jnp.sum(0.5 * (y - a) ** 2)))(a)
     ours = max(relative(np.sum(p.loss.value(a, y)), printed), relative(p.loss.gradient(a, y), slope))
-    times = float(printed / np.mean(squares))
-    return true("MSE = Σ 0.5 (y − ŷ)²", ours, note=f"a sum: {times:g} times the mean of {a.size} squares")
+    mean = np.mean(squares)
+    return (
+        true("Σ 0.5 (y − ŷ)²", ours),
+        loose(
+            "MSE = Σ 0.5 (y − ŷ)², the mean squared error", relative(printed, mean), "half the sum of the squares",
+            relative(printed, 0.5 * sum(squares)), against="the mean, the sum",
+            note=f"{float(printed / mean):g} times the mean of {a.size} squares",
+        ),
+    )  # fmt: skip
 
 
 @row("fnn.losses.CrossEntropy")
@@ -167,120 +182,8 @@ def L6():
     return erratum(
         "Σ ŷ log y + (1 − ŷ) log(1 − y)", relative(value, likelihood), "−Σ y log ŷ + (1 − y) log(1 − ŷ)", right,
         against="−log of the labels' probability",
-        note=f"{value:g} on labels 0 and 1; on soft targets {printed(a, soft):.1f} for {corrected(a, soft):.1f}",
-    )  # fmt: skip
-
-
-@row("fnn.functions.backprop")
-def L7():
-    """The gradient of a data set is the average of its examples', and why."""
-    p = problem()
-    right = jax.tree.map(lambda leaf: np.asarray(leaf) / len(p.x), oracle(p).gradients)
-    single = [fnn.backprop(p.params, x, y, loss=p.loss) for x, y in zip(np.asarray(p.x), np.asarray(p.y))]
-    printed = jax.tree.map(lambda *leaves: np.sum(leaves, axis=0) / len(leaves), *single)
-    ours, summed = (fnn.backprop(p.params, p.x, p.y, loss=p.loss, reduction=r) for r in ("mean", "sum"))
-    error = max(relative(printed, right), relative(ours, right))
-    weights = [layer.W for layer in right]
-    over_weights = [np.full_like(W, W.mean()) for W in weights]
-    times = float(np.linalg.norm(summed[-1].W) / np.linalg.norm(ours[-1].W))
-    return (
-        true("∂C/∂w^L = (1/n) Σ_k ∂C_k/∂w^L, and so for b", error, note=f"the sum's (S3) is {times:g} times that"),
-        erratum(
-            "the average accounts for every weight of the layer", relative(over_weights, weights),
-            "for every example", error, note="read as: the layer's mean in place of each weight's derivative",
-        ),
-    )  # fmt: skip
-
-
-@row("fnn.losses.SquaredError", "fnn.backward.input_gradient")
-def L8():
-    """One neuron per layer: the chains for w^L, b^L and a^{L−1}, with C = (a^L − y)²."""
-    p = problem((1, 1, 1), batch=None, loss=SQUARED)
-    right, (before, last), layer = oracle(p), fnn.trace(p.params, p.x), p.params[1]
-    w, a_L, off = (np.asarray(value) for value in (layer.W[0], last.a, last.a - p.y))
-    slope = a_L * (1 - a_L)
-    by_a = np.asarray(jax.jit(jax.grad(lambda a: jnp.sum((a - p.y) ** 2)))(a_L))
-    by_z = np.asarray(jax.jit(jax.grad(lambda z: jnp.sum(layer.activation.value(z))))(last.z))
-    factors = max(relative(2 * off, by_a), relative(slope, by_z), relative(SQUARED.gradient(last.a, p.y), by_a))
-
-    weight, bias, a = right.gradients[1].W[0], right.gradients[1].b, right.by_a[0]
-    ours = fnn.backprop(p.params, p.x, p.y, loss=SQUARED)[1]
-    ours_a = fnn.backward.input_gradient(right.deltas[1][None], layer.W)[0]
-    twice = w * slope * np.asarray(right.deltas[1])
-    by_weight = max(relative(np.asarray(before.a) * slope * 2 * off, weight), relative(ours.W[0], weight), factors)
-    by_bias = max(relative(slope * 2 * off, bias), relative(ours.b, bias))
-    by_input = max(relative(w * slope * 2 * off, a), relative(ours_a, a))
-    return (
-        true("∂C/∂w^L = a^{L−1} σ'(z^L) 2(a^L − y)", by_weight),
-        true("∂C/∂b^L = σ'(z^L) 2(a^L − y)", by_bias),
-        true("∂C/∂a^{L−1} = w^L σ'(z^L) 2(a^L − y)", by_input),
-        erratum(
-            "∂C/∂a^{L−1} = ∂z^L/∂a^{L−1} · ∂a^L/∂z^L · ∂C/∂z^L", relative(twice, a), "∂C/∂a^L",
-            relative(w * by_z * by_a, a), note=f"σ' stands in it twice, and σ'(z^L) = {float(twice[0] / a[0]):.3f}",
-        ),
-    )  # fmt: skip
-
-
-@row("fnn.functions.backprop")
-def L9():
-    """The gradient as one stacked vector."""
-    p = problem()
-    flat, unravel = ravel_pytree(p.params)
-    right = jax.jit(jax.grad(lambda v: jnp.mean(p.loss.value(fnn.forward(unravel(v), p.x), p.y))))(flat)
-    gradients = fnn.backprop(p.params, p.x, p.y, loss=p.loss)
-    printed = np.concatenate([np.ravel(part) for layer in gradients for part in (layer.W, layer.b)])
-    error = max(relative(printed, right), relative(ravel_pytree(gradients)[0], right))
-    return true("∇C = (∂C/∂w¹, ∂C/∂b¹, …, ∂C/∂w^L, ∂C/∂b^L)", error, note=f"{len(printed)} entries for 3-4-2")
-
-
-def ulps(ours, theirs) -> float:
-    """The largest difference of an entry, in units in the last place of its array's largest entry."""
-    pairs = zip(map(np.asarray, jax.tree.leaves(ours)), map(np.asarray, jax.tree.leaves(theirs)))
-    return max(float(np.abs(a - b).max() / np.spacing(np.abs(b).max())) for a, b in pairs)
-
-
-@row("fnn.functions.backprop", "fnn.functions.deltas")
-def L10():
-    """Back-propagation is reverse-mode automatic differentiation."""
-    problems = [
-        problem((4, 4, 4, 4), activation=activation, output=fnn.Identity(), seed=seed)
-        for activation in (fnn.Sigmoid(), fnn.Tanh(), fnn.ReLU()) for seed in range(3)
-    ]  # fmt: skip
-    pairs = []
-    for p in problems:
-        gradients = fnn.backprop(p.params, p.x, p.y, loss=p.loss, reduction="sum")
-        right = oracle(p)
-        pairs.append(((gradients, fnn.deltas(p.params, p.x, p.y, loss=p.loss)), (right.gradients, right.deltas)))
-    worst = max(ulps(*pair) for pair in pairs)
-    said = f"at most {ULPS}" if worst <= ULPS else f"{worst:.0f}"
-    note = f"gradients and δ's of {len(problems)} networks: {said} ulps of each array's largest entry"
-    return true("back-propagation is reverse-mode differentiation", max(relative(*pair) for pair in pairs), note=note)
-
-
-@row("fnn.updates.sgd")
-def L11():
-    """The direction in which C decreases most quickly."""
-    p, length = problem(), 0.1
-    flat, unravel = ravel_pytree(p.params)
-
-    @jax.jit
-    def cost(v):
-        return jnp.mean(p.loss.value(fnn.forward(unravel(v), p.x), p.y))
-
-    @jax.jit
-    def slope_along(direction):
-        return jax.jvp(cost, (flat,), (direction / jnp.linalg.norm(direction),))[1]
-
-    gradient = ravel_pytree(fnn.backprop(p.params, p.x, p.y, loss=p.loss))[0]
-    size = jnp.linalg.norm(gradient)
-    step, _ = sgd(length).update(gradient, sgd(length).init(flat))
-    drawn = jax.vmap(slope_along)(jnp.asarray(np.random.default_rng(0).normal(size=(1000, len(flat)))))
-    rise = float(cost(flat + length * gradient / size) / cost(flat) - 1)
-    return erratum(
-        "∇C: the direction in which C decreases most quickly", relative(slope_along(gradient), -size),
-        "−∇C", max(relative(slope_along(-gradient), -size), relative(slope_along(step), -size)),
-        against="steepest slope −‖∇C‖", note=f"a step of {length} along ∇C raises C by {rise:.1%}; "
-        f"the steepest of {len(drawn)} random directions has {float(-drawn.min() / size):.2f} of that slope",
+        note=f"{value:g} on labels 0 and 1; on soft targets {printed(a, soft):.1f} for {corrected(a, soft):.1f}; with "
+        f"ŷ the label and y the output the sign alone is wrong: off by {relative(printed(hard, a), likelihood):g}",
     )  # fmt: skip
 
 
@@ -295,12 +198,16 @@ def L12():
     ours = relative(fnn.forward(p.params, p.x), right)
     sums = "sums, neuron by neuron"
     return (
-        true("h_i = σ(w_1 a_1 + … + w_n a_n + b)", max(relative(neurons, right), ours), sums),
+        erratum(
+            "h_i = σ(w_1 a_1 + … + w_n a_n + b), for every i", relative(np.full_like(right, neurons[0]), right),
+            "h_i = σ(w_i1 a_1 + … + w_in a_n + b_i)", max(relative(neurons, right), ours), against=sums,
+            note="as z_i in L1",
+        ),
         true("h = σ(W a + b)", max(relative(layer, right), ours), sums),
-    )
+    )  # fmt: skip
 
 
-@row("fnn.regression.least_squares")
+@row("fnn.regression.least_squares", "experiments.linear_depth")
 def L13():
     """Without an activation function the network behaves like a linear regression."""
     random, steps = np.random.default_rng(0), 1000
@@ -318,3 +225,37 @@ def L13():
     (linear, loss), (_, bent), (_, narrow) = fit(4, fnn.Identity()), fit(4, fnn.Tanh()), fit(1, fnn.Identity())
     note = f"loss {loss:.3f}; with tanh {bent:.3f}; without, but with one hidden neuron {narrow:.3f}"
     return true("without an activation: a linear regression", relative(linear, best), "least squares", note)
+
+
+@row("fnn.functions.forward", "fnn.losses.SquaredError")
+def L14():
+    """Different weights give different outputs, and the loss tells how far they are from the best ones."""
+    p = problem()
+    hidden, last = p.params
+    turned = (
+        fnn.Dense(hidden.W[::-1], hidden.b[::-1], hidden.activation),
+        fnn.Dense(last.W[:, ::-1], last.b, last.activation),
+    )
+    outputs, others = fnn.forward(p.params, p.x), fnn.forward(turned, p.x)
+    moved = fnn.forward((fnn.Dense(hidden.W[::-1], hidden.b, hidden.activation), last), p.x)
+
+    A, best = np.diag([1.0, 0.1]), np.array([1.0, -1.0])  # ½‖A(v − best)‖²: the best loss is 0
+    near, far = best + np.array([0.1, 0.0]), best + np.array([0.0, 1.0])
+    loss = [float(np.sum(fnn.SquaredError().value(A @ v, A @ best))) for v in (near, far)]
+    distance = [float(np.linalg.norm(v - best)) for v in (near, far)]
+    farther, squares = distance[1] / distance[0], [np.sum((A @ (v - best)) ** 2) / 2 for v in (near, far)]
+    same, other = relative(others, outputs) <= 1e-12, relative(moved, outputs) > 1e-12
+    return (
+        loose(
+            "different weights and biases will produce different output", float(same), "… may produce",
+            float(not other), against="fnn.forward",
+            note="the hidden neurons in another order: other W and b, and outputs off by "
+            f"{size(relative(others, outputs))}; only the rows of W¹ in another order: {relative(moved, outputs):.2g}",
+        ),
+        loose(
+            "the loss tells how far the weights are from the optimal ones", relative(loss[1] / loss[0], farther),
+            "… how far the outputs are from the targets", relative(loss, squares),
+            against="the ratio of two distances; ½‖output − target‖²",
+            note=f"a linear model with one loss, {loss[0]:.3g}, at the distances {distance[0]:g} and {distance[1]:g}",
+        ),
+    )  # fmt: skip

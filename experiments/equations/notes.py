@@ -1,7 +1,11 @@
 """Handwritten notes, *Application: neural networks*; the experiment E6 is row N6."""
 
+import os
+import subprocess
+import sys
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,13 +15,14 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 import fnn
-from experiments.equations.common import Oracle, Problem, oracle, problem, relative
+from experiments.equations.common import Oracle, Problem, oracle, problem, relative, size
 from experiments.equations.lecture import sigma, slope
-from experiments.equations.register import erratum, row, true
+from experiments.equations.register import erratum, loose, row, true
 from fnn.backward import bias_gradient, input_gradient
 
 WIDTHS = (3, 3, 3, 3)  # all equal, so that a wrong index is not caught by the shapes
 LOSS = fnn.SquaredError(1.0)
+DEVICES = 4  # of N6
 
 
 class Notes(NamedTuple):
@@ -204,8 +209,20 @@ def N6():
     return (
         true("in parallel over examples", relative(together, stacked), against="one at a time", note="jax.vmap"),
         true("their sum is the batch's", max(relative(summed, right), relative(batch, right))),
-        true("in parallel over devices", over_devices(), note="jax.shard_map, a part of the batch on each"),
-    )
+        true("in parallel over devices", on_several(), note=f"jax.shard_map on {DEVICES} devices, "
+             "a part of the batch on each"),
+    )  # fmt: skip
+
+
+def on_several() -> float:
+    """``over_devices`` in a process with several devices: how many JAX has is settled once, when a process starts."""
+    chosen = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(DEVICES)}
+    program = [sys.executable, "-m", "experiments.equations.devices"]
+    run = subprocess.run(program, cwd=Path(__file__).parents[2], env=chosen, capture_output=True, text=True, check=True)
+    devices, error = run.stdout.splitlines()[-1].split()
+    if int(devices) != DEVICES:
+        raise RuntimeError(f"N6: expected {DEVICES} devices, got {devices}")
+    return float(error)
 
 
 def over_devices(examples: int = 4) -> float:
@@ -237,12 +254,13 @@ def N7():
     errors = sorted(relative(ours, w - rate * gradient) for gradient in sums)  # fit drew one of all these subsets
     full, mean = each.sum(axis=0), sums.mean(axis=0) * examples / subset
     spread = np.mean([relative(gradient * examples / subset, full) for gradient in sums])
-    return (
-        true("w ← w − η Σ ∂L/∂w over a subset", errors[0], against="fnn.train.fit",
-             note=f"the {len(sums) - 1} other subsets of {subset} out of {examples}: off by {errors[1]:.2g} or more"),
-        true("the subset stands for all data points", relative(mean, full), against="the sum over all",
-             note=f"on average over all subsets; one alone is off by {spread:.2g}"),
-    )  # fmt: skip
+    return true(
+        "w ← w − η Σ ∂L/∂w over a subset",
+        errors[0],
+        against="fnn.train.fit",
+        note=f"the {len(sums) - 1} other subsets of {subset} out of {examples}: off by {errors[1]:.2g} or more; as an "
+        f"estimate of the whole gradient one is off by {spread:.2g}, their mean by {size(relative(mean, full))}",
+    )
 
 
 @row("fnn.backward.bias_gradient")
@@ -256,7 +274,9 @@ def N8():
     by_own_b, by_y = np.diag(jacobian), recursion(v)
     printed = [1 * slope(v.x[m]) * by_own_b for m in by_y][::-1]  # the recursion goes from M down
     corrected = [by_y[m] * slope(v.x[m]) * by_own_b for m in by_y][::-1]
-    return erratum(
+    return loose(
         "∂L/∂b_i = ∂L/∂y_i σ'(x_i) ∂x_i/∂b_i with ∂L/∂y_i = 1", relative(printed, by_b), "with ∂x_i/∂b_i = 1",
         max(relative(corrected, by_b), relative(ours, by_b), relative(jacobian, np.eye(len(jacobian)))),
+        note="a slip of the pen or of the copy: the formulas are right, and the next derivation boxes the 1 where it "
+        "belongs",
     )  # fmt: skip

@@ -6,18 +6,43 @@
         return true("δ^ℓ = (W^{ℓ+1})ᵀ δ^{ℓ+1} ⊙ σ'(z^ℓ)", relative(as_printed, oracle))
 
 The function's name is the identifier, its docstring what is printed, in this project's words; ``row`` names the
-functions that compute it. A row holds one finding, or several where it prints several things. A finding is *true as
-printed*, or an *erratum*, which comes with its corrected form; either has a disagreement, relative and norm-wise, with
-autodiff or with the fact that is named.
+functions that compute it. A row holds one finding, or several where it prints several things; the sentence that each is
+about is in ``quotes``, in the same order. A finding has one of four verdicts, and a disagreement, relative and
+norm-wise, with autodiff or with the fact that is named. ``RULE`` says which verdict is given when.
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 
+Verdict = Literal["erratum", "loose", "convention", "true"]
+KINDS: dict[Verdict, str] = {
+    "erratum": "False as printed",
+    "loose": "Loosely worded",
+    "convention": "By a convention",
+    "true": "True as printed",
+}
+RULE = """\
+One rule says what counts as an **erratum**: a formula or a statement that is *false as printed*, read in its context.
+Whoever computes or believes what stands there gets something wrong, or nothing at all. A misprint counts, even if
+another line has it right; so does a case that a formula is meant for and leaves out. What a document says elsewhere, or
+assumes, belongs to the context: nothing is held against it that it does not claim.
+
+Two other kinds are no errata. *Loosely worded*: the formula or the fact is right, and a word or a notation for it is
+inexact, such as a mean for a sum or the entries of a diagonal for the matrix. *A convention*: the document says, or
+keeps to, one of two usages where the other is common too. For both the disagreement is that of the literal reading, or
+of the other usage; beside it stands that of what is meant."""
+
 ROWS: dict[str, "Row"] = {}
+
+
+class Quote(NamedTuple):
+    """What a finding is about, word for word, and how it should read, if it is not right; Markdown with $LaTeX$."""
+
+    text: str
+    correct: str = ""
 
 
 class Finding(NamedTuple):
@@ -29,10 +54,7 @@ class Finding(NamedTuple):
     corrected: str = ""
     corrected_error: float | None = None
     note: str = ""
-
-    @property
-    def verdict(self) -> str:
-        return "true" if self.corrected_error is None else "erratum"
+    verdict: Verdict = "true"
 
 
 class Row(NamedTuple):
@@ -76,8 +98,22 @@ def true(printed: str, error: float, against: str = "autodiff", note: str = "") 
 def erratum(
     printed: str, error: float, corrected: str, corrected_error: float, against: str = "autodiff", note: str = ""
 ) -> Finding:
-    """What is wrong as printed, with its relative disagreement, and the right form with its own.
+    """What is false as printed, with its relative disagreement, and the right form with its own.
 
     error: inf where the printed form cannot even be computed.
     """
-    return Finding(printed, float(error), against, corrected, float(corrected_error), note)
+    return Finding(printed, float(error), against, corrected, float(corrected_error), note, "erratum")
+
+
+def loose(
+    printed: str, error: float, meant: str, meant_error: float, against: str = "autodiff", note: str = ""
+) -> Finding:
+    """What is off if it is taken at its word, and right as it is meant."""
+    return erratum(printed, error, meant, meant_error, against, note)._replace(verdict="loose")
+
+
+def convention(
+    printed: str, error: float, stated: str, stated_error: float, against: str = "autodiff", note: str = ""
+) -> Finding:
+    """What is off by another usage, and right by the one that the document states."""
+    return erratum(printed, error, stated, stated_error, against, note)._replace(verdict="convention")

@@ -1,7 +1,6 @@
-"""Strabel, *The basics of neural networks* (2023): the graph, back-propagation on it, dropout."""
+"""Strabel, *The basics of neural networks* (2023): the graph, and back-propagation on it."""
 # ruff: noqa: E741  l is the document's index
 
-import itertools
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 
 import fnn
 from experiments.equations.common import problem, relative
-from experiments.equations.register import erratum, row, true
+from experiments.equations.register import erratum, loose, row, true
 from fnn.graph import Graph, GraphParams
 
 ACTIVATIONS = (
@@ -22,6 +21,16 @@ SENDERS = {3: (0, 1, 2), 4: (0, 2, 3), 5: (1, 3, 4), 6: (4, 5), 7: (3, 5, 6), 8:
 OUTPUTS = (5, 6, 8)  # 5 and 6 have outgoing arrows too; 8 is the only terminal one
 ETA = 0.1
 BATCH = 6
+
+
+def keep(network: GraphParams) -> np.ndarray:
+    """p_kl, of its own for every arrow."""
+    return np.linspace(0.3, 0.9, len(network.weights))
+
+
+def mask(network: GraphParams) -> Any:
+    """r_kl of one mini-batch."""
+    return fnn.sample_masks(network, fnn.DropConnect(keep(network)), BATCH, key=jax.random.key(1)).arrows
 
 
 class Case(NamedTuple):
@@ -123,7 +132,7 @@ def S1():
         refused = f"fnn: {error}"
     return (
         true("ψ_k = Σ_{l:(l,k)∈A} w_kl o_l + β_k, o_k = σ_k(ψ_k)", off, against="fnn.trace; layers (H5)"),
-        erratum(
+        loose(
             "a directed graph", relative(low, high), "a directed acyclic graph",
             max(*residuals, relative(settled(0.0, -1.0), settled(0.0, 1.0))),
             against="another o that fulfils (1)", note=refused,
@@ -199,7 +208,7 @@ def S3():
     )  # fmt: skip
 
 
-@row("fnn.functions.backprop")
+@row("fnn.functions.backprop", "experiments.update_order")
 def S11():
     """(6) and (7), then (8) and (9) recursively backwards, (4) producing the summands."""
     c, terminal = case(), len(ACTIVATIONS) - 1
@@ -221,80 +230,4 @@ def S11():
     return erratum(
         "update w_lj, then λ_k = Σ_l λ_l w_lk σ'_k(ψ_k)", off, "λ_k with the w_lk from before the update",
         max(relative(summands(ETA, updated=False), right), ours_off), note=f"η = {ETA}; at η = {ETA / 10}: {tenth:.2g}",
-    )  # fmt: skip
-
-
-def keep(network: GraphParams) -> np.ndarray:
-    """p_kl, of its own for every arrow."""
-    return np.linspace(0.3, 0.9, len(network.weights))
-
-
-def mask(network: GraphParams) -> Any:
-    """r_kl of one mini-batch."""
-    return fnn.sample_masks(network, fnn.DropConnect(keep(network)), BATCH, key=jax.random.key(1)).arrows
-
-
-@row("fnn.dropout", "fnn.backward.weight_gradient", "fnn.graph.passes.forward")
-def S4():
-    """(11) to (13), and r_kl ~ Bernoulli(p_kl) for each mini-batch, p_kl the probability to keep."""
-    c = case(dropped=True)
-    network, masks = c.network, fnn.Mask(arrows=mask(c.network))
-    p, r, draws = keep(network), by_arrow(np.asarray(masks.arrows)), 10_000
-    by_w, _, lam = c.right
-    trace = fnn.trace(network, c.x, masks=masks)
-    ours = fnn.backprop(network, c.x, c.y, reduction="sum", masks=masks)
-    our_lam = np.asarray(fnn.deltas(network, c.x, c.y, masks=masks)).T
-    twelve = {(k, j): np.sum(lam[k] * c.o[j]) * r[k, j] for k, j in c.w}
-    inner = [k for k in SENDERS if k not in OUTPUTS]
-    carried = {arrow: c.w[arrow] * r[arrow] for arrow in c.w}
-    thirteen = np.stack([four(c, k, lam, carried) for k in inner])
-    keys = jax.random.split(jax.random.key(2), draws)
-    drawn = jax.vmap(lambda key: fnn.sample_masks(network, fnn.DropConnect(p), BATCH, key=key))(keys)
-    kept = np.mean(np.asarray(drawn.arrows), axis=0)
-    return (
-        true("ψ_k = Σ_l w_kl r_kl o_l + β_k", relative([c.psi.T, c.o.T], [trace.psi, trace.a]), "fnn.trace"),
-        true("∂L/∂w_kj = λ_k o_j r_kj", max(relative(twelve, by_w), relative(by_arrow(ours.weights), by_w))),
-        true(
-            "λ_k = Σ_l λ_l w_lk r_lk σ'_k(ψ_k), k no output",
-            max(relative(thirteen, lam[inner]), relative(our_lam, lam)),
-        ),
-        true(
-            "r_kl ~ Bernoulli(p_kl)", relative(kept, p), against=f"p_kl from {p[0]} to {p[-1]}, {draws:,} draws",
-            note=f"were p_kl the probability to drop: {relative(kept, 1 - p):.2g}",
-        ),
-    )  # fmt: skip
-
-
-@row("fnn.inference.fold", "fnn.dropout.expected_weights")
-def S5():
-    """(14): at test time w_kl p_kl in place of w_kl r_kl."""
-    p = problem((2, 3, 1), activation=fnn.Tanh())
-    random = np.random.default_rng(0)
-    keeps = [jnp.asarray(random.uniform(0.3, 0.9, layer.W.shape)) for layer in p.params]
-    flat = np.concatenate([np.ravel(k) for k in keeps])
-    every = np.array(list(itertools.product([0.0, 1.0], repeat=len(flat))))  # all masks, and how likely each is
-    likely = np.prod(np.where(every == 1, flat, 1 - flat), axis=1)
-    first = keeps[0].size
-    arrows = [jnp.asarray(part).reshape(-1, *k.shape) for part, k in zip(np.split(every, [first], axis=1), keeps)]
-
-    def mean_and_folded(params):
-        """The mean over all masks, and what the folded network computes: (ψ of the first layer, output)."""
-        traces = jax.vmap(lambda *r: fnn.trace(params, p.x, masks=tuple(fnn.Mask(arrows=mask) for mask in r)))(*arrows)
-        folded = fnn.trace(fnn.fold(params, dropout=fnn.DropConnect(tuple(keeps))), p.x)
-        means = [np.tensordot(likely, v, axes=1) for v in (traces[0].psi, traces[-1].a)]
-        return means, (folded[0].psi, folded[-1].a)
-
-    (psi, a), ours = mean_and_folded(p.params)
-    (_, linear), our_linear = mean_and_folded(tuple(fnn.Dense(layer.W, layer.b, fnn.Identity()) for layer in p.params))
-    fourteen = p.x @ (p.params[0].W * keeps[0]).T + p.params[0].b
-    return (
-        true(
-            "ψ_k = Σ_l w_kl p_kl o_l + β_k, one layer", max(relative(fourteen, psi), relative(ours[0], psi)),
-            against=f"mean of (11) over all {2**first} r",
-        ),
-        true(
-            "(14) in both of two layers, σ the identity", relative(our_linear[1], linear),
-            against=f"mean output over all {len(every)} r",
-            note=f"σ = tanh: off by {relative(ours[1], a):.2g}, so (14) is not the mean of a deep network",
-        ),
     )  # fmt: skip

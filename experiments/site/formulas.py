@@ -13,6 +13,8 @@ AS_DOCUTILS_KNOWS_IT: list[tuple[re.Pattern[str], str]] = [  # LaTeX that it doe
     (re.compile(r"\\(begin|end)\{(?:align|alignat|eqnarray|split|gather)\*?\}"), r"\\\1{aligned}"),
     (re.compile(r"\\([dt]?frac)(\d)(\d)"), r"\\\1{\2}{\3}"),
     (re.compile(r"\\(?:text|display)style\b"), ""),
+    (re.compile(r"\\dots\b"), r"\\ldots"),
+    (re.compile(r"(\\(?:hat|vec|overline)\{[^{}]*\})(?=[_^])"), r"{\1{}}"),  # or the index stands under the accent
     (re.compile("''"), r"^{\\prime\\prime}"),
     (re.compile("'"), r"^{\\prime}"),
 ]
