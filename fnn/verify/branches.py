@@ -1,0 +1,164 @@
+"""Which term of a cotangent is missing: a value that is used in several places has one term for each.
+
+Each use gets a copy of the value, and the cotangent of a copy is the term that comes back through this use.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from fnn.verify.interpret import Traced, bound, by_jax, evaluate, trace
+from fnn.verify.oracle import is_inexact, like
+from fnn.verify.report import norm
+
+SKIP = "the skip connection"
+VIEWS = ("transpose", "reshape", "broadcast_in_dim", "convert_element_type", "squeeze", "expand_dims", "copy")
+WORDS = {
+    "dot_general": "the matrix product", "mul": "the product", "div": "the quotient", "add": "the addition",
+    "add_any": "the addition", "sub": "the difference", "reduce_sum": "the sum", "reduce_max": "the maximum",
+    "integer_pow": "the power", "square": "the square", "neg": "the negative",
+}  # fmt: skip
+NOTICED = 1e3  # a term is missing if what remains of the error without it is this much smaller
+
+
+class Uses(NamedTuple):
+    """Where a traced function uses one of its arrays: equations, and outputs that are the array itself."""
+
+    traced: Traced
+    var: Any
+    equations: list
+    outputs: list[int]
+
+    @property
+    def number(self) -> int:
+        return len(self.equations) + len(self.outputs)
+
+
+class Wrong(NamedTuple):
+    """A wrong cotangent of the array at a place among the floating ones, and the right one."""
+
+    place: int
+    hand: np.ndarray
+    right: np.ndarray
+
+
+def missing_term(function: Callable, inputs: tuple, y_bar, array: Wrong, names=(), related=()) -> str:
+    """The use whose term is missing in a hand-written cotangent, in words; "" if that is not what is wrong with it.
+
+    function: of ``inputs``; y_bar: the cotangent of its value; names: of the floating arrays of the inputs; related:
+    the places of those that are themselves computed from this one.
+    """
+    try:
+        traced, arrays = trace(function, *inputs)
+        floating = [place for place, leaf in enumerate(arrays) if is_inexact(leaf)]
+        variables = [traced.jaxpr.jaxpr.invars[place] for place in floating]
+        uses = _uses(traced, variables[array.place])
+        copies = [arrays[floating[array.place]]] * uses.number
+        terms = evaluate(lambda arrays, copies: _terms(uses, arrays, copies, jax.tree.leaves(y_bar)), arrays, copies)
+    except Exception:  # what JAX cannot trace or differentiate cannot be looked into
+        return ""
+    found = explained(terms, array)
+    if found is None:
+        return ""
+    label = _labels(uses, dict(zip(variables, names)), {variables[i] for i in related})[found]
+    return label if uses.number > 1 or label == SKIP else ""  # of a single one: it is zero, which is said anyway
+
+
+def explained(terms: Sequence, array: Wrong) -> int | None:
+    """Which of the terms alone is missing in the hand-written cotangent; None if it is not exactly one."""
+    error = norm(array.hand - array.right)
+    missing = [norm(array.hand - (array.right - term)) * NOTICED < error for term in terms]
+    return missing.index(True) if sum(missing) == 1 else None
+
+
+def computed_from(function: Callable, inputs: tuple, place: int) -> set[int]:
+    """The places of the leaves of the function's value that are computed from this floating array of its inputs."""
+    traced, arrays = trace(function, *inputs)
+    floating = [i for i, leaf in enumerate(arrays) if is_inexact(leaf)]
+    jaxpr = traced.jaxpr.jaxpr
+    found = _computed_from(jaxpr, {jaxpr.invars[floating[place]]})
+    return {i for i, out in enumerate(jaxpr.outvars) if not isinstance(out, core.Literal) and out in found}
+
+
+def _uses(traced: Traced, var) -> Uses:
+    jaxpr = traced.jaxpr.jaxpr
+    return Uses(traced, var, _users(jaxpr.eqns, var), [i for i, out in enumerate(jaxpr.outvars) if out is var])
+
+
+def _users(equations: Sequence, var) -> list:
+    return [equation for equation in equations if var in _variables(equation)]
+
+
+def _variables(equation) -> list:
+    return [var for var in equation.invars if not isinstance(var, core.Literal)]
+
+
+def _terms(uses: Uses, arrays: list, copies: list, y_bar: list) -> list:
+    """The cotangent of every copy, where each use has its own."""
+
+    def of(copies):
+        def with_copy(equation, inputs: list) -> list | None:
+            found = [i for i, use in enumerate(uses.equations) if use is equation]
+            if not found:
+                return None
+            at = [copies[found[0]] if var is uses.var else value for var, value in zip(equation.invars, inputs)]
+            return bound(equation, at)
+
+        outputs = by_jax(uses.traced.jaxpr, arrays, instead=with_copy)
+        for i, copy in zip(uses.outputs, copies[len(uses.equations) :]):
+            outputs[i] = copy
+        return outputs
+
+    value, pulled = jax.vjp(of, copies)
+    return pulled(like(value, y_bar))[0]
+
+
+def _labels(uses: Uses, names: Mapping[Any, str], related: set) -> list[str]:
+    """What each use is, in words that tell them apart."""
+    found = [_label(uses, equation, names, related) for equation in uses.equations]
+    places = jax.tree.unflatten(uses.traced.structure, range(uses.traced.structure.num_leaves))
+    outputs = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(places)]
+    found += [f"the output {outputs[i]}".rstrip() for i in uses.outputs]
+    return [f"{label} ({found[:i].count(label) + 1} of {found.count(label)})" if found.count(label) > 1 else label
+            for i, label in enumerate(found)]  # fmt: skip
+
+
+def _label(uses: Uses, equation, names: Mapping[Any, str], related: set) -> str:
+    jaxpr = uses.traced.jaxpr.jaxpr
+    var, equation = _seen(jaxpr.eqns, uses.var, equation)
+    name, others = equation.primitive.name, [other for other in _variables(equation) if other is not var]
+    if name in ("add", "add_any") and not _computed_from(jaxpr, {uses.var, *related}).isdisjoint(others):
+        return SKIP
+    if name == "reduce_sum":
+        after = [_seen(jaxpr.eqns, equation.outvars[0], user)[1] for user in _users(jaxpr.eqns, equation.outvars[0])]
+        return "the mean" if [user.primitive.name for user in after] == ["div"] else WORDS[name]
+    word = WORDS.get(name, name)
+    beside = [names[origin] for origin in (_origin(jaxpr.eqns, other) for other in others) if origin in names]
+    return f"{word} with {beside[0]}" if beside and name in ("dot_general", "mul", "add", "add_any") else word
+
+
+def _seen(equations: Sequence, var, equation):
+    """The variable and the equation that uses it, past those that only show it in another shape."""
+    while equation.primitive.name in VIEWS and len(users := _users(equations, equation.outvars[0])) == 1:
+        var, equation = equation.outvars[0], users[0]
+    return var, equation
+
+
+def _computed_from(jaxpr, variables: set) -> set:
+    """These variables, and all that are computed from them."""
+    found = set(variables)
+    for equation in jaxpr.eqns:
+        if not found.isdisjoint(_variables(equation)):
+            found.update(equation.outvars)
+    return found
+
+
+def _origin(equations: Sequence, var):
+    """What is seen in another shape in ``var``."""
+    for equation in reversed(equations):
+        if var in equation.outvars and equation.primitive.name in VIEWS:
+            var = next(iter(_variables(equation)), var)
+    return var
