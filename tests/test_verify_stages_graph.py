@@ -115,6 +115,13 @@ def test_a_forgotten_term_inside_a_stage_is_named(name, number, term):
     assert all(finding.note.endswith(" is missing") for finding in wrong)
 
 
+def test_a_forgotten_derivative_inside_a_stage_is_named():
+    right, x = CHAIN["mlp"], X
+    wrong = stages([right._replace(pullback=lambda *args: right.pullback(*args, slope=False))], x).wrong
+    assert {finding.note for finding in wrong} == {"the derivative of tanh is missing"}
+    assert len(wrong) == 3
+
+
 def test_a_stage_may_read_the_same_value_twice_and_a_pytree():
     square = times("square", ("x", "x"))
     both = Stage("both", lambda _, x: {"a": x[0], "b": 2 * x[1]},

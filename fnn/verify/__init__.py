@@ -10,6 +10,7 @@ from fnn.verify.network import network
 from fnn.verify.probes import probes
 from fnn.verify.report import DerivationError, Finding, Report, WeakComparison
 from fnn.verify.stages import Stage, stages
+from fnn.verify.taps import tap
 
 __all__ = [
     "DerivationError",
@@ -23,4 +24,5 @@ __all__ = [
     "network",
     "probes",
     "stages",
+    "tap",
 ]

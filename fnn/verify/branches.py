@@ -1,6 +1,7 @@
-"""Which term of a cotangent is missing: a value that is used in several places has one term for each.
+"""What a wrong cotangent lacks: the term of one of several uses of a value, or the derivative of one function.
 
-Each use gets a copy of the value, and the cotangent of a copy is the term that comes back through this use.
+Each use gets a copy of the value, and the cotangent of a copy is the term that comes back through this use. What is
+said is what explains the numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from fnn.verify.interpret import Traced, bound, by_jax, evaluate, trace
+from fnn.verify.interpret import INLINED, Traced, bound, by_jax, evaluate, trace
 from fnn.verify.oracle import is_inexact, like
 from fnn.verify.report import norm
 
@@ -19,8 +20,11 @@ VIEWS = ("transpose", "reshape", "broadcast_in_dim", "convert_element_type", "sq
 WORDS = {
     "dot_general": "the matrix product", "mul": "the product", "div": "the quotient", "add": "the addition",
     "add_any": "the addition", "sub": "the difference", "reduce_sum": "the sum", "reduce_max": "the maximum",
-    "integer_pow": "the power", "square": "the square", "neg": "the negative",
+    "integer_pow": "the power", "square": "the square", "neg": "the negative", "logistic": "sigmoid",
 }  # fmt: skip
+CURVED = {"tanh", "logistic", "exp", "log", "log1p", "sin", "cos", "erf", "sqrt", "rsqrt", "square", "integer_pow",
+          "custom_jvp_call", "custom_vjp_call"}  # fmt: skip
+MOST = 16  # functions of which each is tried
 NOTICED = 1e3  # a term is missing if what remains of the error without it is this much smaller
 
 
@@ -65,6 +69,53 @@ def missing_term(function: Callable, inputs: tuple, y_bar, array: Wrong, names=(
         return ""
     label = _labels(uses, dict(zip(variables, names)), {variables[i] for i in related})[found]
     return label if uses.number > 1 or label == SKIP else ""  # of a single one: it is zero, which is said anyway
+
+
+def missing_derivative(function: Callable, inputs: tuple, y_bar, array: Wrong) -> str:
+    """The function inside whose derivative counts as 1 in a hand-written cotangent, as "tanh"; "" if there is none.
+
+    Arguments as in :func:`missing_term`.
+    """
+    try:
+        traced, arrays = trace(function, *inputs)
+        place = [i for i, leaf in enumerate(arrays) if is_inexact(leaf)][array.place]
+        jaxpr, seed = traced.jaxpr.jaxpr, jax.tree.leaves(y_bar)
+        moving = _computed_from(jaxpr, {jaxpr.invars[place]})
+        curved = [one for one in jaxpr.eqns if _is_curved(one) and not moving.isdisjoint(_variables(one))][:MOST]
+        found = evaluate(lambda arrays: [_flattened(traced, arrays, place, one, seed) for one in curved], arrays)
+    except Exception:  # what JAX cannot trace or differentiate cannot be looked into
+        return ""
+    chosen = explained([array.right - cotangent for cotangent in found], array)
+    return "" if chosen is None else _numbered([_called(equation) for equation in curved])[chosen]
+
+
+def _is_curved(equation) -> bool:
+    """Whether an equation is a function of one array that returns one of this shape, and that is not linear."""
+    variables, name = _variables(equation), equation.primitive.name
+    same = len(variables) == len(equation.outvars) == 1 and variables[0].aval.shape == equation.outvars[0].aval.shape
+    return same and name in CURVED and jax.numpy.issubdtype(equation.outvars[0].aval.dtype, jax.numpy.floating)
+
+
+def _called(equation) -> str:
+    name = equation.primitive.name
+    inner = equation.params.get("call_jaxpr") if name in INLINED else None
+    return inner.jaxpr.debug_info.func_name if inner is not None else WORDS.get(name, name)
+
+
+def _flattened(traced: Traced, arrays: list, place: int, flat, y_bar: list):
+    """The cotangent of an array where the derivative of one equation is 1."""
+
+    def of(array):
+        def instead(equation, inputs: list) -> list | None:
+            if equation is not flat:
+                return None
+            (moving,) = (value for var, value in zip(equation.invars, inputs) if not isinstance(var, core.Literal))
+            return [jax.lax.stop_gradient(bound(equation, inputs)[0] - moving) + moving]
+
+        return by_jax(traced.jaxpr, [*arrays[:place], array, *arrays[place + 1 :]], instead=instead)
+
+    value, pulled = jax.vjp(of, arrays[place])
+    return pulled(like(value, y_bar))[0]
 
 
 def explained(terms: Sequence, array: Wrong) -> int | None:
@@ -122,8 +173,13 @@ def _labels(uses: Uses, names: Mapping[Any, str], related: set) -> list[str]:
     places = jax.tree.unflatten(uses.traced.structure, range(uses.traced.structure.num_leaves))
     outputs = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(places)]
     found += [f"the output {outputs[i]}".rstrip() for i in uses.outputs]
-    return [f"{label} ({found[:i].count(label) + 1} of {found.count(label)})" if found.count(label) > 1 else label
-            for i, label in enumerate(found)]  # fmt: skip
+    return _numbered(found)
+
+
+def _numbered(labels: list[str]) -> list[str]:
+    """The labels, with the number of each that comes several times."""
+    return [f"{label} ({labels[:i].count(label) + 1} of {labels.count(label)})" if labels.count(label) > 1 else label
+            for i, label in enumerate(labels)]  # fmt: skip
 
 
 def _label(uses: Uses, equation, names: Mapping[Any, str], related: set) -> str:

@@ -12,6 +12,7 @@ from fnn.verify.differences import by_differences
 from fnn.verify.interpret import evaluate, is_array
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
 from fnn.verify.report import Finding, Report
+from fnn.verify.tapped import compare_tapped
 
 INSIDE = "in which the code computes"
 
@@ -21,7 +22,9 @@ def gradient(
 ) -> Report:
     """Compare ``hand(params, *args)`` with ``jax.grad(objective)(params, *args)``, leaf by leaf.
 
-    hand: returns a pytree like ``params``; it may be written in NumPy, and gets copies that it may overwrite.
+    hand: returns a pytree like ``params``; it may be written in NumPy, and gets copies that it may overwrite. Where the
+    objective names quantities by :func:`tap`, it may return their δ's too, ``(gradient, {"z1": δ, ...})``, or the δ's
+    alone: each is judged by the hand-written δ's of the quantities that use it, and so the wrong one is named.
     objective: returns a real scalar; params, args: pytrees of arrays. dtype: "float64" or "float32", the dtype of the
     comparison; None tries float64, then float32 if the functions cannot run in float64. In float64, ``hand`` is also
     called with float32 ``params`` as they were given, where it must be finite and no less exact than autodiff.
@@ -52,7 +55,12 @@ def gradient(
         if not is_inexact(leaf):
             where = "params" + jax.tree_util.keystr(path)
             raise TypeError(f"{where}: expected a floating array, to differentiate by it, got {describe(leaf)}")
-    return in_best_dtype(dtype, tolerance, lambda chosen: _compare(hand, objective, params, args, chosen, tolerance))
+
+    def judge(chosen: str) -> Report:
+        given = hand, objective, params, args, chosen, tolerance
+        return compare_tapped(*given) or _compare(*given)
+
+    return in_best_dtype(dtype, tolerance, judge)
 
 
 def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
