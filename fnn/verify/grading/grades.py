@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fnn.verify.grading.process import Ended, HandIn
 from fnn.verify.grading.questions import Question
 
-SHOWN = 2  # findings for each equation; the others have the same function
+SHOWN = 1  # finding for each equation; the others are of the same function
 
 
 class Grade(NamedTuple):
