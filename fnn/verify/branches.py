@@ -49,6 +49,17 @@ class Wrong(NamedTuple):
     right: np.ndarray
 
 
+def lacking(function: Callable, inputs: tuple, y_bar, array: Wrong, names=(), related=()) -> str:
+    """What a hand-written cotangent lacks, as a note; "" if that is not what is wrong. Arguments as below."""
+    if array.hand.shape != array.right.shape or not np.isfinite(array.hand).all():
+        return ""
+    term = missing_term(function, inputs, y_bar, array, names, related)
+    if term:
+        return f"the term through {term} is missing"
+    flat = missing_derivative(function, inputs, y_bar, array)
+    return f"the derivative of {flat} is missing" if flat else ""
+
+
 def missing_term(function: Callable, inputs: tuple, y_bar, array: Wrong, names=(), related=()) -> str:
     """The use whose term is missing in a hand-written cotangent, in words; "" if that is not what is wrong with it.
 

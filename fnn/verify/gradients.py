@@ -8,6 +8,7 @@ import numpy as np
 
 from fnn.checks.arrays import describe
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
+from fnn.verify.branches import Wrong, lacking
 from fnn.verify.differences import by_differences
 from fnn.verify.interpret import evaluate, is_array
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
@@ -94,7 +95,9 @@ def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Repo
     limit = TOLERANCE[box.precision] if tolerance is None else tolerance
     notes = () if box.precision == box.dtype else (f"judged at the tolerance of {box.precision}, {INSIDE}",)
     if all(np.isfinite(leaf).all() for leaf in oracle):
-        return Report(tuple(box.findings(ours, oracle, limit)), box.dtype, notes), oracle
+        found = box.findings(ours, oracle, limit)
+        found = [_noted(box, call, i, finding, ours[i], oracle[i]) for i, finding in enumerate(found)]
+        return Report(tuple(found), box.dtype, notes), oracle
     leaves, structure = jax.tree.flatten(box.inputs[0])
 
     def cost(values) -> float:
@@ -103,6 +106,16 @@ def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Repo
     findings, note, weak = by_differences(cost, list(map(np.asarray, leaves)), box.names, ours, tolerance, oracle)
     notes = (*notes, f"autodiff is not finite: {note}")
     return Report(tuple(findings), box.dtype, notes, weak=note if weak else ""), oracle
+
+
+def _noted(box: BlackBox, call: Callable, i: int, finding: Finding, hand, right) -> Finding:
+    """The finding on the i-th leaf, with the note that a term or a derivative is missing, if that explains it."""
+    if finding.ok:
+        return finding
+    paths = jax.tree_util.tree_leaves_with_path(box.inputs)
+    names = [box.labels[path[0].idx] + jax.tree_util.keystr(path[1:]) for path, leaf in paths if is_inexact(leaf)]
+    note = lacking(lambda *inputs: call(inputs), box.inputs, 1.0, Wrong(i, hand, right), names)
+    return replace(finding, note=note or finding.note)
 
 
 def _require_scalar(value) -> None:

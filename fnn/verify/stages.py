@@ -9,7 +9,7 @@ import numpy as np
 
 from fnn.checks.arrays import describe
 from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype, not_compared
-from fnn.verify.branches import Wrong, missing_derivative, missing_term
+from fnn.verify.branches import Wrong, lacking
 from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import TOLERANCE, exactly, fresh, in_dtype, is_inexact, like, random_like, without_float0
 from fnn.verify.report import Finding, Report, norm, norm_error
@@ -149,17 +149,15 @@ class _Stage:
 
     def branch(self, i: int, finding: Finding, hand, right, y_bar) -> Finding:
         """The finding on the i-th cotangent, with the note that one of its terms is missing, if that explains it."""
-        if finding.ok or hand.shape != right.shape or not np.isfinite(hand).all():
+        if finding.ok:
             return finding
         names, sources = self.origins()
         related = [j for j, source in enumerate(sources) if sources[i] in self.graph.above(source)]
-        term = missing_term(self.stage.forward, self.given[:2], y_bar, Wrong(i, hand, right), names, related)
-        if not term and not hand.any() and len(self.graph.readers(sources[i])) > 1:
-            return replace(finding, note=f"it is zero: the term through {self.stage.name} is missing")
-        flat = "" if term else missing_derivative(self.stage.forward, self.given[:2], y_bar, Wrong(i, hand, right))
-        if flat:
-            return replace(finding, note=f"the derivative of {flat} is missing")
-        return replace(finding, note=f"the term through {term} is missing") if term else finding
+        array = Wrong(i, hand, right)
+        note = lacking(self.stage.forward, self.given[:2], y_bar, array, names, related) or finding.note
+        if note == "it is zero" and len(self.graph.readers(sources[i])) > 1:
+            note = f"it is zero: the term through {self.stage.name} is missing"
+        return replace(finding, note=note)
 
     def origins(self) -> tuple[list[str], list[int]]:
         """The name of every floating array of params and x, and the stage that it comes from, or itself."""
