@@ -95,7 +95,8 @@ def test_a_tap_is_found_in_compiled_functions_too(wrapped):
     w = jnp.array([0.3, -1.0, 2.0])
     called = wrapped(function)
     called(w)  # what is compiled already does not hide it
-    assert len(gradient(hand, called, w).check().findings) == 2
+    for dtype in ("float32", "float64"):
+        assert len(gradient(hand, called, w, dtype=dtype).check().findings) == 2
     (wrong, *_) = gradient(lambda w: (hand(w)[0], {"z": -hand(w)[1]["z"]}), called, w).wrong
     assert (wrong.name, wrong.note) == ("z", "the sign")
     assert jnp.isfinite(jax.grad(called)(w)).all()
@@ -169,6 +170,25 @@ def test_what_is_no_delta_is_a_finding_and_no_other_is_accused(deltas, name, not
     (wrong,) = gradient(lambda *_: (gradients, right | deltas), objective, params, *args).wrong
     assert wrong.name == name
     assert note in wrong.note
+
+
+def test_deltas_that_differ_from_call_to_call_are_a_finding():
+    hand, objective, params, *args = CASES["residual"]
+    random = np.random.default_rng(0)
+
+    def noisy(*given):
+        gradient, deltas = hand(*given)
+        return gradient, deltas | {"z": deltas["z"] * (1 + 1e-14 * random.normal())}
+
+    (wrong,) = gradient(noisy, objective, params, *args).wrong
+    assert "not deterministic" in wrong.note
+
+
+def test_a_gradient_alone_is_judged_wherever_the_taps_are():
+    def objective(w):
+        return jax.lax.cond(w.sum() > 0, lambda w: tap("z", w * w).sum(), lambda w: w.sum(), w)
+
+    assert gradient(lambda w: 2 * w, objective, jnp.ones(3)).ok
 
 
 def test_a_loop_without_a_fixed_number_of_steps_is_refused():

@@ -15,7 +15,7 @@ import numpy as np
 from fnn.verify.blackbox import BlackBox, not_compared
 from fnn.verify.branches import SKIP, Wrong, computed_from, explained, lacking
 from fnn.verify.interpret import evaluate, is_array
-from fnn.verify.oracle import TOLERANCE, exactly, in_dtype
+from fnn.verify.oracle import TOLERANCE
 from fnn.verify.report import Finding, Report, compare
 from fnn.verify.taps import run_tapped, tapped
 
@@ -46,23 +46,25 @@ def returned(value, params, names: list[str]) -> Returned:
     return Returned(gradient, flat)
 
 
-def compare_tapped(hand: Callable, objective: Callable, params, args, dtype: str, tolerance: float | None):
-    """The report on every named quantity, or None where the hand-written function returns none."""
-    with exactly(dtype):
-        params, args = in_dtype((params, args), dtype)
-        try:
-            names = tapped(objective, params, args)
-        except NotImplementedError:
-            if str(jax.tree.structure(evaluate(hand, params, *args))) == str(jax.tree.structure(params)):
-                return None  # no δ is to be compared
-            raise
-        found = returned(evaluate(hand, params, *args), params, names) if names else Returned(None, {})
-        if not found.deltas:
-            return None
-        broken = _broken(found, params, names)
-        if broken:
-            return Report((Finding("the δ's", float("inf"), 0.0, note=broken),), dtype, what="quantity")
-        return _Tapped(hand, objective, (params, args), names, found, dtype).report(tolerance)
+def compare_tapped(hand: Callable, objective: Callable, inputs, dtype: str, tolerance: float | None) -> Report | None:
+    """The report on every named quantity, or None where the hand-written function returns none.
+
+    inputs: the parameters, and the tuple of the other arguments, in ``dtype``.
+    """
+    params, args = inputs
+    try:
+        names = tapped(objective, params, args)
+    except NotImplementedError:
+        if str(jax.tree.structure(evaluate(hand, params, *args))) == str(jax.tree.structure(params)):
+            return None  # no δ is to be compared
+        raise
+    found = returned(evaluate(hand, params, *args), params, names) if names else Returned(None, {})
+    if not found.deltas:
+        return None
+    broken = _broken(found, params, names)
+    if broken:
+        return Report((Finding("the δ's", float("inf"), 0.0, note=broken),), dtype, what="quantity")
+    return _Tapped(hand, objective, inputs, names, found, dtype).report(tolerance)
 
 
 def _broken(found: Returned, params, names: list[str]) -> str:

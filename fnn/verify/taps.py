@@ -72,9 +72,14 @@ batching.primitive_batchers[tap_p] = _batched
 
 @contextlib.contextmanager
 def _watching():
+    """Within it, taps are seen.
+
+    The precision means the same as "highest", in which a check computes; another name makes JAX trace anew what it
+    keeps of the user's functions, as under ``jax.checkpoint``, where there are no taps.
+    """
     token = _WATCHED.set(True)
     try:
-        with forgetting():
+        with forgetting(), jax.default_matmul_precision("float32"):
             yield
     finally:
         _WATCHED.reset(token)
