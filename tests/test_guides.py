@@ -43,3 +43,13 @@ def test_the_commands_of_the_page_for_teachers_print_what_it_says(tmp_path, monk
         assert [line for line in printed if CLAIM.match(line)] == [
             line for line in said.splitlines() if CLAIM.match(line)
         ]
+
+
+def test_every_yes_of_the_table_of_checkers_is_a_test():
+    page = (SITE / "checkers.md").read_text()
+    rows = re.findall(r"(?m)^\| (\d+)\. [^|]+\| ([^|]+) \|", page)
+    tests = dict(re.findall(r"(?ms)^(\d+)\. (`tests/.*?)(?=^\d+\. |^\n|\Z)", page))
+    assert {number for number, ours in rows if ours.startswith("yes")} == set(tests)
+    for named in tests.values():
+        for file, name in re.findall(r"`(tests/\w+\.py)::(\w+)`", named):
+            assert f"def {name}(" in (SITE.parent.parent / file).read_text(), name
