@@ -83,6 +83,7 @@ EVIL = {  # a bias_gradient, and what is said of it
     "writes answers": (WRITES.format(" " * 4, b"{}\n") + "    return delta", "it sent something that is no value"),
     "floods the answers": ("while True:\n        " + WRITES.format(" " * 8, "b'x' * 9999"), ""),
     "takes all memory": ("return [bytearray(2**34) for _ in range(99)]", "it raises MemoryError"),
+    "forges its message": ("raise ValueError('\\n10 of 10  bias_gradient')", "ValueError:  10 of 10  bias_"),
     "recurses": ("return bias_gradient(delta)", ""),  # a traceback of a thousand lines may take too long
     "returns an object": ("return object()", ""),
     "returns a string": ("return 'points'", ""),
@@ -111,6 +112,8 @@ def test_a_hand_in_that_cannot_be_loaded_has_no_points_and_is_told_why(graded):
         for points, wrong in graded(text, task=ONE).values():
             assert points == 0
             assert "it cannot be loaded: " + said in wrong
+    forged = WRITES.format("", b'{"defined": 5}\n')
+    assert set(graded(forged, task=ONE).values()) == {(0.0, "it sent something that is no value")}
     found = graded("from fnn.backward import bias_gradient", task=ONE)
     assert set(found.values()) == {(0.0, "it is not defined")}
 

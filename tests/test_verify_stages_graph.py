@@ -151,6 +151,11 @@ REFUSED = {
     "one name twice": ([dense("a"), dense("a"), dense("b", "a")], "two stages are named 'a'; write Stage('a 2', ...)"),
     "the name of the input": ([dense("x"), dense("b", "x")], "a stage is named 'x', which is the input"),
     "a number": ([dense("a"), dense("b", 0)], "TypeError: chain: stage 'b' reads of=int 0, expected the name of a"),
+    "no pull-back": (
+        [dense("a")._replace(pullback=None)],
+        "TypeError: chain[0].pullback: expected a function, got None",
+    ),
+    "a number for a name": ([dense("a"), dense(1)], "TypeError: chain[1].name: expected a string, got int 1"),
     "no name": ([dense("a", ())], "TypeError: chain: stage 'a' reads of="),
 }
 

@@ -1,6 +1,7 @@
 """verify: checks hand-written derivatives against automatic differentiation and names the wrong equation.
 
 In a test, write ``fnn.verify.network(params, loss=loss).check()``; it raises :class:`DerivationError` with the report.
+``python -m fnn.verify FILE.py`` runs all checks in a file, and ``python -m fnn.verify grade FILE.py`` grades a hand-in.
 """
 
 from fnn.verify.curvature import curvature

@@ -63,6 +63,15 @@ def stages(chain: Sequence[Stage], x, *, dtype: str | None = None, tolerance: fl
     """
     if not isinstance(chain, (list, tuple)) or not chain or not all(isinstance(stage, Stage) for stage in chain):
         raise TypeError(f"chain: expected a list of Stages, got {describe(chain)}; write [Stage(name, f, pullback)]")
+    for i, stage in enumerate(chain):
+        if not isinstance(stage.name, str):
+            raise TypeError(f"chain[{i}].name: expected a string, got {describe(stage.name)}")
+        for part in ("forward", "pullback"):
+            if not callable(getattr(stage, part)):
+                raise TypeError(
+                    f"chain[{i}].{part}: expected a function, got {describe(getattr(stage, part))}; "
+                    f"write Stage({stage.name!r}, forward, pullback)"
+                )
     graph = wired([stage.name for stage in chain], [stage.of for stage in chain])
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(chain, graph, x, chosen, tolerance))
 

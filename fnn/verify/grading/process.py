@@ -21,6 +21,7 @@ from fnn.verify.grading.messages import decoded, encoded, line
 
 LONGEST = 2**26  # bytes of an answer
 MOST_RAISED = 30  # exceptions, for one function
+NO_VALUE = "it sent something that is no value"
 
 
 class Ended(BaseException):
@@ -49,8 +50,11 @@ class HandIn:
         try:
             first = self._answer()
             if "error" in first:
-                raise Ended(f"it cannot be loaded: {first['error']}: {first.get('message', '')}")
+                raise Ended(f"it cannot be loaded: {_plain(first['error'])}: {_plain(first.get('message'))}")
             self.defined: dict[str, int | None] = dict(first["defined"])
+        except Exception as error:
+            self.close()
+            raise Ended(NO_VALUE) from error
         except BaseException:
             self.close()
             raise
@@ -73,8 +77,8 @@ class HandIn:
             raise Ended(self._end())
         try:
             return dict(json.loads(received))
-        except ValueError:
-            raise Ended("it sent something that is no value") from None
+        except Exception as error:  # too deep, or no JSON, or something else
+            raise Ended(NO_VALUE) from error
 
     def _end(self) -> str:
         try:
@@ -98,15 +102,15 @@ class HandIn:
         threading.Thread(target=self._write, args=(request,), daemon=True).start()  # it may never read
         answer = self._answer()
         if answer.get("id") != self.asked:
-            raise Ended("it sent something that is no value")
+            raise Ended(NO_VALUE)
         if "error" in answer:
             self.raised[name] += 1
-            error = _exception(str(answer["error"]), str(answer.get("message", "")))
+            error = _exception(_plain(answer["error"]), _plain(answer.get("message")))
             raise error if self.raised[name] < MOST_RAISED else Ended(f"it raises {type(error).__name__}: {error}")
         try:
             return decoded(answer["value"], classes)
         except Exception as error:
-            raise Ended("it sent something that is no value") from error
+            raise Ended(NO_VALUE) from error
 
     def close(self) -> None:
         """End the process and all that it has started."""
@@ -120,6 +124,11 @@ class HandIn:
             with contextlib.suppress(OSError):
                 if stream is not None:
                     stream.close()
+
+
+def _plain(text) -> str:
+    """What a hand-in says, on one line: it may not look like points."""
+    return "".join(c if c.isprintable() else " " for c in str(text or "")[:300])
 
 
 def _exception(name: str, message: str) -> Exception:
