@@ -40,6 +40,7 @@ def test_the_message_says_which_is_wrong_and_how_many_only_use_it():
     assert first == "1 of 14 quantities is wrong (9 others differ only because they use it)"
     assert second.startswith("  c     local error")
     assert "the term through h is missing" in str(raised.value)
+    assert "delta['h'] = [[0." in str(raised.value).split("smallest: ")[1]
 
 
 def test_of_several_wrong_ones_the_first_in_backward_order_is_told():

@@ -95,7 +95,8 @@ class _Tapped:
     def report(self, tolerance: float | None) -> Report:
         inputs = self.consistent((self.params, self.args, None))
         backward = [*reversed(self.names), *(self.leaves if self.with_gradient else ())]
-        box = BlackBox(self.hand, self.local, inputs, backward, self.dtype, ("params", "args"), self.consistent)
+        labels = "params", "args", "delta"
+        box = BlackBox(self.hand, self.local, inputs, backward, self.dtype, labels, self.consistent)
         limit = TOLERANCE[box.precision] if tolerance is None else tolerance
         ours, local, whole = (box.values(of) for of in (box.hand, box.oracle, self.whole))
         ends = [compare(name, a, b, limit) for name, a, b in zip(backward, ours, whole)]
@@ -124,11 +125,8 @@ class _Tapped:
         """The arguments with the δ's that the hand-written function has for them; NaN for those of another shape."""
         params, args, _ = inputs
         deltas = evaluate(self.hand, (params, args, None))[: len(self.names)]
-        return params, args, [
-            np.asarray(delta, np.asarray(value).dtype) if np.shape(delta) == np.shape(value)
-            else np.full_like(np.asarray(value), np.nan)
-            for delta, value in zip(reversed(deltas), self.tapped_values(params, args))
-        ]  # fmt: skip
+        pairs = zip(self.names, reversed(deltas), self.tapped_values(params, args))
+        return params, args, {name: _like(value, delta) for name, delta, value in pairs}
 
     def tapped(self, params, args) -> list:
         """The quantities."""
@@ -153,7 +151,7 @@ class _Tapped:
     def local(self, inputs) -> list:
         """As ``hand``: what follows from the hand-written δ's of the quantities that use each one."""
         params, args, deltas = inputs
-        return self.pulled(params, args, (deltas, 1.0))
+        return self.pulled(params, args, ([deltas[name] for name in self.names], 1.0))
 
     def pulled(self, params, args, seeds) -> list:
         values = self.tapped(params, args)
@@ -178,7 +176,8 @@ class _Tapped:
 
     def missing(self, name: str, inputs, hand, right) -> str:
         """What a δ lacks: the term of another quantity, or of one use of its own, or the derivative of a function."""
-        params, args, deltas = inputs
+        params, args, by_name = inputs
+        deltas = [by_name[name] for name in self.names]
         order = [*self.leaves, *self.names]
         array = Wrong(order.index(name), np.asarray(hand), np.asarray(right))
 
@@ -191,7 +190,7 @@ class _Tapped:
         if SKIP in note:
             return note
         readers = sorted(computed_from(function, cut, array.place))
-        reader = self.missing_reader(readers, inputs, array)
+        reader = self.missing_reader(readers, (params, args, deltas), array)
         return f"the term through {reader} is missing" if reader else note
 
     def missing_reader(self, readers: list[int], inputs, array: Wrong) -> str:
@@ -216,3 +215,9 @@ class _Tapped:
             found |= new
             pending += new
         return found
+
+
+def _like(value, delta):
+    """The δ of a quantity; NaN if it has another shape."""
+    value = np.asarray(value)
+    return np.asarray(delta, value.dtype) if np.shape(delta) == value.shape else np.full_like(value, np.nan)
