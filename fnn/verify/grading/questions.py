@@ -7,12 +7,15 @@ from types import ModuleType
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from fnn.activations import Sigmoid, Tanh
 from fnn.backward import RULES, Rules
+from fnn.batchnorm import BatchNorm
 from fnn.checks.arrays import describe
 from fnn.dropout import masked
-from fnn.initializers import init
+from fnn.layers import Dense
 from fnn.losses import SquaredError
 from fnn.verify.network import network
 from fnn.verify.report import Report
@@ -56,12 +59,24 @@ def questions(task: ModuleType | None = None) -> list[Question]:
 def _rule(name: str, params, loss, function: Callable, parameters: int | None) -> Report:
     """The report on a network with this rule, where all other rules are ours."""
     if params is None:
-        normed = "full" if name in ("normalise", "norm_pullback") else None
-        params = init(jax.random.key(0), (4, 5, 6, 3), activation=(Tanh(), Sigmoid()), output=Sigmoid(),
-                      batch_norm=normed)  # fmt: skip
+        params = _network(normed=name in ("normalise", "norm_pullback"))
     if parameters is not None and parameters == MASKED.get(name):
         function = _with_mask(function)
     return network(params, loss=loss, rules=RULES._replace(**{name: function}))
+
+
+def _network(normed: bool) -> tuple[Dense, ...]:
+    """Layers of different sizes and activations, with random parameters; nothing is compiled to draw them."""
+    random, layers = np.random.default_rng(0), []
+
+    def array(values):
+        return jnp.asarray(values, jnp.float32)
+
+    for n_in, n_out, activation in ((4, 5, Tanh()), (5, 6, Sigmoid()), (6, 3, Sigmoid())):
+        W, b = array(random.normal(size=(n_out, n_in)) / 2), array(random.normal(size=n_out) / 2)
+        norm = BatchNorm(array(np.ones(n_out)), array(np.zeros(n_out))) if normed and n_out != 3 else None
+        layers.append(Dense(W, b, activation, norm))
+    return tuple(layers)
 
 
 def _with_mask(function: Callable) -> Callable:
