@@ -81,6 +81,19 @@ def test_a_forgotten_skip_connection_is_called_so():
     ]
 
 
+def test_so_is_one_of_several_in_a_longer_sum():
+    def total(name, of, weights=None):
+        weights = weights or [1] * len(of)
+        return Stage(name, lambda _, x: sum(x), lambda _, x, y, g: ((), tuple(w * g for w in weights)), of=of)
+
+    for forgotten, source in ((0, "x"), (1, "h1")):
+        weights = [int(i != forgotten) for i in range(3)]
+        chain = [dense("h1", "x"), total("h2", ("x", "h1")), total("h3", ("x", "h1", "h2"), weights)]
+        (wrong,) = stages(chain, X).wrong
+        assert wrong.name == f"h3: x_bar[{forgotten}] (of {source})"
+        assert wrong.note == "the term through the skip connection is missing"
+
+
 def test_the_other_branch_is_not_called_a_skip_connection():
     (wrong,) = stages(residual(weights=(1, 0)), X).wrong
     assert wrong.name == "sum: x_bar[1] (of W2)"

@@ -30,7 +30,7 @@ or like the stages of a task. An equation has all of its points or none; what is
 TASK.py is yours: chain and x, the arguments of fnn.verify.stages, where the pull-backs are asked for and may be None;
 or any of params (a network), loss, and rules (the names of those that are asked for, as ("hidden_delta",)).
 
-THIS RUNS THE HAND-IN'S CODE, with your rights, in a process of its own. An exception, the end of the process, no answer
+THIS RUNS THE HAND-IN'S CODE, with your rights, in a separate process. An exception, the end of the process, no answer
 in time and too much memory are 0 points; what it prints is dropped. The process only computes values: they are judged
 outside of it, so that it cannot give itself points, except by calling autodiff or fnn's own rules, which you see in its
 text. Files, the network and other processes are not protected: grade what you do not trust in a container.

@@ -17,6 +17,7 @@ from fnn.verify.report import norm
 
 SKIP = "the skip connection"
 VIEWS = ("transpose", "reshape", "broadcast_in_dim", "convert_element_type", "squeeze", "expand_dims", "copy")
+ADDITIONS = ("add", "add_any")
 WORDS = {
     "dot_general": "the matrix product", "mul": "the product", "div": "the quotient", "add": "the addition",
     "add_any": "the addition", "sub": "the difference", "reduce_sum": "the sum", "reduce_max": "the maximum",
@@ -195,16 +196,30 @@ def _numbered(labels: list[str]) -> list[str]:
 
 def _label(uses: Uses, equation, names: Mapping[Any, str], related: set) -> str:
     jaxpr = uses.traced.jaxpr.jaxpr
+    if _is_skip(jaxpr, uses.var, equation, related):
+        return SKIP
     var, equation = _seen(jaxpr.eqns, uses.var, equation)
     name, others = equation.primitive.name, [other for other in _variables(equation) if other is not var]
-    if name in ("add", "add_any") and not _computed_from(jaxpr, {uses.var, *related}).isdisjoint(others):
-        return SKIP
     if name == "reduce_sum":
         after = [_seen(jaxpr.eqns, equation.outvars[0], user)[1] for user in _users(jaxpr.eqns, equation.outvars[0])]
         return "the mean" if [user.primitive.name for user in after] == ["div"] else WORDS[name]
     word = WORDS.get(name, name)
     beside = [names[origin] for origin in (_origin(jaxpr.eqns, other) for other in others) if origin in names]
-    return f"{word} with {beside[0]}" if beside and name in ("dot_general", "mul", "add", "add_any") else word
+    return f"{word} with {beside[0]}" if beside and name in ("dot_general", "mul", *ADDITIONS) else word
+
+
+def _is_skip(jaxpr, var, equation, related: set) -> bool:
+    """Whether a use adds the value to something that is computed from it, after other additions perhaps."""
+    moving = _computed_from(jaxpr, {var, *related})
+    while equation.primitive.name in (*VIEWS, *ADDITIONS):
+        others = [other for other in _variables(equation) if other is not var]
+        if equation.primitive.name in ADDITIONS and not moving.isdisjoint(others):
+            return True
+        users = _users(jaxpr.eqns, equation.outvars[0])
+        if len(users) != 1:
+            return False
+        var, equation = equation.outvars[0], users[0]
+    return False
 
 
 def _seen(equations: Sequence, var, equation):

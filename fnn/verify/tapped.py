@@ -41,7 +41,8 @@ def returned(value, params, names: list[str]) -> Returned:
         return Returned(value, {})
     flat = {f"{name}{jax.tree_util.keystr(path)}": leaf for name, tree in deltas.items()
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}  # fmt: skip
-    for name in [name for name in flat if name not in names and f"{name}[0]" in names]:  # stacked over a loop
+    stacked = [name for name, leaf in flat.items() if name not in names and f"{name}[0]" in names and np.ndim(leaf)]
+    for name in stacked:  # over the steps of a loop
         flat |= {f"{name}[{i}]": leaf for i, leaf in enumerate(flat.pop(name))}
     return Returned(gradient, flat)
 
@@ -175,7 +176,7 @@ class _Tapped:
         return [*reversed(by_values), *(jax.tree.leaves(by_params) if self.with_gradient else ())]
 
     def missing(self, name: str, inputs, hand, right) -> str:
-        """What a δ lacks: the term of another quantity, or of one use of its own, or the derivative of a function."""
+        """What a δ lacks: the term of another quantity or of one use of this one, or the derivative of a function."""
         params, args, by_name = inputs
         deltas = [by_name[name] for name in self.names]
         order = [*self.leaves, *self.names]

@@ -22,7 +22,7 @@ class Grade(NamedTuple):
 def grade(file: Path, asked: Sequence[Question], *, points: float, seconds: float, memory: float) -> list[Grade]:
     """All points for a right equation, 0 for a wrong one and for one that raises, ends its process or takes too long.
 
-    file: the hand-in, which is run in a process of its own, and in another one after it has ended the first; points:
+    file: the hand-in, which is run in a separate process, and in a new one after it has ended the first; points:
     for each equation; seconds: for each, and for loading; memory: of the process, in GiB.
     """
     grades: list[Grade] = []

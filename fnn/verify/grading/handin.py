@@ -83,11 +83,16 @@ def _said(error: BaseException) -> str:
 
 
 def _limit(memory: float) -> None:
+    """Allow so much memory besides what Python and JAX have taken already, which is more on more cores."""
     try:
         import resource
     except ImportError:  # not on this system
         return
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory * GIB),) * 2)
+    try:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        taken = 0
+    resource.setrlimit(resource.RLIMIT_AS, (taken + int(memory * GIB),) * 2)
 
 
 if __name__ == "__main__":
