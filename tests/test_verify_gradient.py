@@ -148,3 +148,11 @@ def test_of_a_leaf_that_is_used_several_times_the_missing_use_is_named(lacks, no
     W, x = np.random.default_rng(3).normal(size=(2, 4, 4))
     report = gradient(lambda p, x: hand(p, x, **lacks), tied, {"W": W}, x, dtype=dtype)
     assert [finding.note for finding in report.wrong] == [note] * (note is not None)
+
+
+def test_a_forgotten_use_by_a_function_is_called_by_its_name():
+    def cost(w):
+        return (jax.nn.relu(w) ** 2).sum() + (w**3).sum()
+
+    (wrong,) = gradient(lambda w: 3 * w**2, cost, np.array([1.0, -2.0, 0.5])).wrong
+    assert wrong.note == "the term through relu is missing"

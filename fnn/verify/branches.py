@@ -203,7 +203,7 @@ def _label(uses: Uses, equation, names: Mapping[Any, str], related: set) -> str:
     if name == "reduce_sum":
         after = [_seen(jaxpr.eqns, equation.outvars[0], user)[1] for user in _users(jaxpr.eqns, equation.outvars[0])]
         return "the mean" if [user.primitive.name for user in after] == ["div"] else WORDS[name]
-    word = WORDS.get(name, name)
+    word = _called(equation)
     beside = [names[origin] for origin in (_origin(jaxpr.eqns, other) for other in others) if origin in names]
     return f"{word} with {beside[0]}" if beside and name in ("dot_general", "mul", *ADDITIONS) else word
 
