@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import fnn
@@ -118,3 +119,40 @@ def test_functions_that_cannot_run_in_float64_are_judged_in_float32():
 
 def test_the_notebook_shows_a_table():
     assert "<table>" in check(fnn.backprop)._repr_html_()
+
+
+def tied(p, x):
+    """W is used three times, and once through a skip connection."""
+    h = jnp.tanh(x @ p["W"])
+    h = h + jnp.tanh(h @ p["W"])
+    return ((h @ p["W"].T - x) ** 2).sum() / 2
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("lacks", "note"),
+    [({"encoder": 0}, "the term through the matrix product with args[0] is missing"),
+     ({"decoder": 0}, "the term through the matrix product (2 of 2) is missing"),
+     ({"flat": True}, "the derivative of tanh (1 of 2) is missing"), ({}, None)],
+)  # fmt: skip
+def test_of_a_leaf_that_is_used_several_times_the_missing_use_is_named(lacks, note, dtype):
+    def hand(p, x, encoder=1, decoder=1, flat=False):
+        W = p["W"]
+        h1 = np.tanh(x @ W)
+        t = np.tanh(h1 @ W)
+        e = (h1 + t) @ W.T - x
+        d_t = e @ W * (1 - t**2)
+        d_1 = (e @ W + d_t @ W.T) * (1 if flat else 1 - h1**2)
+        return {"W": encoder * x.T @ d_1 + h1.T @ d_t + decoder * (e.T @ (h1 + t))}
+
+    W, x = np.random.default_rng(3).normal(size=(2, 4, 4))
+    report = gradient(lambda p, x: hand(p, x, **lacks), tied, {"W": W}, x, dtype=dtype)
+    assert [finding.note for finding in report.wrong] == [note] * (note is not None)
+
+
+def test_a_forgotten_use_by_a_function_is_called_by_its_name():
+    def cost(w):
+        return (jax.nn.relu(w) ** 2).sum() + (w**3).sum()
+
+    (wrong,) = gradient(lambda w: 3 * w**2, cost, np.array([1.0, -2.0, 0.5])).wrong
+    assert wrong.note == "the term through relu is missing"

@@ -1,6 +1,7 @@
 """verify: checks hand-written derivatives against automatic differentiation and names the wrong equation.
 
 In a test, write ``fnn.verify.network(params, loss=loss).check()``; it raises :class:`DerivationError` with the report.
+``python -m fnn.verify FILE.py`` runs all checks in a file, and ``python -m fnn.verify grade FILE.py`` grades a hand-in.
 """
 
 from fnn.verify.curvature import curvature
@@ -10,6 +11,7 @@ from fnn.verify.network import network
 from fnn.verify.probes import probes
 from fnn.verify.report import DerivationError, Finding, Report, WeakComparison
 from fnn.verify.stages import Stage, stages
+from fnn.verify.taps import tap
 
 __all__ = [
     "DerivationError",
@@ -23,4 +25,5 @@ __all__ = [
     "network",
     "probes",
     "stages",
+    "tap",
 ]

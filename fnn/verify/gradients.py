@@ -8,10 +8,12 @@ import numpy as np
 
 from fnn.checks.arrays import describe
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
+from fnn.verify.branches import Wrong, lacking
 from fnn.verify.differences import by_differences
 from fnn.verify.interpret import evaluate, is_array
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
 from fnn.verify.report import Finding, Report
+from fnn.verify.tapped import compare_tapped
 
 INSIDE = "in which the code computes"
 
@@ -27,6 +29,9 @@ def gradient(
     called with float32 ``params`` as they were given, where it must be finite and no less exact than autodiff.
     tolerance: by default 1e-12 in float64 and 1e-5 in float32; where the functions compute in a coarser dtype inside,
     the tolerance of that.
+
+    Where the objective names quantities by :func:`tap`, ``hand`` may return their δ's too, ``(gradient, {"z1": δ})``,
+    or the δ's alone. Each is judged by the hand-written δ's of the quantities that use it, so the wrong one is named.
 
     A leaf passes if its error ‖hand − oracle‖ is at most tolerance · ‖oracle‖. It also passes if the error is at most
     100 times the **oracle's** change when every operation in it rounds differently, and at most a thousandth of the
@@ -68,6 +73,9 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
         changing = [name for name, f in (("hand", by_hand), ("objective", call)) if differing_calls(f, inputs)]
         if changing:
             return Report(tuple(map(_not_deterministic, changing)), dtype)
+        report = compare_tapped(hand, objective, inputs, dtype, tolerance)
+        if report is not None:
+            return report
         names = ["params" + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(inputs[0])]
         broken = _broken(inputs[0], evaluate(by_hand, inputs), names)
         if broken:
@@ -86,7 +94,7 @@ def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Repo
     limit = TOLERANCE[box.precision] if tolerance is None else tolerance
     notes = () if box.precision == box.dtype else (f"judged at the tolerance of {box.precision}, {INSIDE}",)
     if all(np.isfinite(leaf).all() for leaf in oracle):
-        return Report(tuple(box.findings(ours, oracle, limit)), box.dtype, notes), oracle
+        return Report(tuple(_noted(box, call, ours, oracle, limit)), box.dtype, notes), oracle
     leaves, structure = jax.tree.flatten(box.inputs[0])
 
     def cost(values) -> float:
@@ -106,6 +114,19 @@ def _require_scalar(value) -> None:
 
 def _by_autodiff(objective: Callable) -> Callable:
     return lambda given: jax.tree.leaves(jax.grad(objective)(given[0], *given[1]))
+
+
+def _noted(box: BlackBox, call: Callable, ours: list, oracle: list, limit: float) -> list[Finding]:
+    """The findings, with the note that a term or a derivative is missing where that explains a wrong one."""
+    found = box.findings(ours, oracle, limit)
+    paths = jax.tree_util.tree_leaves_with_path(box.inputs)
+    names = [box.labels[path[0].idx] + jax.tree_util.keystr(path[1:]) for path, leaf in paths if is_inexact(leaf)]
+    for i, finding in enumerate(found):
+        if not finding.ok:
+            array = Wrong(i, ours[i], oracle[i])
+            note = lacking(lambda *inputs: call(inputs), box.inputs, 1.0, array, names)
+            found[i] = replace(finding, note=note or finding.note)
+    return found
 
 
 def _is_float32(leaf) -> bool:

@@ -196,7 +196,7 @@ def _apply(equation, inputs: list, see: Callable | None, then: Callable | None) 
         result = TABLE[name](params, out[0].aval, *inputs)
         return [np.asarray(result).astype(out[0].aval.dtype, copy=False)]
     return [value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else np.asarray(value)
-            for value in _bound(equation, inputs)]  # fmt: skip
+            for value in bound(equation, inputs)]  # fmt: skip
 
 
 def _plain(function: Callable) -> Callable:
@@ -371,7 +371,7 @@ def custom_inside(function: Callable, *args) -> list[Custom]:
             return
         inner = equation.params[INLINED[equation.primitive.name]]
         found.append(
-            Custom(name, tuple(inputs), lambda *xs: _bound(equation, xs), lambda *xs: _by_jax(inner, xs, None))
+            Custom(name, tuple(inputs), lambda *xs: bound(equation, xs), lambda *xs: by_jax(inner, xs, _is_custom))
         )
 
     try:
@@ -387,7 +387,8 @@ def inlined(function: Callable, names: list[str]) -> Callable:
 
     def call(*args):
         traced, arrays = trace(function, *args)
-        return jax.tree.unflatten(traced.structure, _by_jax(traced.jaxpr, arrays, names))
+        values = by_jax(traced.jaxpr, arrays, lambda equation: _is_custom(equation) and _name_of(equation) in names)
+        return jax.tree.unflatten(traced.structure, values)
 
     return call
 
@@ -400,8 +401,16 @@ def _name_of(equation) -> str | None:
     return None if "/jax/_src/" in info.func_src_info else info.func_name
 
 
-def _by_jax(closed, args, names) -> list:
-    """A traced function evaluated by JAX, so that autodiff goes through, without custom derivatives: all, or these."""
+def _is_custom(equation) -> bool:
+    return _name_of(equation) is not None
+
+
+def by_jax(closed, args, inline: Callable | None = None, instead: Callable | None = None) -> list:
+    """A traced function evaluated by JAX, so that autodiff goes through.
+
+    inline: whether the function inside an equation is evaluated instead, so that its custom derivative is not used;
+    ``instead(equation, inputs)`` returns its values, or None for those that it has.
+    """
     values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts))
     values.update(zip(closed.jaxpr.invars, args))
 
@@ -410,17 +419,23 @@ def _by_jax(closed, args, names) -> list:
 
     for equation in closed.jaxpr.eqns:
         inputs = [read(var) for var in equation.invars]
-        custom = equation.primitive.name in CUSTOM and _name_of(equation) is not None
-        if custom and (names is None or _name_of(equation) in names):
-            found = _by_jax(equation.params[INLINED[equation.primitive.name]], inputs, names)
-        else:
-            found = _bound(equation, inputs)
+        found = None if instead is None else instead(equation, inputs)
+        if found is None and inline is not None and inline(equation):
+            found = by_jax(_inside(equation), inputs, inline, instead)
+        elif found is None:
+            found = bound(equation, inputs)
         for var, value in zip(equation.outvars, found):
             values[var] = value
     return [read(var) for var in closed.jaxpr.outvars]
 
 
-def _bound(equation, inputs) -> list:
+def _inside(equation) -> core.ClosedJaxpr:
+    inner = equation.params[INLINED[equation.primitive.name]]
+    return inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
+
+
+def bound(equation, inputs) -> list:
+    """The equation's values by JAX."""
     params = equation.primitive.get_bind_params(equation.params)
     functions, params = ((), params) if isinstance(params, dict) else params  # the second in older versions of JAX
     found = equation.primitive.bind(*functions, *inputs, **params)

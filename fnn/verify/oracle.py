@@ -72,6 +72,34 @@ def fresh(tree):
     return jax.tree.map(lambda leaf: leaf, tree)
 
 
+def without_float0(tree):
+    """Zeros in place of the empty cotangents that JAX has for integers, which cannot be computed with."""
+    return jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)) if leaf.dtype == jax.dtypes.float0 else leaf, tree)
+
+
+def like(values, cotangents):
+    """The cotangents with the empty ones that jax.vjp expects for values without a derivative."""
+
+    def of(value, bar):
+        return bar if has_derivatives(value) else np.zeros(np.shape(value), jax.dtypes.float0)
+
+    return jax.tree.map(of, values, cotangents)
+
+
+def random_like(tree, random):
+    """A random cotangent for every leaf; zeros for those without a derivative."""
+
+    def draw(leaf):
+        if not is_inexact(leaf):
+            return np.zeros(np.shape(leaf))
+        drawn = random.normal(size=np.shape(leaf))
+        if np.iscomplexobj(leaf):
+            drawn = drawn + 1j * random.normal(size=np.shape(leaf))
+        return jnp.asarray(drawn, jnp.result_type(leaf))
+
+    return jax.tree.map(draw, tree)
+
+
 # -- the rules, by autodiff ------------------------------------------------------------------------------------
 
 

@@ -122,7 +122,7 @@ class Report:
     def verdict(self) -> str:
         """One line."""
         total, wrong = len(self.findings), len(self.wrong)
-        things = {"leaf": "leaves"}.get(self.what, self.what + "s")
+        things = {"leaf": "leaves", "quantity": "quantities"}.get(self.what, self.what + "s")
         if not wrong:
             if self.vacuous:
                 return "nothing was checked: the oracle is zero everywhere"
