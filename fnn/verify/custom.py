@@ -1,7 +1,7 @@
 """Functions with custom derivatives (``jax.custom_vjp``, ``jax.custom_jvp``) against an oracle."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from fnn.checks.arrays import describe
+from fnn.verify.arguments import Arguments
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.differences import by_differences, contracted
 from fnn.verify.interpret import custom_inside, evaluate, inlined, trace
-from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
+from fnn.verify.oracle import TOLERANCE, exactly, is_inexact
 from fnn.verify.report import Finding, Report, compare
 from fnn.verify.stages import like, random_like, without_float0
 
@@ -77,38 +78,9 @@ def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
     return inner.__wrapped__, tuple(getattr(inner, "nondiff_argnums", ()) or ())  # type: ignore[union-attr]
 
 
-class _Arguments:
-    """The floating and complex leaves of the arguments, and functions of only these."""
-
-    def __init__(self, args, fixed: Sequence[int], dtype: str):
-        self.fixed = {i: args[i] for i in fixed if i < len(args)}
-        given = tuple(None if i in self.fixed else in_dtype(arg, dtype) for i, arg in enumerate(args))
-        paths = jax.tree_util.tree_leaves_with_path(given)
-        self.leaves, self.structure = jax.tree.flatten(given)
-        self.places = [i for i, leaf in enumerate(self.leaves) if is_inexact(leaf)]
-        self.names = [f"args[{paths[i][0][0].idx}]{jax.tree_util.keystr(paths[i][0][1:])}" for i in self.places]
-        self.inputs = tuple(self.leaves[i] for i in self.places)
-        if not self.inputs:
-            raise TypeError("args: expected at least one floating array, to differentiate by it")
-
-    def of(self, function: Callable) -> Callable:
-        """``function`` as a function of the floating leaves."""
-
-        def call(*floats):
-            leaves = list(self.leaves)
-            for i, value in zip(self.places, floats):
-                leaves[i] = value
-            args = list(jax.tree.unflatten(self.structure, leaves))
-            for i, value in self.fixed.items():
-                args[i] = value
-            return function(*args)
-
-        return call
-
-
 def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
     with exactly(dtype):
-        arguments = _Arguments(args, fixed, dtype)
+        arguments = Arguments(args, fixed, dtype)
         at = _Judge(arguments, f, plain, given, dtype, tolerance)
         return at.report()
 
@@ -116,7 +88,7 @@ def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
 class _Judge:
     """One function with a custom derivative, at its arguments."""
 
-    def __init__(self, arguments: _Arguments, f, plain, given: bool, dtype: str, tolerance: float | None):
+    def __init__(self, arguments: Arguments, f, plain, given: bool, dtype: str, tolerance: float | None):
         self.ours, self.theirs, self.inputs = arguments.of(f), arguments.of(plain), arguments.inputs
         self.names, self.given, self.dtype, self.tolerance = arguments.names, given, dtype, tolerance
         self.random = np.random.default_rng(SEED)

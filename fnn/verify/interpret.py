@@ -19,7 +19,6 @@ from jax.extend import core
 INLINED = {
     "pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr",
     "checkpoint": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
-    "custom_lin": "call_jaxpr",
 }  # fmt: skip
 
 
@@ -36,7 +35,7 @@ class Traced(NamedTuple):
         """The value where every rounding is another one: each operation's result is moved by up to one unit of it."""
 
         def perturb(equation, values: list) -> list:
-            return [_nudged(random, value) for value in values] if equation.primitive.name in ROUNDED else values
+            return [nudged(random, value) for value in values] if equation.primitive.name in ROUNDED else values
 
         return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, then=perturb))
 
@@ -149,12 +148,24 @@ def called(function: Callable, *args) -> Value:
         traced, arrays = trace(function, *args)
         return Value(traced(*arrays), precision_inside(traced.jaxpr.jaxpr))
     except Exception as error:
-        copies = jax.tree.map(lambda leaf: np.array(leaf) if hasattr(leaf, "shape") and is_array(leaf) else leaf, args)
         try:
-            found = function(*copies)
+            return Value(called_directly(function, *args))
         except Exception as own:
             raise own if isinstance(error, jax.errors.JAXTypeError) else error from None
-        return Value(jax.tree.map(lambda leaf: np.asarray(leaf) if is_array(leaf) else leaf, found))
+
+
+def called_directly(function: Callable, *args):
+    """The value of a function that JAX cannot trace, of copies in NumPy, which it may overwrite."""
+    copies = jax.tree.map(lambda leaf: np.array(leaf) if hasattr(leaf, "shape") and is_array(leaf) else leaf, args)
+    return jax.tree.map(_in_numpy, function(*copies))
+
+
+def _in_numpy(leaf):
+    """An array or number of any library in NumPy; a tensor of torch without its graph."""
+    if hasattr(leaf, "detach"):
+        leaf = leaf.detach()
+    foreign = hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array)
+    return np.asarray(leaf) if foreign or is_array(leaf) else leaf
 
 
 def evaluate(function: Callable, *args):
@@ -176,12 +187,13 @@ def run(jaxpr, consts, args, see: Callable | None = None, then: Callable | None 
 
     with np.errstate(all="ignore"):
         for equation in jaxpr.eqns:
-            found = _apply(equation, [read(var) for var in equation.invars], see, then)
+            found = apply_equation(equation, [read(var) for var in equation.invars], see, then)
             values.update(zip(equation.outvars, found if then is None else then(equation, found)))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _apply(equation, inputs: list, see: Callable | None, then: Callable | None) -> list:
+def apply_equation(equation, inputs: list, see: Callable | None = None, then: Callable | None = None) -> list:
+    """The values of one equation at its inputs."""
     if see is not None:
         see(equation, inputs)
     name, params = equation.primitive.name, equation.params
@@ -191,12 +203,15 @@ def _apply(equation, inputs: list, see: Callable | None, then: Callable | None) 
         return run(jaxpr, consts, inputs, see, then)
     if name == "optimization_barrier":
         return inputs
+    if name == "split":
+        return np.split(inputs[0], np.cumsum(params["sizes"])[:-1], params["axis"])
     out: Any = equation.outvars
     if name in TABLE and all(np.issubdtype(var.aval.dtype, np.generic) for var in out):
         result = TABLE[name](params, out[0].aval, *inputs)
-        return [np.asarray(result).astype(out[0].aval.dtype, copy=False)]
+        real = np.iscomplexobj(result) and not np.issubdtype(out[0].aval.dtype, np.complexfloating)
+        return [np.asarray(result.real if real else result).astype(out[0].aval.dtype, copy=False)]
     return [value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else np.asarray(value)
-            for value in _bound(equation, inputs)]  # fmt: skip
+            for value in bound(equation, inputs)]  # fmt: skip
 
 
 def _plain(function: Callable) -> Callable:
@@ -240,6 +255,11 @@ def _broadcast(params, aval, x, *_):
     return np.broadcast_to(x.reshape(shape), aval.shape)
 
 
+def _reshape(params, aval, x, *_):
+    order = params.get("dimensions")  # that in which batched convolutions read the axes
+    return (x if order is None else x.transpose(order)).reshape(aval.shape)
+
+
 def _select(params, aval, which, *cases):
     return np.choose(which.astype(int), cases) if len(cases) > 2 else np.where(which, cases[1], cases[0])
 
@@ -247,6 +267,30 @@ def _select(params, aval, which, *cases):
 def _slice(params, aval, x):
     strides = params["strides"] or (1,) * x.ndim
     return x[tuple(map(slice, params["start_indices"], params["limit_indices"], strides))]
+
+
+def _pad(params, aval, x, value):
+    found = np.full(aval.shape, value, np.result_type(x, value))
+    reached = [low + (1 + inside) * np.arange(n) for n, (low, _, inside) in zip(x.shape, params["padding_config"])]
+    kept = [np.flatnonzero((at >= 0) & (at < size)) for at, size in zip(reached, aval.shape)]  # it may be cropped
+    found[np.ix_(*(at[k] for at, k in zip(reached, kept)))] = x[np.ix_(*kept)]
+    return found
+
+
+def _window(shape, sizes, starts) -> tuple[slice, ...]:
+    """The part that begins at ``starts``, moved to lie inside, as JAX does."""
+    begins = [int(np.clip(start, 0, n - size)) for start, n, size in zip(starts, shape, sizes)]
+    return tuple(slice(begin, begin + size) for begin, size in zip(begins, sizes))
+
+
+def _dynamic_slice(params, aval, x, *starts):
+    return x[_window(x.shape, params["slice_sizes"], starts)]
+
+
+def _dynamic_update_slice(params, aval, x, update, *starts):
+    found = x.astype(np.result_type(x, update))
+    found[_window(x.shape, update.shape, starts)] = update
+    return found
 
 
 def _divide(params, aval, a, b):
@@ -293,9 +337,10 @@ TABLE: dict[str, Callable] = {
     "rsqrt": _plain(lambda x: 1 / np.sqrt(x)), "complex": _plain(lambda a, b: a + 1j * b), "div": _divide,
     "logistic": _logistic, "erf": _each(math.erf), "erfc": _each(math.erfc),
     "integer_pow": _integer_pow, "iota": _iota, "dot_general": _dot, "broadcast_in_dim": _broadcast,
-    "select_n": _select, "slice": _slice,
+    "select_n": _select, "slice": _slice, "pad": _pad, "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _dynamic_update_slice,
     "clamp": _plain(lambda low, x, high: np.minimum(np.maximum(x, low), high)),
-    "reshape": lambda params, aval, x, *_: x.reshape(aval.shape),
+    "reshape": _reshape,
     "squeeze": lambda params, aval, x: x.reshape(aval.shape),
     "expand_dims": lambda params, aval, x: x.reshape(aval.shape),
     "transpose": lambda params, aval, x: x.transpose(params["permutation"]),
@@ -315,11 +360,18 @@ ROUNDED = {
 }  # fmt: skip
 
 
-def _nudged(random, value: np.ndarray) -> np.ndarray:
+def nudged(random, value: np.ndarray) -> np.ndarray:
+    """Every number moved by up to one unit in its last place, at random."""
     if not jnp.issubdtype(value.dtype, jnp.inexact):
         return value
     eps = float(jnp.finfo(value.dtype).eps)
     return np.asarray(value * (1 + eps * random.uniform(-1, 1, value.shape)), value.dtype)
+
+
+def in_numpy_alone(jaxpr) -> bool:
+    """Whether every primitive of a traced function is evaluated by NumPy, and none by JAX, where a call costs more."""
+    ours = {*TABLE, *INLINED, "split", "optimization_barrier"}
+    return all(equation.primitive.name in ours for equation in equations_inside(jaxpr))
 
 
 # -- the precision that a function has inside ------------------------------------------------------------------
@@ -370,9 +422,7 @@ def custom_inside(function: Callable, *args) -> list[Custom]:
         if name is None or any(custom.name == name for custom in found):
             return
         inner = equation.params[INLINED[equation.primitive.name]]
-        found.append(
-            Custom(name, tuple(inputs), lambda *xs: _bound(equation, xs), lambda *xs: _by_jax(inner, xs, None))
-        )
+        found.append(Custom(name, tuple(inputs), lambda *xs: bound(equation, xs), lambda *xs: _by_jax(inner, xs, None)))
 
     try:
         traced, arrays = trace(function, *args)
@@ -414,13 +464,14 @@ def _by_jax(closed, args, names) -> list:
         if custom and (names is None or _name_of(equation) in names):
             found = _by_jax(equation.params[INLINED[equation.primitive.name]], inputs, names)
         else:
-            found = _bound(equation, inputs)
+            found = bound(equation, inputs)
         for var, value in zip(equation.outvars, found):
             values[var] = value
     return [read(var) for var in closed.jaxpr.outvars]
 
 
-def _bound(equation, inputs) -> list:
+def bound(equation, inputs) -> list:
+    """The values of one equation, by JAX."""
     params = equation.primitive.get_bind_params(equation.params)
     functions, params = ((), params) if isinstance(params, dict) else params  # the second in older versions of JAX
     found = equation.primitive.bind(*functions, *inputs, **params)
