@@ -7,7 +7,8 @@ traces, and a float64 trace of the user's function must not answer a float32 cal
 
 import contextlib
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -166,6 +167,24 @@ def _in_numpy(leaf):
         leaf = leaf.detach()
     foreign = hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array)
     return np.asarray(leaf) if foreign or is_array(leaf) else leaf
+
+
+def of_other_libraries(given: Sequence, functions: Sequence[Callable]) -> tuple[list, list[Callable]]:
+    """The arguments in NumPy, and the functions, which still get torch's tensors where tensors were given."""
+    leaves, structure = jax.tree.flatten(tuple(given))
+    tensors = [hasattr(leaf, "detach") for leaf in leaves]
+    if not any(tensors):
+        return list(given), list(functions)
+    torch = sys.modules["torch"]
+
+    def with_tensors(function: Callable) -> Callable:
+        def call(*args):
+            pairs = zip(jax.tree.leaves(args), tensors)
+            return function(*jax.tree.unflatten(structure, [torch.tensor(np.asarray(a)) if t else a for a, t in pairs]))
+
+        return call
+
+    return list(jax.tree.unflatten(structure, map(_in_numpy, leaves))), [with_tensors(f) for f in functions]
 
 
 def evaluate(function: Callable, *args):
