@@ -18,18 +18,27 @@ from fnn.verify.report import Finding, Report, compare
 from fnn.verify.stages import like, random_like, without_float0
 
 SEED = 0
+SIZES = (1.0, 1.0, 1e2, 1e-2)  # of the cotangents of a surrogate, in which the derivative may be not linear
 COTANGENTS = 2  # random ones; two, in case one happens to be orthogonal to a mistake
 
 
 def custom_vjp(
-    f: Callable, *args, oracle: Callable | None = None, dtype: str | None = None, tolerance: float | None = None
+    f: Callable,
+    *args,
+    oracle: Callable | None = None,
+    surrogate: Callable | None = None,
+    dtype: str | None = None,
+    tolerance: float | None = None,
 ) -> Report:
     """Compare the custom derivative of ``f`` with autodiff of the undecorated function.
 
     f: decorated with ``jax.custom_vjp`` or ``jax.custom_jvp``, also under ``jax.jit`` or ``functools.partial``, or with
     Equinox's or Flax's versions of them. args: its arguments, pytrees; the derivative is taken with respect to their
     floating and complex arrays. oracle: a function of the same arguments that autodiff can differentiate, for an ``f``
-    that it cannot (a kernel, a callback). dtype, tolerance: as in :func:`gradient`.
+    that it cannot (a kernel, a callback). surrogate: a function of the same arguments whose derivative ``f`` is to
+    have, while its own value differs: ``lambda x: x`` for straight-through rounding, ``lambda x: -x`` for a reversed
+    gradient, ``lambda x: jnp.clip(x, -1, 1)`` for one that is 0 outside. Its derivative may be custom too, as for a
+    gradient that is clipped: cotangents of several sizes are tried. dtype, tolerance: as in :func:`gradient`.
 
     Without ``oracle``, the undecorated function is differentiated. Custom derivatives inside it, but for JAX's own, are
     judged too; a wrong one is named, and is not used to judge the outer one. If autodiff fails or is not finite,
@@ -46,18 +55,32 @@ def custom_vjp(
     >>> square.defvjp(lambda x: (x**2, x), lambda x, y_bar: (x * y_bar,))
     >>> print(custom_vjp(square, jnp.arange(3.0)).wrong[0].note)
     a factor 1/2 too small
+    >>> custom_vjp(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x), jnp.ones(3), surrogate=lambda x: x).ok
+    True
     """
     if not callable(f):
         raise TypeError(f"f: expected a function with a custom derivative, got {describe(f)}")
-    given = oracle is not None
+    role, given = _given(oracle=oracle, surrogate=surrogate)
     try:
         plain, fixed = undecorated(f)
     except TypeError:
-        if not given:
+        if given is None:
             raise
         plain, fixed = f, ()
-    plain = oracle if oracle is not None else plain
-    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(f, plain, fixed, args, chosen, tolerance, given))
+    plain = plain if given is None else given
+    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(f, plain, fixed, args, chosen, tolerance, role))
+
+
+def _given(**functions) -> tuple[str, Callable | None]:
+    """The one that is given, and its name; "" and None if none is."""
+    given = {name: function for name, function in functions.items() if function is not None}
+    if len(given) > 1:
+        raise ValueError(f"{', '.join(given)}: expected one of them; an oracle has the value of f, a surrogate another")
+    for name, function in given.items():
+        if not callable(function):
+            raise TypeError(f"{name}: expected a function of the same arguments as f, got {describe(function)}")
+        return name, function
+    return "", None
 
 
 def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
@@ -78,19 +101,19 @@ def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
     return inner.__wrapped__, tuple(getattr(inner, "nondiff_argnums", ()) or ())  # type: ignore[union-attr]
 
 
-def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
+def _judge(f, plain, fixed, args, dtype, tolerance, role) -> Report:
     with exactly(dtype):
         arguments = Arguments(args, fixed, dtype)
-        at = _Judge(arguments, f, plain, given, dtype, tolerance)
+        at = _Judge(arguments, f, plain, role, dtype, tolerance)
         return at.report()
 
 
 class _Judge:
     """One function with a custom derivative, at its arguments."""
 
-    def __init__(self, arguments: Arguments, f, plain, given: bool, dtype: str, tolerance: float | None):
+    def __init__(self, arguments: Arguments, f, plain, role: str, dtype: str, tolerance: float | None):
         self.ours, self.theirs, self.inputs = arguments.of(f), arguments.of(plain), arguments.inputs
-        self.names, self.given, self.dtype, self.tolerance = arguments.names, given, dtype, tolerance
+        self.names, self.role, self.dtype, self.tolerance = arguments.names, role, dtype, tolerance
         self.random = np.random.default_rng(SEED)
         self.value = evaluate(self.ours, *self.inputs)
         self.notes: list[str] = []
@@ -102,11 +125,11 @@ class _Judge:
             return Report((Finding("f", float("inf"), 0.0, note=note),), self.dtype, what="cotangent")
         same = self._same_value()
         findings = self._carried()
-        nested = [] if self.given else list(self._nested())
+        nested = [] if self.role else list(self._nested())
         findings += [finding for finding in nested if not finding.ok]
         judged: dict[str, list[Finding]] = {}
-        for _ in range(COTANGENTS):
-            y_bar = random_like(self.value, self.random)
+        for size in SIZES if self.role == "surrogate" else (1.0,) * COTANGENTS:
+            y_bar = jax.tree.map(lambda leaf: leaf * size, random_like(self.value, self.random))  # noqa: B023
             for finding in self._cotangents(y_bar, same):
                 judged.setdefault(finding.name, []).append(finding)
         findings += [_together(of) for of in judged.values()]
@@ -119,9 +142,11 @@ class _Judge:
         same = str(jax.tree.structure(self.value)) == str(jax.tree.structure(plain))
         for a, b in zip(jax.tree.leaves(self.value), jax.tree.leaves(plain)):
             same = same and np.shape(a) == np.shape(b)
-            if same and is_inexact(a):
+            if same and is_inexact(a) and self.role != "surrogate":
                 same = compare("", *_where_finite(a, b), limit).error <= limit
-        if not same and self.given:
+        if not same and self.role == "surrogate":
+            raise ValueError(f"surrogate: expected a value like that of f, {_shapes(self.value)}, got {_shapes(plain)}")
+        if not same and self.role:
             raise ValueError("oracle: its value differs from that of f; write oracle=, a function of the same value")
         return same
 
@@ -195,8 +220,8 @@ class _Judge:
         try:
             right = box.values(box.oracle)
         except Exception as error:  # autodiff may raise anything on a kernel, a callback or a loop
-            if self.given:
-                raise TypeError(f"oracle: autodiff cannot differentiate it: {error}") from error
+            if self.role:
+                raise TypeError(f"{self.role}: autodiff cannot differentiate it: {error}") from error
             return None, f"autodiff cannot differentiate the undecorated function ({type(error).__name__})"
         if not same:
             return None, "f is not the function that it decorates"
@@ -234,6 +259,10 @@ def _inner(inner, random, dtype: str, tolerance: float | None) -> Finding | None
     except Exception:  # what autodiff cannot differentiate cannot judge
         return None
     return max(found, key=lambda finding: (not finding.ok, finding.error), default=None)
+
+
+def _shapes(value) -> str:
+    return ", ".join(describe(leaf) for leaf in jax.tree.leaves(value))
 
 
 def _callable(function: Callable, inputs) -> Callable:
