@@ -32,11 +32,14 @@ class Traced(NamedTuple):
     def __call__(self, *leaves):
         return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves))
 
-    def perturbed(self, random, *leaves):
-        """The value where every rounding is another one: each operation's result is moved by up to one unit of it."""
+    def perturbed(self, random, *leaves, unit: float | None = None):
+        """The value where every rounding is another one: each operation's result is moved by up to one unit of it.
+
+        unit: the relative size of the moves, if it is not that of the dtype.
+        """
 
         def perturb(equation, values: list) -> list:
-            return [nudged(random, value) for value in values] if equation.primitive.name in ROUNDED else values
+            return [nudged(random, value, unit) for value in values] if equation.primitive.name in ROUNDED else values
 
         return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, then=perturb))
 
@@ -379,11 +382,11 @@ ROUNDED = {
 }  # fmt: skip
 
 
-def nudged(random, value: np.ndarray) -> np.ndarray:
-    """Every number moved by up to one unit in its last place, at random."""
+def nudged(random, value: np.ndarray, unit: float | None = None) -> np.ndarray:
+    """Every number moved by up to one unit in its last place, or by ``unit`` of itself, at random."""
     if not jnp.issubdtype(value.dtype, jnp.inexact):
         return value
-    eps = float(jnp.finfo(value.dtype).eps)
+    eps = float(jnp.finfo(value.dtype).eps) if unit is None else unit
     return np.asarray(value * (1 + eps * random.uniform(-1, 1, value.shape)), value.dtype)
 
 
