@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from fnn.verify.interpret import INLINED, ROUNDED, TABLE, apply_equation, bound
+from fnn.verify.interpret import INLINED, apply_equation, bound, constant
+from fnn.verify.primitives import ROUNDED, TABLE
 
 STEP = 1e-40  # its square is representable, and far below any rounding
 
@@ -40,7 +41,7 @@ def derivative(traced, arrays, tangents, noise: tuple | None = None) -> list[np.
 
 
 def _run(jaxpr, consts, args, noise) -> list:
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, map(np.asarray, consts)))
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, map(constant, consts)))
     for var, arg in zip(jaxpr.invars, args):
         values[var] = arg if _is_active(arg) else np.asarray(arg, var.aval.dtype)
     if any(_is_complex(var.aval) for var in (*jaxpr.invars, *jaxpr.constvars, *jaxpr.outvars)):

@@ -122,23 +122,29 @@ class Cotangents:
     # -- along directions --------------------------------------------------------------------------------------
 
     def _by_directions(self, i: int, hand: np.ndarray) -> Finding:
-        part = self.slopes.inputs.parts[i]
+        part, finite = self.slopes.inputs.parts[i], np.isfinite(hand).all(axis=0)
         found = []
+        for j in part.start + np.flatnonzero(~finite[part])[:SETTLED]:  # these are judged one by one
+            t = np.where(np.arange(len(finite)) == j, self.slopes.scale, 0.0)
+            found.append(self._narrowed(i, hand[0], self.weights[0], t))
         for d in range(DIRECTIONS):
             k = d % len(hand)
             t = np.zeros(self.slopes.inputs.size)
             t[part] = self.random.choice([-1.0, 1.0], part.stop - part.start) * self.slopes.scale[part]
-            finding = self._along(i, hand[k], self.weights[k], t)
+            finding = self._along(i, hand[k], self.weights[k], np.where(finite, t, 0.0))
+            found.append(
+                finding if finding.ok else self._narrowed(i, hand[k], self.weights[k], np.where(finite, t, 0.0))
+            )
             if not finding.ok:
-                return self._narrowed(i, hand[k], self.weights[k], t)
-            found.append(finding)
-        return max(found, key=lambda finding: (not finding.vacuous, finding.error))
+                break
+        return max(found, key=lambda finding: (not finding.ok, not finding.vacuous, finding.error))
 
     def _along(self, i: int, hand, weights, t, settle: bool = True) -> Finding:
         """⟨x̄, t⟩ beside ⟨ȳ, J t⟩; the size is that of the terms, which for signs is about that of the sum."""
         found, doubt = self.slopes.along(t, weights)
         with np.errstate(invalid="ignore"):
-            ours, size = np.asarray(hand @ t), max(norm(hand * t), abs(float(found)))
+            terms = np.where(t == 0, 0.0, hand * t)
+            ours, size = terms.sum(), max(norm(terms), abs(float(found)))
         known: Any = {"sides": self.sides}
         self.doubtful = max(self.doubtful, float(doubt) / (size or 1.0))
         finding = compare(
@@ -148,7 +154,7 @@ class Cotangents:
             return finding
         settlement = settled(self.slopes, t, weights, ours, found)
         self.unknown += settlement.unknown
-        found = ours if settlement.right else found
+        ours, found = (np.nan_to_num(ours, posinf=0.0, neginf=0.0),) * 2 if settlement.right else (ours, found)
         return compare(self.names[i], ours, found, self.limit, max(size, float(settlement.doubt) / self.limit), **known)
 
     def _narrowed(self, i: int, hand, weights, t) -> Finding:

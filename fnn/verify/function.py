@@ -73,11 +73,14 @@ def _judge(f, args, order, dtype, tolerance) -> Report:
     return Report(tuple(findings), dtype, tuple(dict.fromkeys(notes)), "derivative", SEED, weak)
 
 
+@np.errstate(invalid="ignore")  # an infinite derivative has no rate
 def _taylor(at: Derivatives, order: int) -> str:
     """How fast the remainders shrink, as evidence that a person can read."""
     slopes, t = at.slopes, at.tangents[0]
+    if not all(map(np.isfinite, slopes.y)):
+        return "no Taylor rates, because the value is not finite"
     if at.backward is not None:
-        first = np.array([slopes.inputs.vector(of, dual=True) @ t for of in at.backward])
+        first = np.array([np.dot(slopes.inputs.vector(of, dual=True), t) for of in at.backward])
     elif at.forward is not None:
         first = at.weights @ at.flat(at.forward[0])
     else:
@@ -89,7 +92,7 @@ def _taylor(at: Derivatives, order: int) -> str:
     for k, words in enumerate(TERMS[: order + 1]):
         left = [norm(move - sum(h**n / n * term for n, term in enumerate(terms[:k], 1)))
                 for h, move in zip(TAYLOR, moves)]  # fmt: skip
-        seen = [remainder for remainder in left if remainder > noise]
+        seen = [remainder for remainder in left if noise < remainder < np.inf]
         rates.append(f"{words} {np.log2(seen[-2] / seen[-1]):.2f}" if len(seen) > 1 else f"{words} exact")
     return f"Taylor rates: {', '.join(rates)}"
 

@@ -81,7 +81,7 @@ class Slopes:
         self.inputs = Space(inputs)
         self.x = self.inputs.vector(self.inputs.leaves)
         self.eps = float(jnp.finfo(precision).eps)
-        self.scale = np.maximum(1.0, np.abs(self.x))
+        self.scale = np.where(np.isfinite(self.x), np.maximum(1.0, np.abs(self.x)), 1.0)
         self._traced: Traced | None = None
         self._call: Any = lambda *leaves: called_directly(function, *leaves)
         with contextlib.suppress(Exception):  # it may be written for NumPy, torch, …
@@ -134,6 +134,11 @@ class Slopes:
         """How far the complex step moves if every operation rounds in another way."""
         draws = [_weighed(self._complex_step(t, np.random.default_rng(seed)), weights) for seed in range(DRAWS)]
         return np.abs(np.subtract(draws, _weighed(self._complex_step(t), weights))).max(axis=0)
+
+    def terms(self, weights=None) -> np.ndarray:
+        """The size of the values, whose last digits are no evidence where their changes cancel."""
+        with np.errstate(invalid="ignore"):
+            return np.abs(self.y) if weights is None else np.sqrt(np.square(weights * self.y).sum(axis=-1))
 
     def differences(self, t, weights=None) -> tuple[np.ndarray, np.ndarray]:
         """J t, or weights · J t, by central differences, and its estimated error."""
@@ -191,6 +196,7 @@ def settled(slopes: Slopes, t, weights, hand, found, sides: Callable | None = No
     if they are not those along t.
     """
     doubt = SAFETY * slopes.spread(t, weights) if slopes.exact else np.zeros_like(found)
+    doubt = doubt + 4 * slopes.eps * slopes.terms(weights)
     value, error = slopes.differences(t, weights)
     largest = np.abs(value).max(initial=0.0, where=np.isfinite(value))
     at = sides() if sides is not None else slopes.sides(t, weights)
@@ -202,6 +208,7 @@ def settled(slopes: Slopes, t, weights, hand, found, sides: Callable | None = No
         slack = 1e-3 * np.maximum(np.abs(at.low), np.abs(at.high))
         between = at.jumps & (hand >= at.low - slack) & (hand <= at.high + slack)
         infinite = ~np.isfinite(hand) & ~(np.abs(found) < INFINITE)  # as the derivative of √x at 0
-    unknown = ~confirmed & ~converged & ~at.jumps & ~between & ~close & ~infinite
+    undefined = ~np.isfinite(slopes.terms(weights))
+    unknown = undefined | (~confirmed & ~converged & ~at.jumps & ~between & ~close & ~infinite)
     right = between | infinite | unknown | (close & ~confirmed)
     return Settlement(right, np.where(np.isfinite(doubt), doubt, 0.0), int(unknown.sum()))
