@@ -6,6 +6,7 @@ In a test, write ``fnn.verify.network(params, loss=loss).check()``; it raises :c
 
 from fnn.verify.curvature import curvature
 from fnn.verify.custom import custom_vjp
+from fnn.verify.function import function
 from fnn.verify.gradients import gradient
 from fnn.verify.network import network
 from fnn.verify.probes import probes
@@ -21,6 +22,7 @@ __all__ = [
     "WeakComparison",
     "curvature",
     "custom_vjp",
+    "function",
     "gradient",
     "network",
     "probes",

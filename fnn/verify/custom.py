@@ -1,7 +1,7 @@
 """Functions with custom derivatives (``jax.custom_vjp``, ``jax.custom_jvp``) against an oracle."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,26 +9,38 @@ import jax
 import numpy as np
 
 from fnn.checks.arrays import describe
+from fnn.verify.arguments import Arguments
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.differences import by_differences, contracted
 from fnn.verify.interpret import custom_inside, evaluate, inlined, trace
-from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
+from fnn.verify.oracle import TOLERANCE, exactly, is_inexact
 from fnn.verify.report import Finding, Report, compare
 from fnn.verify.stages import like, random_like, without_float0
+from fnn.verify.sweep import in_own_precision
 
 SEED = 0
+SIZES = (1.0, 1.0, 1e2, 1e-2)  # of the cotangents of a surrogate, in which the derivative may be not linear
 COTANGENTS = 2  # random ones; two, in case one happens to be orthogonal to a mistake
 
 
 def custom_vjp(
-    f: Callable, *args, oracle: Callable | None = None, dtype: str | None = None, tolerance: float | None = None
+    f: Callable,
+    *args,
+    oracle: Callable | None = None,
+    surrogate: Callable | None = None,
+    sizes: dict[str, Any] | None = None,
+    dtype: str | None = None,
+    tolerance: float | None = None,
 ) -> Report:
     """Compare the custom derivative of ``f`` with autodiff of the undecorated function.
 
     f: decorated with ``jax.custom_vjp`` or ``jax.custom_jvp``, also under ``jax.jit`` or ``functools.partial``, or with
     Equinox's or Flax's versions of them. args: its arguments, pytrees; the derivative is taken with respect to their
     floating and complex arrays. oracle: a function of the same arguments that autodiff can differentiate, for an ``f``
-    that it cannot (a kernel, a callback). dtype, tolerance: as in :func:`gradient`.
+    that it cannot (a kernel, a callback). surrogate: a function of the same arguments whose derivative ``f`` is to
+    have, while its own value differs: ``lambda x: x`` for straight-through rounding, ``lambda x: -x`` for a reversed
+    gradient, ``lambda x: jnp.clip(x, -1, 1)`` for one that is 0 outside. Its derivative may be custom too, as for a
+    gradient that is clipped: cotangents of several sizes are tried. dtype, tolerance: as in :func:`gradient`.
 
     Without ``oracle``, the undecorated function is differentiated. Custom derivatives inside it, but for JAX's own, are
     judged too; a wrong one is named, and is not used to judge the outer one. If autodiff fails or is not finite,
@@ -38,6 +50,16 @@ def custom_vjp(
     are accepted in this case. The value that ``f`` returns under differentiation is compared too. Raises TypeError or
     ValueError if there is nothing to compare with.
 
+    A kernel is judged in its own precision: with ``oracle``, and ``args`` in float32, bfloat16 or float16. Its value
+    and its cotangents are compared with those of the oracle in float64. Their errors may be 3 times in bfloat16, 8
+    times in float16 and 32 times in float32 those that rounding in this precision explains in the oracle: in the array
+    as a whole, in every slice, every tile and, with an allowance for chance, every entry. The worst block is named.
+    sizes: of the cases to try, a dict from names to a tile t, which stands for the sizes 1, t − 1, t, t + 1 and 2t + 1,
+    or to a tuple of values; then the only one of ``args`` is a function that makes the arguments, by keyword:
+    ``custom_vjp(kernel, make, oracle=reference, sizes={"rows": 128, "batch": (1, 2), "causal": (False, True)})``. All
+    combinations are tried, or if there are more than 24 so many that every two values occur together. The report says
+    in which cases an array is wrong.
+
     >>> import jax.numpy as jnp
     >>> @jax.custom_vjp
     ... def square(x):
@@ -45,18 +67,52 @@ def custom_vjp(
     >>> square.defvjp(lambda x: (x**2, x), lambda x, y_bar: (x * y_bar,))
     >>> print(custom_vjp(square, jnp.arange(3.0)).wrong[0].note)
     a factor 1/2 too small
+    >>> custom_vjp(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x), jnp.ones(3), surrogate=lambda x: x).ok
+    True
     """
     if not callable(f):
         raise TypeError(f"f: expected a function with a custom derivative, got {describe(f)}")
-    given = oracle is not None
+    role, given = _given(oracle=oracle, surrogate=surrogate)
     try:
         plain, fixed = undecorated(f)
     except TypeError:
-        if not given:
+        if given is None:
             raise
         plain, fixed = f, ()
-    plain = oracle if oracle is not None else plain
-    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(f, plain, fixed, args, chosen, tolerance, given))
+    plain = plain if given is None else given
+    if sizes is not None:
+        _require_maker(args, role, dtype, tolerance)
+    if sizes is not None or (role == "oracle" and dtype is None and tolerance is None and _has_own_precision(args)):
+        return in_own_precision(f, plain, fixed, args, sizes)
+    return in_best_dtype(dtype, tolerance, lambda chosen: _judge(f, plain, fixed, args, chosen, tolerance, role))
+
+
+def _has_own_precision(args) -> bool:
+    """Whether the arguments have a floating dtype coarser than float64: that in which a kernel is to be judged."""
+    arrays = [leaf for leaf in jax.tree.leaves(args) if is_inexact(leaf) and hasattr(leaf, "dtype")]
+    return any(leaf.dtype not in (np.float64, np.complex128) for leaf in arrays)
+
+
+def _require_maker(args, role: str, dtype, tolerance) -> None:
+    advice = "write verify.custom_vjp(f, make, oracle=reference, sizes=sizes) with make = lambda rows, batch: (x, w)"
+    if role != "oracle" or dtype is not None or tolerance is not None:
+        raise TypeError(f"sizes: they go with oracle=, and with neither dtype= nor tolerance=, because a kernel is "
+                        f"judged in its own precision; {advice}")  # fmt: skip
+    if len(args) != 1 or not callable(args[0]):
+        given = ", ".join(map(describe, args))
+        raise TypeError(f"args: with sizes= expected one function that makes the arguments, got {given}; {advice}")
+
+
+def _given(**functions) -> tuple[str, Callable | None]:
+    """The one that is given, and its name; "" and None if none is."""
+    given = {name: function for name, function in functions.items() if function is not None}
+    if len(given) > 1:
+        raise ValueError(f"{', '.join(given)}: expected one of them; an oracle has the value of f, a surrogate another")
+    for name, function in given.items():
+        if not callable(function):
+            raise TypeError(f"{name}: expected a function of the same arguments as f, got {describe(function)}")
+        return name, function
+    return "", None
 
 
 def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
@@ -77,48 +133,19 @@ def undecorated(f: Callable) -> tuple[Callable, tuple[int, ...]]:
     return inner.__wrapped__, tuple(getattr(inner, "nondiff_argnums", ()) or ())  # type: ignore[union-attr]
 
 
-class _Arguments:
-    """The floating and complex leaves of the arguments, and functions of only these."""
-
-    def __init__(self, args, fixed: Sequence[int], dtype: str):
-        self.fixed = {i: args[i] for i in fixed if i < len(args)}
-        given = tuple(None if i in self.fixed else in_dtype(arg, dtype) for i, arg in enumerate(args))
-        paths = jax.tree_util.tree_leaves_with_path(given)
-        self.leaves, self.structure = jax.tree.flatten(given)
-        self.places = [i for i, leaf in enumerate(self.leaves) if is_inexact(leaf)]
-        self.names = [f"args[{paths[i][0][0].idx}]{jax.tree_util.keystr(paths[i][0][1:])}" for i in self.places]
-        self.inputs = tuple(self.leaves[i] for i in self.places)
-        if not self.inputs:
-            raise TypeError("args: expected at least one floating array, to differentiate by it")
-
-    def of(self, function: Callable) -> Callable:
-        """``function`` as a function of the floating leaves."""
-
-        def call(*floats):
-            leaves = list(self.leaves)
-            for i, value in zip(self.places, floats):
-                leaves[i] = value
-            args = list(jax.tree.unflatten(self.structure, leaves))
-            for i, value in self.fixed.items():
-                args[i] = value
-            return function(*args)
-
-        return call
-
-
-def _judge(f, plain, fixed, args, dtype, tolerance, given) -> Report:
+def _judge(f, plain, fixed, args, dtype, tolerance, role) -> Report:
     with exactly(dtype):
-        arguments = _Arguments(args, fixed, dtype)
-        at = _Judge(arguments, f, plain, given, dtype, tolerance)
+        arguments = Arguments(args, fixed, dtype)
+        at = _Judge(arguments, f, plain, role, dtype, tolerance)
         return at.report()
 
 
 class _Judge:
     """One function with a custom derivative, at its arguments."""
 
-    def __init__(self, arguments: _Arguments, f, plain, given: bool, dtype: str, tolerance: float | None):
+    def __init__(self, arguments: Arguments, f, plain, role: str, dtype: str, tolerance: float | None):
         self.ours, self.theirs, self.inputs = arguments.of(f), arguments.of(plain), arguments.inputs
-        self.names, self.given, self.dtype, self.tolerance = arguments.names, given, dtype, tolerance
+        self.names, self.role, self.dtype, self.tolerance = arguments.names, role, dtype, tolerance
         self.random = np.random.default_rng(SEED)
         self.value = evaluate(self.ours, *self.inputs)
         self.notes: list[str] = []
@@ -130,11 +157,11 @@ class _Judge:
             return Report((Finding("f", float("inf"), 0.0, note=note),), self.dtype, what="cotangent")
         same = self._same_value()
         findings = self._carried()
-        nested = [] if self.given else list(self._nested())
+        nested = [] if self.role else list(self._nested())
         findings += [finding for finding in nested if not finding.ok]
         judged: dict[str, list[Finding]] = {}
-        for _ in range(COTANGENTS):
-            y_bar = random_like(self.value, self.random)
+        for size in SIZES if self.role == "surrogate" else (1.0,) * COTANGENTS:
+            y_bar = jax.tree.map(lambda leaf: leaf * size, random_like(self.value, self.random))  # noqa: B023
             for finding in self._cotangents(y_bar, same):
                 judged.setdefault(finding.name, []).append(finding)
         findings += [_together(of) for of in judged.values()]
@@ -147,9 +174,11 @@ class _Judge:
         same = str(jax.tree.structure(self.value)) == str(jax.tree.structure(plain))
         for a, b in zip(jax.tree.leaves(self.value), jax.tree.leaves(plain)):
             same = same and np.shape(a) == np.shape(b)
-            if same and is_inexact(a):
+            if same and is_inexact(a) and self.role != "surrogate":
                 same = compare("", *_where_finite(a, b), limit).error <= limit
-        if not same and self.given:
+        if not same and self.role == "surrogate":
+            raise ValueError(f"surrogate: expected a value like that of f, {_shapes(self.value)}, got {_shapes(plain)}")
+        if not same and self.role:
             raise ValueError("oracle: its value differs from that of f; write oracle=, a function of the same value")
         return same
 
@@ -223,8 +252,8 @@ class _Judge:
         try:
             right = box.values(box.oracle)
         except Exception as error:  # autodiff may raise anything on a kernel, a callback or a loop
-            if self.given:
-                raise TypeError(f"oracle: autodiff cannot differentiate it: {error}") from error
+            if self.role:
+                raise TypeError(f"{self.role}: autodiff cannot differentiate it: {error}") from error
             return None, f"autodiff cannot differentiate the undecorated function ({type(error).__name__})"
         if not same:
             return None, "f is not the function that it decorates"
@@ -262,6 +291,10 @@ def _inner(inner, random, dtype: str, tolerance: float | None) -> Finding | None
     except Exception:  # what autodiff cannot differentiate cannot judge
         return None
     return max(found, key=lambda finding: (not finding.ok, finding.error), default=None)
+
+
+def _shapes(value) -> str:
+    return ", ".join(describe(leaf) for leaf in jax.tree.leaves(value))
 
 
 def _callable(function: Callable, inputs) -> Callable:

@@ -10,12 +10,15 @@ from fnn.checks.arrays import describe
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.branches import Wrong, lacking
 from fnn.verify.differences import by_differences
-from fnn.verify.interpret import evaluate, is_array
+from fnn.verify.entries import Cotangents
+from fnn.verify.interpret import called_directly, evaluate, is_array, of_other_libraries
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
-from fnn.verify.report import Finding, Report
+from fnn.verify.report import Finding, Report, compare
+from fnn.verify.slopes import Slopes
 from fnn.verify.tapped import compare_tapped
 
 INSIDE = "in which the code computes"
+CALLS = 8  # of an objective, which may draw the same mask twice by chance
 
 
 def gradient(
@@ -23,10 +26,12 @@ def gradient(
 ) -> Report:
     """Compare ``hand(params, *args)`` with ``jax.grad(objective)(params, *args)``, leaf by leaf.
 
-    hand: returns a pytree like ``params``; it may be written in NumPy, and gets copies that it may overwrite.
-    objective: returns a real scalar; params, args: pytrees of arrays. dtype: "float64" or "float32", the dtype of the
-    comparison; None tries float64, then float32 if the functions cannot run in float64. In float64, ``hand`` is also
-    called with float32 ``params`` as they were given, where it must be finite and no less exact than autodiff.
+    hand: returns a pytree like ``params``; objective: returns a real scalar; params, args: pytrees of arrays. Both may
+    be written in NumPy, torch or anything else that JAX cannot trace: NumPy arrays are given as copies, which may be
+    overwritten, and tensors as tensors. An objective that autodiff cannot differentiate is differentiated by
+    differences, as in :func:`function`, to about 1e-9. dtype: "float64" or "float32", the dtype of the comparison; None
+    tries float64, then float32 if the functions cannot run in float64. In float64, ``hand`` is also called with float32
+    ``params`` as they were given, where it must be finite and no less exact than autodiff.
     tolerance: by default 1e-12 in float64 and 1e-5 in float32; where the functions compute in a coarser dtype inside,
     the tolerance of that.
 
@@ -49,15 +54,21 @@ def gradient(
     True
     >>> gradient(lambda w: w, square, jnp.arange(3.0)).wrong[0].worst()
     'worst at [2]: hand 2, autodiff 4'
+    >>> import numpy as np
+    >>> gradient(np.cos, lambda w: np.sin(w).sum(), np.arange(3.0)).ok
+    True
     """
     for name, function in (("hand", hand), ("objective", objective)):
         if not callable(function):
             raise TypeError(f"{name}: expected a function of (params, *args), got {function!r}")
+    (params, *given), (hand, objective) = of_other_libraries((params, *args), (hand, objective))
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not is_inexact(leaf):
             where = "params" + jax.tree_util.keystr(path)
             raise TypeError(f"{where}: expected a floating array, to differentiate by it, got {describe(leaf)}")
-    return in_best_dtype(dtype, tolerance, lambda chosen: _compare(hand, objective, params, args, chosen, tolerance))
+    return in_best_dtype(
+        dtype, tolerance, lambda chosen: _compare(hand, objective, params, tuple(given), chosen, tolerance)
+    )
 
 
 def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
@@ -83,15 +94,25 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
         box = BlackBox(lambda given: jax.tree.leaves(by_hand(given)), _by_autodiff(objective), inputs, names, dtype,
                        ("params", "args"))  # fmt: skip
         report, oracle = _judge(box, call, tolerance)
-    if report.ok and dtype == box.precision == "float64" and all(map(_is_float32, jax.tree.leaves(params))):
+    if (
+        report.ok
+        and oracle is not None
+        and dtype == box.precision == "float64"
+        and all(map(_is_float32, jax.tree.leaves(params)))
+    ):
         report = replace(report, findings=(*report.findings, *box.in_own_dtype((params, args), oracle)))
     return report
 
 
-def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Report, list]:
-    """The report on the leaves, and autodiff's."""
-    ours, oracle = box.values(box.hand), box.values(box.oracle)
+def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Report, list | None]:
+    """The report on the leaves, and autodiff's, or None where there are none."""
+    ours = box.values(box.hand)
     limit = TOLERANCE[box.precision] if tolerance is None else tolerance
+    try:
+        oracle = box.values(box.oracle)
+    except Exception as error:  # it is written for NumPy, or uses what autodiff cannot differentiate
+        reason = f"autodiff cannot differentiate the objective ({type(error).__name__})"
+        return _by_values(box, call, ours, limit, reason), None
     notes = () if box.precision == box.dtype else (f"judged at the tolerance of {box.precision}, {INSIDE}",)
     if all(np.isfinite(leaf).all() for leaf in oracle):
         return Report(tuple(_noted(box, call, ours, oracle, limit)), box.dtype, notes), oracle
@@ -103,6 +124,27 @@ def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Repo
     findings, note, weak = by_differences(cost, list(map(np.asarray, leaves)), box.names, ours, tolerance, oracle)
     notes = (*notes, f"autodiff is not finite: {note}")
     return Report(tuple(findings), box.dtype, notes, weak=note if weak else ""), oracle
+
+
+def _by_values(box: BlackBox, call: Callable, ours: list, limit: float, reason: str) -> Report:
+    """The report where only values of the objective are to be had."""
+    leaves, structure = jax.tree.flatten(box.inputs[0])
+
+    def cost(*values):
+        given = jax.tree.unflatten(structure, values), box.inputs[1]
+        return call(given) if any(isinstance(v, jax.core.Tracer) for v in values) else called_directly(call, given)
+
+    slopes = Slopes(cost, leaves, box.precision)
+    if any(slopes.value(slopes.x) != slopes.y for _ in range(CALLS)):
+        return Report((_not_deterministic("objective"),), box.dtype)
+    judge = Cotangents(slopes, box.names, np.ones((1, 1)), limit, "hand")
+    other = [np.shape(hand) != np.shape(leaf) for hand, leaf in zip(ours, leaves)]
+    filled = [np.zeros(np.shape(leaf)) if wrong else hand for hand, leaf, wrong in zip(ours, leaves, other)]
+    found = judge.findings(slopes.inputs.vector(filled, dual=True)[None])
+    found = [compare(finding.name, hand, leaf, limit) if wrong else finding
+             for finding, hand, leaf, wrong in zip(found, ours, leaves, other)]  # fmt: skip
+    note = judge.note()
+    return Report(tuple(found), box.dtype, (f"{reason}: {note}",), weak=note if judge.weak else "")
 
 
 def _require_scalar(value) -> None:

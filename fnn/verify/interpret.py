@@ -1,13 +1,13 @@
 """Evaluating functions with NumPy: they are traced by JAX and nothing is compiled.
 
 A check computes many small values once each, where compilation would take a hundred times as long as the arithmetic.
-Primitives that are not in the table below run in JAX. What is traced is dropped with the check: JAX caches what it
-traces, and a float64 trace of the user's function must not answer a float32 call later.
+Primitives that are not in the table of ``primitives`` run in JAX. What is traced is dropped with the check: JAX caches
+what it traces, and a float64 trace of the user's function must not answer a float32 call later.
 """
 
 import contextlib
-import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from fnn.verify.primitives import ROUNDED, TABLE, nudged
+
 INLINED = {
     "pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr",
     "checkpoint": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
-    "custom_lin": "call_jaxpr",
 }  # fmt: skip
 
 
@@ -32,11 +33,14 @@ class Traced(NamedTuple):
     def __call__(self, *leaves):
         return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves))
 
-    def perturbed(self, random, *leaves):
-        """The value where every rounding is another one: each operation's result is moved by up to one unit of it."""
+    def perturbed(self, random, *leaves, unit: float | None = None):
+        """The value where every rounding is another one: each operation's result is moved by up to one unit of it.
+
+        unit: the relative size of the moves, if it is not that of the dtype.
+        """
 
         def perturb(equation, values: list) -> list:
-            return [_nudged(random, value) for value in values] if equation.primitive.name in ROUNDED else values
+            return [nudged(random, value, unit) for value in values] if equation.primitive.name in ROUNDED else values
 
         return jax.tree.unflatten(self.structure, run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, then=perturb))
 
@@ -149,12 +153,42 @@ def called(function: Callable, *args) -> Value:
         traced, arrays = trace(function, *args)
         return Value(traced(*arrays), precision_inside(traced.jaxpr.jaxpr))
     except Exception as error:
-        copies = jax.tree.map(lambda leaf: np.array(leaf) if hasattr(leaf, "shape") and is_array(leaf) else leaf, args)
         try:
-            found = function(*copies)
+            return Value(called_directly(function, *args))
         except Exception as own:
             raise own if isinstance(error, jax.errors.JAXTypeError) else error from None
-        return Value(jax.tree.map(lambda leaf: np.asarray(leaf) if is_array(leaf) else leaf, found))
+
+
+def called_directly(function: Callable, *args):
+    """The value of a function that JAX cannot trace, of copies in NumPy, which it may overwrite."""
+    copies = jax.tree.map(lambda leaf: np.array(leaf) if hasattr(leaf, "shape") and is_array(leaf) else leaf, args)
+    return jax.tree.map(_in_numpy, function(*copies))
+
+
+def _in_numpy(leaf):
+    """An array or number of any library in NumPy; a tensor of torch without its graph."""
+    if hasattr(leaf, "detach"):
+        leaf = leaf.detach()
+    foreign = hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array)
+    return np.asarray(leaf) if foreign or is_array(leaf) else leaf
+
+
+def of_other_libraries(given: Sequence, functions: Sequence[Callable]) -> tuple[list, list[Callable]]:
+    """The arguments in NumPy, and the functions, which still get torch's tensors where tensors were given."""
+    leaves, structure = jax.tree.flatten(tuple(given))
+    tensors = [hasattr(leaf, "detach") for leaf in leaves]
+    if not any(tensors):
+        return list(given), list(functions)
+    torch = sys.modules["torch"]
+
+    def with_tensors(function: Callable) -> Callable:
+        def call(*args):
+            pairs = zip(jax.tree.leaves(args), tensors)
+            return function(*jax.tree.unflatten(structure, [torch.tensor(np.asarray(a)) if t else a for a, t in pairs]))
+
+        return call
+
+    return list(jax.tree.unflatten(structure, map(_in_numpy, leaves))), [with_tensors(f) for f in functions]
 
 
 def evaluate(function: Callable, *args):
@@ -167,7 +201,7 @@ def run(jaxpr, consts, args, see: Callable | None = None, then: Callable | None 
 
     ``then(equation, values)``, if given, returns what takes the place of its values.
     """
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, map(np.asarray, consts)))
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, map(constant, consts)))
     inputs: Any = jaxpr.invars
     values.update((var, np.asarray(arg, var.aval.dtype)) for arg, var in zip(args, inputs))
 
@@ -176,12 +210,18 @@ def run(jaxpr, consts, args, see: Callable | None = None, then: Callable | None 
 
     with np.errstate(all="ignore"):
         for equation in jaxpr.eqns:
-            found = _apply(equation, [read(var) for var in equation.invars], see, then)
+            found = apply_equation(equation, [read(var) for var in equation.invars], see, then)
             values.update(zip(equation.outvars, found if then is None else then(equation, found)))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _apply(equation, inputs: list, see: Callable | None, then: Callable | None) -> list:
+def constant(value):
+    """A constant of a traced function in NumPy; a random key as it is."""
+    return value if jnp.issubdtype(jnp.result_type(value), jax.dtypes.extended) else np.asarray(value)
+
+
+def apply_equation(equation, inputs: list, see: Callable | None = None, then: Callable | None = None) -> list:
+    """The values of one equation at its inputs."""
     if see is not None:
         see(equation, inputs)
     name, params = equation.primitive.name, equation.params
@@ -191,135 +231,21 @@ def _apply(equation, inputs: list, see: Callable | None, then: Callable | None) 
         return run(jaxpr, consts, inputs, see, then)
     if name == "optimization_barrier":
         return inputs
+    if name == "split":
+        return np.split(inputs[0], np.cumsum(params["sizes"])[:-1], params["axis"])
     out: Any = equation.outvars
     if name in TABLE and all(np.issubdtype(var.aval.dtype, np.generic) for var in out):
         result = TABLE[name](params, out[0].aval, *inputs)
-        return [np.asarray(result).astype(out[0].aval.dtype, copy=False)]
+        real = np.iscomplexobj(result) and not np.issubdtype(out[0].aval.dtype, np.complexfloating)
+        return [np.asarray(result.real if real else result).astype(out[0].aval.dtype, copy=False)]
     return [value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else np.asarray(value)
             for value in bound(equation, inputs)]  # fmt: skip
 
 
-def _plain(function: Callable) -> Callable:
-    return lambda params, aval, *inputs: function(*inputs)
-
-
-def _each(function: Callable) -> Callable:
-    return lambda params, aval, x: np.vectorize(function, otypes=[np.float64])(x.astype(np.float64))
-
-
-def _logistic(params, aval, x):
-    e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, 1) / (1 + e)
-
-
-def _reduction(function: Callable) -> Callable:
-    return lambda params, aval, x: function(x, axis=tuple(params["axes"]))
-
-
-def _sum(params, aval, x):
-    wide = np.float32 if x.dtype.itemsize < 4 and jnp.issubdtype(x.dtype, jnp.floating) else None
-    return np.sum(x, axis=tuple(params["axes"]), dtype=wide or x.dtype)
-
-
-def _dot(params, aval, a, b):
-    (of_a, of_b), (batch_a, batch_b) = params["dimension_numbers"]
-    free_a = [i for i in range(a.ndim) if i not in (*of_a, *batch_a)]
-    free_b = [i for i in range(b.ndim) if i not in (*of_b, *batch_b)]
-    wide = np.result_type(aval.dtype, np.float32) if aval.dtype.itemsize < 4 else aval.dtype
-    left = a.transpose(*batch_a, *free_a, *of_a).astype(wide)
-    right = b.transpose(*batch_b, *of_b, *free_b).astype(wide)
-    batch, summed = left.shape[: len(batch_a)], int(np.prod([a.shape[i] for i in of_a], dtype=int))
-    sizes = [int(np.prod([v.shape[i] for i in free], dtype=int)) for v, free in ((a, free_a), (b, free_b))]
-    return (left.reshape(*batch, sizes[0], summed) @ right.reshape(*batch, summed, sizes[1])).reshape(aval.shape)
-
-
-def _broadcast(params, aval, x, *_):
-    shape = [1] * len(aval.shape)
-    for dimension, size in zip(params["broadcast_dimensions"], x.shape):
-        shape[dimension] = size
-    return np.broadcast_to(x.reshape(shape), aval.shape)
-
-
-def _select(params, aval, which, *cases):
-    return np.choose(which.astype(int), cases) if len(cases) > 2 else np.where(which, cases[1], cases[0])
-
-
-def _slice(params, aval, x):
-    strides = params["strides"] or (1,) * x.ndim
-    return x[tuple(map(slice, params["start_indices"], params["limit_indices"], strides))]
-
-
-def _divide(params, aval, a, b):
-    if np.issubdtype(aval.dtype, np.integer):
-        return np.asarray(jax.lax.div(a, b))
-    return a / b
-
-
-def _integer_pow(params, aval, x):
-    return x ** params["y"] if params["y"] >= 0 else 1 / x ** -params["y"]
-
-
-def _iota(params, aval):
-    shape = [1] * len(aval.shape)
-    shape[params["dimension"]] = -1
-    return np.broadcast_to(np.arange(aval.shape[params["dimension"]]).reshape(shape), aval.shape)
-
-
-def _cumulative(function: Callable) -> Callable:
-    def of(params, aval, x):
-        turned = np.flip(x, params["axis"]) if params["reverse"] else x
-        found = function(turned, axis=params["axis"])
-        return np.flip(found, params["axis"]) if params["reverse"] else found
-
-    return of
-
-
-def _argument(function: Callable) -> Callable:
-    return lambda params, aval, x: function(x, axis=params["axes"][0])
-
-
-TABLE: dict[str, Callable] = {
-    **{name: _plain(getattr(np, of)) for name, of in {
-        "add": "add", "add_any": "add", "sub": "subtract", "mul": "multiply", "neg": "negative", "sign": "sign",
-        "abs": "abs", "exp": "exp", "exp2": "exp2", "log": "log", "log1p": "log1p", "expm1": "expm1", "tanh": "tanh",
-        "sin": "sin", "cos": "cos", "tan": "tan", "sinh": "sinh", "cosh": "cosh", "asin": "arcsin", "acos": "arccos",
-        "atan": "arctan", "atan2": "arctan2", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
-        "sqrt": "sqrt", "cbrt": "cbrt", "square": "square", "max": "maximum", "min": "minimum", "floor": "floor",
-        "ceil": "ceil", "is_finite": "isfinite", "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal",
-        "gt": "greater", "ge": "greater_equal", "real": "real", "imag": "imag", "conj": "conj", "pow": "power",
-    }.items()},
-    **{name: _plain(lambda x: x) for name in ("copy", "copy_p", "convert_element_type", "stop_gradient")},
-    "and": _plain(np.bitwise_and), "or": _plain(np.bitwise_or), "not": _plain(np.invert), "xor": _plain(np.bitwise_xor),
-    "rsqrt": _plain(lambda x: 1 / np.sqrt(x)), "complex": _plain(lambda a, b: a + 1j * b), "div": _divide,
-    "logistic": _logistic, "erf": _each(math.erf), "erfc": _each(math.erfc),
-    "integer_pow": _integer_pow, "iota": _iota, "dot_general": _dot, "broadcast_in_dim": _broadcast,
-    "select_n": _select, "slice": _slice,
-    "clamp": _plain(lambda low, x, high: np.minimum(np.maximum(x, low), high)),
-    "reshape": lambda params, aval, x, *_: x.reshape(aval.shape),
-    "squeeze": lambda params, aval, x: x.reshape(aval.shape),
-    "expand_dims": lambda params, aval, x: x.reshape(aval.shape),
-    "transpose": lambda params, aval, x: x.transpose(params["permutation"]),
-    "rev": lambda params, aval, x: np.flip(x, params["dimensions"]),
-    "concatenate": lambda params, aval, *parts: np.concatenate(parts, params["dimension"]),
-    "reduce_sum": _sum, "reduce_max": _reduction(np.max), "reduce_min": _reduction(np.min),
-    "reduce_prod": _reduction(np.prod), "reduce_and": _reduction(np.all), "reduce_or": _reduction(np.any),
-    "argmax": _argument(np.argmax), "argmin": _argument(np.argmin), "cumsum": _cumulative(np.cumsum),
-    "cumprod": _cumulative(np.cumprod),
-}  # fmt: skip
-
-
-ROUNDED = {
-    "add", "add_any", "sub", "mul", "div", "exp", "exp2", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "sinh",
-    "cosh", "sqrt", "rsqrt", "cbrt", "pow", "integer_pow", "square", "logistic", "erf", "erfc", "dot_general",
-    "reduce_sum", "cumsum",
-}  # fmt: skip
-
-
-def _nudged(random, value: np.ndarray) -> np.ndarray:
-    if not jnp.issubdtype(value.dtype, jnp.inexact):
-        return value
-    eps = float(jnp.finfo(value.dtype).eps)
-    return np.asarray(value * (1 + eps * random.uniform(-1, 1, value.shape)), value.dtype)
+def in_numpy_alone(jaxpr) -> bool:
+    """Whether every primitive of a traced function is evaluated by NumPy, and none by JAX, where a call costs more."""
+    ours = {*TABLE, *INLINED, "split", "optimization_barrier"}
+    return all(equation.primitive.name in ours for equation in equations_inside(jaxpr))
 
 
 # -- the precision that a function has inside ------------------------------------------------------------------

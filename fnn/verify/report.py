@@ -31,7 +31,7 @@ class Finding:
     entry and both values there; axes: the names of the indices; layer: from 1, or 0 if there is none; kind: the name of
     the rule or leaf; end_to_end: the error when the preceding quantities are the hand-written ones instead of the
     oracle's; case: the data; note: the likely mistake; example: the smallest failing arguments found, with both values;
-    vacuous: the oracle is zero, so the check shows little.
+    vacuous: the oracle is zero, so the check shows little; sides: what the two values are called.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Finding:
     note: str = ""
     example: str = ""
     vacuous: bool = False
+    sides: tuple[str, str] = ("hand", "autodiff")
 
     @property
     def ok(self) -> bool:
@@ -62,12 +63,14 @@ class Finding:
         """The location of the largest difference, with both values."""
         if self.index is None:
             return ""
-        if len(self.axes) == len(self.index):
-            place = ", ".join(f"{axis} {i}" for axis, i in zip(self.axes, self.index))
+        if not self.index:
+            place = "worst"
+        elif len(self.axes) == len(self.index):
+            place = "worst at " + ", ".join(f"{axis} {i}" for axis, i in zip(self.axes, self.index))
         else:
-            place = str(list(self.index))
+            place = f"worst at {list(self.index)}"
         hand, oracle = apart(self.hand, self.oracle)
-        return f"worst at {place}: hand {hand}, autodiff {oracle}"
+        return f"{place}: {self.sides[0]} {hand}, {self.sides[1]} {oracle}"
 
     def explanation(self) -> str:
         """Several lines on one wrong finding."""
@@ -142,7 +145,9 @@ class Report:
             detail = "; ".join(part for part in (note, f.worst() if not f.ok or not chained else "") if part)
             rows.append((f.name, f"{f.error:.1e}", *through, f"{f.tolerance:.0e}", f.status, detail))
         seed = "" if self.seed is None else f", seed {self.seed}"
-        title = f"hand-written against autodiff, {self.dtype}, highest matmul precision{seed}: {self.verdict()}"
+        ours, theirs = self.findings[0].sides if self.findings else ("hand", "autodiff")
+        compared = f"{'hand-written' if ours == 'hand' else ours} against {theirs}"
+        title = f"{compared}, {self.dtype}, highest matmul precision{seed}: {self.verdict()}"
         header = (self.what, "error", *(["end to end"] if chained else []), "tolerance", "", "largest difference")
         return Table(header, tuple(rows), title, "\n".join(self.notes))
 
