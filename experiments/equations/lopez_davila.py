@@ -131,7 +131,7 @@ def L4():
     printed = [max(range(2), key=lambda node: a[node]) for a in outputs]
     share = float(np.mean(printed == labels))
     data = fnn.data.Dataset(np.asarray(p.x), labels)
-    accuracy = fnn.train.evaluate(p.params, data, loss=fnn.SoftmaxCrossEntropy())["accuracy"]
+    accuracy = fnn.train.evaluate(p.params, data, loss=fnn.CrossEntropy())["accuracy"]
     chosen = fnn.train.predict(p.params, data).argmax(axis=1)
     wrong = float(np.mean(chosen != np.array(printed)))
     note = f"class 1 for {np.mean(chosen):.0%} of 64 examples; {share:.0%} of random labels hit"

@@ -33,7 +33,7 @@ def contents() -> str:
     programs += ["experiments/benchmarks/README", "experiments/data/mnist/README"]
     trees = [
         ("Look", ["experiments/site/formulas", *(f"experiments/notebooks/{name}" for name in index + notebooks)]),
-        ("Check", [f"experiments/site/{name}" for name in ("derivation", "teaching", "checkers")]),
+        ("Check", [f"experiments/site/{name}" for name in ("kernels", "derivation", "teaching", "checkers")]),
         ("Reference", ["fnn <experiments/site/api/fnn>", *(f"experiments/site/api/{name}" for name in MODULES)]),
         ("Experiments", programs),
         ("About", ["experiments/site/comparison", "CHANGELOG"]),
