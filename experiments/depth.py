@@ -141,7 +141,7 @@ def draw(path: Path, figures: dict, depth: int) -> None:
 
 
 def claims(options: Options, figures: dict, depth: int) -> list[results.Claim]:
-    """What the README's table says."""
+    """What the table of experiments says."""
 
     def factor(name: str, start: str) -> str:
         return results.spread(figures[name][start][str(depth)]["factor"], 3)

@@ -151,7 +151,7 @@ def density(values: Sequence[np.ndarray]) -> dict:
 
 
 def claims(options: Options, runs: dict, before: dict) -> list[results.Claim]:
-    """What the README's table says; published figures of figures 2 and 6 are read off them."""
+    """What the table of experiments says; published figures of figures 2 and 6 are read off them."""
     return [
         *before_claims(before),
         *sigmoid_claims(runs["sigmoid"]),

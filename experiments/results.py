@@ -16,7 +16,7 @@ from experiments import STARTED
 
 
 class Claim(NamedTuple):
-    """One line of the README's table: what is claimed, what this run reached, and the published figure, if any.
+    """One line of the table of experiments: what is claimed, what this run reached, and the published figure, if any.
 
     differs: beside a published figure, what this run has otherwise (shortened, other data, another rate, one seed), and
     whether the figure was reproduced.
@@ -39,7 +39,7 @@ def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, 
     """Write figures.json: the command, claims, run time, options, figures, and the versions that made them.
 
     name: of the program, experiments.NAME; options: its dataclass; shortened: what the published run has more of.
-    ``python -m experiments.table FOLDER`` keeps it for the README. Raises ValueError if a claim beside a published
+    ``python -m experiments.table FOLDER`` keeps it for the tables. Raises ValueError if a claim beside a published
     figure does not say what differs.
     """
     for claim in claims:

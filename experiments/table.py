@@ -1,9 +1,9 @@
 """The tables of experiments, made from the JSON that each one left: ``python -m experiments.table [RUN …]``.
 
 Each RUN is a folder that an experiment wrote; its figures.json and its picture go to experiments/gallery/ under the
-experiment's name. Then two tables are written anew: in README.md, between two comments, the first claim of every
-experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures. Beside a
-published figure stands what differs: shortened, other data, another rate, one seed, not reproduced.
+experiment's name. Then two tables are written anew: in experiments/README.md, between two comments, the first claim
+of every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures. Beside
+a published figure stands what differs: shortened, other data, another rate, one seed, not reproduced.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 HERE = Path(__file__).parent
-GALLERY, README = HERE / "gallery", HERE.parent / "README.md"
+GALLERY, README = HERE / "gallery", HERE / "README.md"
 BEGIN, END = "<!-- made by python -m experiments.table -->\n", "<!-- end -->\n"
 COLUMNS = ("claim", "published", "here", "differs")
 HEADER = "| command | claim | published | here | differs | time |\n|---|---|---|---|---|---|\n"
@@ -50,7 +50,7 @@ def markdown(records: Sequence[dict], claims: Callable[[dict], list[dict]]) -> s
         picture = GALLERY / f"{record['experiment']}.png"
         command = f"`{record['command']}`"
         if picture.exists():
-            command += f" ([picture]({picture.relative_to(HERE.parent).as_posix()}))"
+            command += f" ([picture]({picture.relative_to(HERE).as_posix()}))"
         for number, claim in enumerate(claims(record)):
             first = (command, duration(record)) if number == 0 else ("", "")
             cells = (first[0], *(claim[name] for name in COLUMNS), first[1])
@@ -91,7 +91,7 @@ def page(records: Sequence[dict]) -> str:
 
 
 def between(readme: str, table: str) -> str:
-    """The README with ``table`` between its two comments."""
+    """The page with ``table`` between its two comments."""
     before, rest = readme.split(BEGIN)
     return before + BEGIN + table + END + rest.split(END, 1)[1]
 

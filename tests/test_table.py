@@ -1,4 +1,4 @@
-"""The README's table of experiments is made from what they left."""
+"""The table of experiments is made from what they left."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ PROGRAMS = {
 } - {"table", "find_the_mistake", "report_picture", "flash_attention"}  # fmt: skip
 
 
-def test_the_readme_and_the_gallery_hold_the_tables_that_the_records_make():
+def test_the_two_pages_hold_the_tables_that_the_records_make():
     readme, gallery = table.README.read_text(), (table.GALLERY / "README.md").read_text()
     made = table.between(readme, table.markdown(table.kept(), table.leading))
     assert readme == made, "write python -m experiments.table"
@@ -33,7 +33,7 @@ def test_keeping_a_run_puts_its_record_and_picture_in_the_gallery(tmp_path, monk
     gallery, readme = tmp_path / "gallery", tmp_path / "README.md"
     gallery.mkdir()
     readme.write_text(f"before\n{table.BEGIN}old\n{table.END}after\n")
-    monkeypatch.setattr(table, "HERE", tmp_path / "experiments")
+    monkeypatch.setattr(table, "HERE", tmp_path)
     monkeypatch.setattr(table, "GALLERY", gallery)
     monkeypatch.setattr(table, "README", readme)
     run = results.folder(tmp_path / "run", "thing")

@@ -25,6 +25,7 @@ def contents() -> str:
     notebooks = sorted(path.stem for path in EXPERIMENTS.glob("notebooks/*.ipynb"))
     index = ["README"] if (EXPERIMENTS / "notebooks" / "README.md").exists() else []
     programs = [
+        "experiments/README",
         "experiments/site/experiments",
         "experiments/scaling",
         "experiments/gallery/README",
@@ -32,8 +33,15 @@ def contents() -> str:
     ]
     programs += ["experiments/benchmarks/README", "experiments/data/mnist/README"]
     trees = [
-        ("Look", ["experiments/site/formulas", *(f"experiments/notebooks/{name}" for name in index + notebooks)]),
-        ("Check", [f"experiments/site/{name}" for name in ("kernels", "derivation", "teaching", "checkers")]),
+        ("Start", ["experiments/site/tour"]),
+        (
+            "Formulas and notebooks",
+            ["experiments/site/formulas", *(f"experiments/notebooks/{name}" for name in index + notebooks)],
+        ),
+        (
+            "Checking derivations",
+            [f"experiments/site/{name}" for name in ("kernels", "derivation", "teaching", "checkers")],
+        ),
         ("Reference", ["fnn <experiments/site/api/fnn>", *(f"experiments/site/api/{name}" for name in MODULES)]),
         ("Experiments", programs),
         ("About", ["experiments/site/comparison", "CHANGELOG"]),
