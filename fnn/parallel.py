@@ -6,7 +6,6 @@ over the devices gives those of the whole. ``fit(..., mesh=data_mesh())`` does t
 during a run. If one fails, all end; restart them, in any number, from the last checkpoint.
 """
 
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -17,11 +16,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fnn.numbers import whole
+from fnn.processes import TIMEOUT_FLAG
 
 __all__ = ["data_mesh", "initialize", "leave"]
-
-TIMEOUT_FLAG = "--xla_cpu_collective_timeout_seconds"
-SAMPLE = 4096  # rows of a data set compared between processes
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -185,34 +182,3 @@ def place(tree, mesh: Mesh, *axes: str | None):
 def here(tree):
     """The replicated arrays of a pytree as arrays on this process's first device, without copying."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
-
-
-def require_equal(**arguments: Any) -> None:
-    """Raise ValueError, naming the argument and the processes, unless every process has the same arrays and numbers.
-
-    For larger arrays, 4,096 rows are compared. Every process must call it; with one process there is nothing to do.
-    """
-    if jax.process_count() == 1:
-        return
-    from jax.experimental import multihost_utils
-
-    ours = np.stack([np.frombuffer(_digest(value), np.uint8) for value in arguments.values()])
-    everyone = np.asarray(multihost_utils.process_allgather(ours))  # (processes, arguments, 32)
-    for name, digests in zip(arguments, everyone.transpose(1, 0, 2)):
-        others = np.flatnonzero((digests != digests[0]).any(axis=1))
-        if len(others):
-            raise ValueError(
-                f"{name}: expected the same in every process, got a value different from that of process 0 in "
-                f"{', '.join(map(str, others))}; every process must give fit the same arguments"
-            )
-
-
-def _digest(tree) -> bytes:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        rows = leaf if np.ndim(leaf) == 0 else leaf[np.linspace(0, len(leaf) - 1, min(len(leaf), SAMPLE)).astype(int)]
-        array = np.ascontiguousarray(rows)
-        digest.update(f"{array.dtype} {np.shape(leaf)}".encode() + array.tobytes())
-    return digest.digest()

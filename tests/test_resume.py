@@ -101,8 +101,9 @@ def test_checkpoints_are_made_after_every_so_many_epochs_and_after_the_last_and_
 
 def test_a_finished_run_returns_its_result_and_trains_no_more(saved, monkeypatch):
     run = train(saved, epochs=3)
-    monkeypatch.setattr(sys.modules["fnn.train.fit"], "take_steps", None)
-    again = train(saved, epochs=3)
+    monkeypatch.setattr(sys.modules["fnn.train.epochs"], "take_steps", None)
+    with pytest.warns(UserWarning, match="holds this run, and it is finished after epoch 3: its result"):
+        again = train(saved, epochs=3)
     assert_same(again.params, run.params)
     assert again.history == run.history
 
@@ -113,7 +114,8 @@ def test_a_run_that_its_callback_stopped_is_finished_for_that_callback(tmp_path)
 
     run = train(tmp_path, callback=stop)
     assert [record["epoch"] for record in run.history] == [1, 2]
-    again = train(tmp_path, callback=stop)
+    with pytest.warns(UserWarning, match="its callback or patience stopped it after epoch 2"):
+        again = train(tmp_path, callback=stop)
     assert_same(again.params, run.params)
     assert again.history == run.history
     assert len(train(tmp_path).history) == 4

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import re
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checkpoint.fingerprint import digest, implementation, paths
+from fnn.checkpoint.fingerprint import describe, digest, implementation, paths
 from fnn.checks.arrays import native, prng_key
 
 FORMAT = "fnn run 1"
+STATE = re.compile(r"optimizer_state(\[\d+\])?")  # a part of an optimizer's state, which is one of a chain's
 
 
 def require_arrays(trees: dict) -> None:
@@ -78,6 +81,34 @@ def on_device(array: np.ndarray, template):
     if isinstance(template, jax.Array) and template.committed:
         return jax.device_put(array, template.sharding)
     return jnp.asarray(array)
+
+
+def structured(saved: dict, arrays: list[np.ndarray], params, optimizer_state) -> tuple:
+    """The arrays in the form of the templates ``params`` and ``optimizer_state``.
+
+    Parts of an optimizer's state that are not like those in the checkpoint start anew, with a warning: an optimizer
+    that was allowed to differ may have others.
+    """
+    trees = {"params": params, "optimizer_state": optimizer_state}
+    given = {name: text for of in trees for name, text in describe(of, trees[of]).items()}
+    before = saved["run"]
+    differing = [name for name in given | before if given.get(name) != before.get(name)]
+    anew = {found[0] for found in map(STATE.match, differing) if found}
+    if anew:
+        warnings.warn(
+            f"optimizer: its state is not like that in the checkpoint, and starts anew in {', '.join(sorted(anew))}",
+            stacklevel=6,
+        )
+    found = dict(zip((entry["path"] for entry in saved["arrays"]), arrays))
+    leaves, structure = jax.tree.flatten((params, optimizer_state))
+    names = [name for of in trees for name in paths(of, trees[of])]
+
+    def leaf(name, template):
+        part = STATE.match(name)
+        new = part is not None and not anew.isdisjoint({part[0], "optimizer_state"})
+        return template if new else on_device(found[name], template)
+
+    return jax.tree.unflatten(structure, map(leaf, names, leaves))
 
 
 def key_data(key) -> dict | None:

@@ -16,6 +16,8 @@ and the content, again JSON, describes them:
                  node and leaf of the parameters and the optimizer's state; from ``fit`` also the key, the loss,
                  batch_size, reduction, examples and dropout
     epoch, step  epochs and steps done;  history  one record per epoch;  stopped  whether a callback ended the run
+    losses       of the first steps of the next epoch, for a checkpoint inside one, which lies in the folder "steps"
+    versions     of fnn, jax, jaxlib and numpy, and the device; others are told, and not refused
     key          null, or {"implementation": "threefry2x32" (or "raw"), "data": […]}
 
 A damaged epoch (an array or the content does not match its digest, or orbax cannot read it) is skipped with a warning,
@@ -30,7 +32,7 @@ import jax
 import numpy as np
 
 from fnn.checkpoint import content, orbax
-from fnn.checkpoint.fingerprint import describe, differences
+from fnn.checkpoint.fingerprint import describe, require_same_run, versions
 from fnn.numbers import whole
 
 
@@ -44,9 +46,10 @@ class Checkpoint(NamedTuple):
     step: int = 0
     history: Sequence[dict] = ()
     stopped: bool = False  # by a callback
+    losses: Sequence[float] = ()  # of the first steps of the next epoch, if it was saved inside one
 
 
-RECORDED = ("epoch", "step", "history", "stopped")
+RECORDED = ("epoch", "step", "history", "stopped", "losses")
 
 
 def save(
@@ -99,24 +102,18 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
     return found
 
 
-def resume(directory, params, optimizer_state, run: dict[str, str]) -> Checkpoint | None:
-    """Like :func:`restore`, but None where there is no checkpoint."""
+def resume(directory, params, optimizer_state, run: dict[str, str], allow: Sequence[str] = ()) -> Checkpoint | None:
+    """Like :func:`restore`, but None where there is no checkpoint; allow: arguments of ``fit`` that may differ."""
     given = description(params, optimizer_state, run)
 
     def same_run(saved: dict) -> None:
-        lines = differences(saved["run"], given)
-        if lines:
-            raise ValueError(
-                f"checkpoint: {directory} holds another run:\n  " + "\n  ".join(lines) + "\n"
-                "resume with what is in the checkpoint, or name another directory for this run"
-            )
+        require_same_run(directory, saved, given, allow)
 
     found = _newest(directory, same_run)
     if found is None:
         return None
     saved, arrays = found
-    leaves, structure = jax.tree.flatten((params, optimizer_state))
-    params, optimizer_state = jax.tree.unflatten(structure, map(content.on_device, arrays, leaves))
+    params, optimizer_state = content.structured(saved, arrays, params, optimizer_state)
     return Checkpoint(params, optimizer_state, content.key(saved["key"]), *(saved[name] for name in RECORDED))
 
 
@@ -127,6 +124,7 @@ def packed(checkpoint: Checkpoint, run: dict[str, str]) -> tuple[dict[str, np.nd
     values |= {
         "key": content.key_data(checkpoint.key),
         "run": description(checkpoint.params, checkpoint.optimizer_state, run),
+        "versions": versions(),
     }
     return content.pack(trees, values)
 

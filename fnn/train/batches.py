@@ -1,6 +1,7 @@
 """Mini-batches yielded by a function of the epoch, packed into chunks and checked."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,12 @@ ADVICE = "write Batches(lambda epoch: ((x, y) for ...)) with NumPy arrays x (B, 
 class Drawn(Prefetched):
     """Mini-batches from a function of the epoch."""
 
-    def __init__(self, data: Batches, params, loss: Loss, batch_size: int):
+    def __init__(self, data: Batches, params, loss: Loss, batch_size: int, steps: tuple = (None, None)):
         super().__init__()
+        self.declared, self.most = steps  # mini-batches of an epoch, and of a chunk
         self.data, self.params, self.loss, self.batch_size = data, params, loss, batch_size
         self.scale = 1.0 if data.scale is None else data.scale  # until the first mini-batch determines it
-        self.examples, self.arrays = None, ()
+        self.examples = None
         self.dtypes: tuple[np.dtype, np.dtype] | None = None
         self.x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # may be set only in this thread
 
@@ -37,13 +39,14 @@ class Drawn(Prefetched):
                 break
         return jnp.asarray(np.concatenate(found)[:count])
 
-    def prepared(self, key: Array, epoch: int) -> Iterator[Packed]:
-        """Chunks of the epoch's mini-batches; every batch is copied before the next is drawn."""
+    def prepared(self, key: Array, epoch: int, done: int = 0) -> Iterator[Packed]:
+        """Chunks of the epoch's mini-batches after ``done``; every batch is copied before the next is drawn."""
         x = y = np.empty(0)
-        first, filled = 0, 0
-        for new_x, new_y in self._whole(epoch):
+        first, filled = done, 0
+        for new_x, new_y in islice(self._declared(epoch), done, None):
             if filled == 0:
                 steps = max(1, self.data.chunk_bytes // max(1, new_x.nbytes + new_y.nbytes))
+                steps = min(steps, self.most or steps)
                 x, y = (np.empty((steps, *new.shape), new.dtype) for new in (new_x, new_y))
             x[filled], y[filled] = new_x, new_y
             filled += 1
@@ -52,10 +55,25 @@ class Drawn(Prefetched):
                 first, filled = first + filled, 0
         if filled:
             yield self._checked(first, x[:filled], y[:filled], epoch)
-        elif first == 0:
+        elif first == done:
+            least, got = (
+                ("at least one mini-batch", "none") if done == 0 else (f"more than {done} mini-batches", "no more")
+            )
             raise ValueError(
-                f"data: expected at least one mini-batch of {self.batch_size} examples in epoch {epoch}, got none; "
+                f"data: expected {least} of {self.batch_size} examples in epoch {epoch}, got {got}; "
                 "make(epoch) must return a fresh iterable at every call"
+            )
+
+    def _declared(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The mini-batches, as many as an epoch was declared to have; raises ValueError if there are fewer."""
+        number = 0
+        for batch in islice(self._whole(epoch), self.declared):
+            yield batch
+            number += 1
+        if self.declared is not None and number < self.declared and not self.closed:
+            raise ValueError(
+                f"data: expected {self.declared} mini-batches of {self.batch_size} examples in epoch {epoch}, the "
+                f"batches_per_epoch, got {number}"
             )
 
     def _whole(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

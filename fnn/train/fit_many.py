@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from jax import Array
 
-from fnn.checkpoint.resume import settings
 from fnn.checks import arrays
 from fnn.data import Dataset, for_network
 from fnn.display import Bar
@@ -24,6 +23,7 @@ from fnn.optimizers import Optimizer
 from fnn.runs import Record, Run, State
 from fnn.train.evaluation import folded, judged, means, named, require_network
 from fnn.train.fit import STATISTICS_EXAMPLES
+from fnn.train.identity import settings
 from fnn.train.loop import (
     ALL_ROWS,
     begin,
@@ -113,7 +113,8 @@ def fit_many(
                 history.append({"epoch": epoch, "loss": loss_of_one} | record | {"seconds": seconds})
             bar.show({"loss": float(np.mean(means_of_members))}, orders.size)
     own_keys = [jax.random.wrap_key_data(key, impl=jax.random.key_impl(keys)) for key in seeds]
-    same = partial(settings, objective, examples=len(data), keep=None, dropout=dropout, batch_size=batch_size)
+    unused = {"keep": None, "patience": None, "batches_per_epoch": None}
+    same = partial(settings, objective, examples=len(data), dropout=dropout, batch_size=batch_size, **unused)
     return _runs((networks(*begun), *begun), histories, own_keys, epochs * (len(data) // batch_size), same)
 
 
