@@ -6,6 +6,7 @@ over the devices gives those of the whole. ``fit(..., mesh=data_mesh())`` does t
 during a run. If one fails, all end; restart them, in any number, from the last checkpoint.
 """
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -13,10 +14,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import xla_bridge
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fnn import rendezvous
 from fnn.numbers import whole
-from fnn.processes import TIMEOUT_FLAG
+from fnn.processes import TIMEOUT_FLAG, let_others_leave, note
+
+USED = (
+    "initialize: JAX has already computed something or listed its devices; call fnn.parallel.initialize() before any "
+    "other use of JAX"
+)
 
 __all__ = ["data_mesh", "initialize", "leave"]
 
@@ -59,11 +67,12 @@ def initialize(
     All timeouts are in whole seconds. heartbeat_timeout: until a dead or stopped process ends the others.
     collective_timeout: until a process on CPU gives up on live processes that do not arrive at a sum; it must exceed
     the time of an epoch's evaluation that only some of them do. start_timeout: until a process gives up waiting for
-    others to join.
+    others to join. Where the address and the numbers are given, the processes meet there before JAX connects them.
 
     Afterwards an uncaught exception exits at once, with its traceback and status 1, because at a normal exit processes
-    wait for one another. Raises TypeError or ValueError that names the argument, and RuntimeError if JAX has already
-    been used or the process is already initialised.
+    wait for one another. Raises TypeError or ValueError that names the argument, RuntimeError if JAX has already been
+    used or the process is already initialised, OSError for a port in use or an address that is not this machine's, and
+    TimeoutError that names the processes that have not come.
 
     Source: https://docs.jax.dev/en/latest/multi_process.html
 
@@ -88,11 +97,23 @@ def initialize(
     given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
     timeouts = {"initialization_timeout": start_timeout, "heartbeat_timeout_seconds": heartbeat_timeout}
     try:
+        if coordinator_address is not None and num_processes is not None and process_id is not None:
+            _require_unused()
+            place = bind_address or coordinator_address
+            rendezvous.meet(coordinator_address, place, num_processes, process_id, start_timeout)
         _join(given, coordinator_bind_address=bind_address or coordinator_address, **timeouts)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, OSError):
         os.environ["XLA_FLAGS"] = flags
         raise
     _leave_on_errors()
+
+
+def _require_unused() -> None:
+    """Raise RuntimeError if JAX has been used."""
+    if jax.distributed.is_initialized():
+        raise RuntimeError("initialize: this process has joined already; call it once")
+    if xla_bridge.backends_are_initialized():
+        raise RuntimeError(USED)
 
 
 def _join(given: dict[str, Any], **options) -> None:
@@ -100,12 +121,7 @@ def _join(given: dict[str, Any], **options) -> None:
     try:
         jax.distributed.initialize(**given, **options)
     except RuntimeError as error:
-        if "before" in str(error) and "JAX" in str(error):
-            raise RuntimeError(
-                "initialize: JAX has already computed something or listed its devices; "
-                "call fnn.parallel.initialize() before any other use of JAX"
-            ) from error
-        raise
+        raise RuntimeError(USED if "before" in str(error) and "JAX" in str(error) else str(error)) from error
     except ValueError as error:
         missing = ", ".join(name for name, value in given.items() if value is None)
         raise ValueError(
@@ -128,10 +144,13 @@ def _leave_on_errors() -> None:
         try:
             print(f"Process {jax.process_index()} of {jax.process_count()} ends:", file=sys.stderr)
             show(kind, error, traceback)
+            note(f"{kind.__name__}: {error}")
+            let_others_leave()
         finally:
             leave(1)
 
     sys.excepthook = show_and_leave
+    atexit.register(note, "its program ended")
 
 
 def _require_address(name: str, address) -> None:

@@ -17,7 +17,7 @@ from jax._src import distributed  # the key-value store that orbax uses as well;
 TIMEOUT_FLAG = "--xla_cpu_collective_timeout_seconds"
 TIMEOUT = 15  # seconds, if the flag is not set
 POLL = 0.5  # seconds
-LEFT = "fnn/left"
+LINGER = 3  # seconds
 
 _runs = itertools.count(1)
 
@@ -67,7 +67,7 @@ class Processes:
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise RuntimeError(f"{self.what}: the coordinator, process 0, has ended: {error}") from error
-            why = _left(process)
+            why = self._left(process)
             if why is not None:
                 raise RuntimeError(f"{self.what}: process {process} has ended: {why}")
             if time.monotonic() > ends:
@@ -77,12 +77,24 @@ class Processes:
                     "fnn.parallel.initialize(..., collective_timeout=)"
                 )
 
+    def _left(self, process: int) -> str | None:
+        """Why a process has left this run or ended, if it has said so."""
+        return _noted(process, f"fnn/{self.run}") or _noted(process, "fnn")
+
     def __enter__(self) -> "Processes":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if self.count > 1 and error is not None:
-            note(error)
+        if self.count == 1 or error is None:
+            return
+        note(f"{type(error).__name__}: {error}", f"fnn/{self.run}")
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            others = ((i, self._left(i)) for i in range(self.count) if i != self.own)
+            told = [f"process {i} has ended: {why}" for i, why in others if why is not None]
+            raise RuntimeError(
+                f"after {self.what}: {'; '.join(told) or 'another process has ended, or does not come'}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
 
 
 def require_alike(what: str, told: list[dict[str, str]], advice: str) -> None:
@@ -103,18 +115,24 @@ def timeout() -> int:
     return int(found[1]) if found else TIMEOUT
 
 
-def note(error: BaseException) -> None:
-    """Leave word for the other processes of why this one ends."""
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
+def note(why: str, of: str = "fnn") -> None:
+    """Leave word for the other processes of why this one ends, or leaves the run ``of``."""
     with contextlib.suppress(RuntimeError):  # the coordinator has gone already
-        _store().key_value_set(f"{LEFT}/{jax.process_index()}", text, allow_overwrite=True)
+        _store().key_value_set(f"{of}/left/{jax.process_index()}", why.splitlines()[0], allow_overwrite=True)
 
 
-def _left(process: int) -> str | None:
-    try:
-        return _store().key_value_try_get(f"{LEFT}/{process}")
-    except jax.errors.JaxRuntimeError:
-        return None
+def let_others_leave() -> None:
+    """In process 0, whose end ends the others by SIGABRT: wait a moment for those that are about to end by an error."""
+    ends = time.monotonic() + LINGER
+    if jax.process_index() == 0 and jax.process_count() > 1:
+        while time.monotonic() < ends and not all(_noted(i, "fnn") for i in range(1, jax.process_count())):
+            time.sleep(POLL / 10)
+
+
+def _noted(process: int, of: str) -> str | None:
+    with contextlib.suppress(RuntimeError):
+        return _store().key_value_try_get(f"{of}/left/{process}")
+    return None
 
 
 def _store() -> Any:

@@ -26,7 +26,12 @@ class Spread:
 
     def __init__(self, feed, mesh: Mesh):
         self.feed, self.mesh = feed, mesh
-        self.examples, self.sample, self.close = feed.examples, feed.sample, feed.close
+        self.examples, self.batch_size, self.sample, self.close = (
+            feed.examples,
+            feed.batch_size,
+            feed.sample,
+            feed.close,
+        )
         self._given: Any = None  # replicated arrays stay on the devices for all epochs
         self._placed: Any = None
 
