@@ -70,8 +70,9 @@ def save(
     steps done. key: a PRNG key. history: records, dictionaries of strings and numbers. run: what must match for
     :func:`restore`, name → text. keep ≥ 1: the number of epochs kept. Needs orbax-checkpoint.
 
-    Raises ValueError if the epoch is not new, TypeError for a leaf that is not an array or an invalid record, and
-    OSError if the directory cannot be written. Existing checkpoints stay intact in every case.
+    Raises ValueError if the epoch is not new or there is no array, TypeError for a leaf that is not an array or would
+    not come back bit for bit, or for an invalid record, and OSError if the directory cannot be written. Existing
+    checkpoints stay intact in every case.
 
     >>> import fnn, tempfile
     >>> params = fnn.init(jax.random.key(0), (3, 2))
@@ -91,7 +92,8 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
     """The newest intact checkpoint in ``directory``, bit for bit, structured like ``params`` and ``optimizer_state``.
 
     params, optimizer_state: pytrees with the structure, shapes and dtypes that were saved (from ``fnn.init`` and
-    ``optimizer.init``); their values are not used. run: as it was saved. Needs orbax-checkpoint.
+    ``optimizer.init``); their values are not used. Where they have NumPy arrays, NumPy arrays come back, also of dtypes
+    that JAX has only with x64. run: as it was saved. Needs orbax-checkpoint.
 
     Warns if a newer checkpoint is damaged. Raises FileNotFoundError if there is none, and ValueError if none is intact
     or if the run differs, naming the differences.
