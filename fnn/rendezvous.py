@@ -82,10 +82,12 @@ def _number(line: str, count: int) -> int | None:
 def _listening(bind: str) -> Iterator[socket.socket]:
     try:
         kind, _, _, _, place = socket.getaddrinfo(*_parts(bind), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        server = socket.socket(kind)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(place)
-        server.listen(128)
+        with contextlib.ExitStack() as failed:
+            server = failed.enter_context(socket.socket(kind))
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(place)
+            server.listen(128)
+            failed.pop_all()
     except OSError as error:
         why = {
             errno.EADDRINUSE: "the port is in use; choose another, or end the process that has it",

@@ -72,7 +72,8 @@ class Resumable:
         self.whole: Checkpoint | None = None  # the newest whole epoch in the directory
         self.saved = 0  # steps of the current epoch that are saved
         self.last_step = 0  # the newest that is saved inside an epoch
-        self.signal: int | None = None
+        self.signal: int | None = None  # to this process
+        self.shared: int | None = None  # to any of several, as of their last exchange
         self.since = 0.0  # when it came
         self.context = contextlib.ExitStack()
 
@@ -146,6 +147,11 @@ class Resumable:
             stacklevel=6,
         )
 
+    @property
+    def leaving(self) -> int | None:
+        """The signal for which the run is to be left, now; for several processes one that all know of."""
+        return self.shared if self.processes.count > 1 else self.signal
+
     def overdue(self) -> bool:
         """Whether a signal came so long ago that the run does not wait for data any more."""
         return self.signal is not None and time.monotonic() - self.since > GRACE
@@ -157,7 +163,7 @@ class Resumable:
         if self.processes.count > 1:
             self._share_signals(f"epoch {epoch}, step {done}", {"steps": str(done)})
         every = self.keeping.every_steps
-        return self.signal is not None or (every is not None and done - self.saved >= every)
+        return self.leaving is not None or (every is not None and done - self.saved >= every)
 
     def inside(self, reached: Checkpoint) -> None:
         """Save what is reached inside an epoch; exit if a signal was received."""
@@ -170,7 +176,7 @@ class Resumable:
             if reached.step > self.last_step:
                 self.of_steps.save(reached.step, *packed(reached, self.same))
                 self.last_step = reached.step
-        if self.signal is not None:
+        if self.leaving is not None:
             self._leave()
 
     def after(self, reached: Checkpoint) -> None:
@@ -181,17 +187,16 @@ class Resumable:
             ours = {"params": digest_of((reached.params, reached.optimizer_state)), "callback": _stops(reached)}
             self._share_signals(f"at the end of epoch {epoch}", ours)
         due = epoch % self.keeping.every == 0 or epoch == self.epochs or reached.stopped
-        if self.writer is not None and (due or self.signal is not None):
+        if self.writer is not None and (due or self.leaving is not None):
             self.writer.save(epoch, *packed(reached, self.same))
-        if self.signal is not None:
+        if self.leaving is not None:
             self._leave()
 
     def _share_signals(self, what: str, same: dict[str, str]) -> None:
         """Raise ValueError unless all processes are at the same point; a signal to one is one to all."""
         told = self.processes.exchange(what, same | {"signal": str(self.signal or 0)})
         require_alike(what, [{name: of_one[name] for name in same} for of_one in told], SAME)
-        signals = [int(of_one["signal"]) for of_one in told if of_one["signal"] != "0"]
-        self.signal = signals[0] if signals else None
+        self.shared = next((int(of_one["signal"]) for of_one in told if of_one["signal"] != "0"), None)
 
     def _leave(self, together: bool = True) -> None:
         for writer in (self.writer, self.of_steps):
@@ -201,7 +206,7 @@ class Resumable:
             if together:
                 self.processes.exchange("leaving after a signal", {})  # until the checkpoint is complete
                 jax.distributed.shutdown()  # or those that leave last would miss those that leave first
-            raise SystemExit(128 + (self.signal or signal.SIGTERM))
+            raise SystemExit(128 + (self.shared or self.signal or signal.SIGTERM))
         raise KeyboardInterrupt if self.signal == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
     def _signalled(self, number: int, frame) -> None:
