@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fnn.checks.arrays import describe
+from fnn.checks.arrays import describe, file_size, map_of
 from fnn.numbers import number, whole
 
 CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
@@ -61,6 +61,25 @@ class Batches:
         object.__setattr__(self, "chunk_bytes", whole("chunk_bytes", self.chunk_bytes))
         if not (self.identity is None or isinstance(self.identity, str)):
             raise TypeError(f"identity: expected a text, got {describe(self.identity)}; write identity='name, version'")
+
+
+class File:
+    """The file of a memory-mapped array, of which nothing may be cut off; without one there is nothing to check.
+
+    name: of the array, for the message.
+    """
+
+    def __init__(self, name: str, array: np.ndarray):
+        self.name, self.map = name, map_of(array)
+        self.size = file_size(self.map)
+
+    def require_whole(self) -> None:
+        """Raise OSError if the file has become shorter: reading what is gone would end the process by SIGBUS."""
+        if (size := file_size(self.map)) < self.size:
+            raise OSError(
+                f"{self.name}: the file of the memory map had {self.size:,} bytes, and has {size:,} now; restore the "
+                "file and start the run again"
+            )
 
 
 def blocks(array: np.ndarray, size: int) -> Iterator[slice]:

@@ -1,6 +1,7 @@
 """The epochs of a run, one after another, and what is reached after each."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -107,6 +108,7 @@ def trained(work: Work, kept: Resumable, begun: Reached, watch: Watch) -> Run:
         with bar, Log(watch.log, reached.history, kept.resumed or reached.epoch > 0) as log:
             for epoch in left:
                 after, losses = _epoch(work, kept, reached, watch.keep)
+                _say_unusual(work, reached, len(losses))
                 network, of_held_out = work.judged(after)
                 record = {"epoch": epoch, "loss": mean_loss(losses) / work.of_step} | of_held_out
                 record["seconds"] = time.perf_counter() - started
@@ -123,6 +125,17 @@ def trained(work: Work, kept: Resumable, begun: Reached, watch: Watch) -> Run:
     except KeyboardInterrupt as error:
         raise Interrupted(whole.epoch, work.run(whole)) from error
     return work.run(reached, network)
+
+
+def _say_unusual(work: Work, reached: Reached, steps: int) -> None:
+    """Warn of an epoch of ``Batches`` with another number of mini-batches than those before had on average."""
+    usual = reached.step / max(1, reached.epoch)
+    if work.feed.examples is None and reached.epoch and steps != usual:
+        warnings.warn(
+            f"data: epoch {reached.epoch + 1} had {steps} mini-batches, those before had {usual:g}; if all should have as "
+            f"many, write batches_per_epoch={usual:.0f}, with which fewer are an error",
+            stacklevel=5,
+        )
 
 
 def _epoch(work: Work, kept: Resumable, before: Reached, keep: str | None) -> tuple[tuple[Any, Any], np.ndarray]:

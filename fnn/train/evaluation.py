@@ -16,7 +16,7 @@ from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SquaredError
 from fnn.runs import Record, Run, network_of
-from fnn.streams import CHUNK_BYTES, blocks
+from fnn.streams import CHUNK_BYTES, File, blocks
 
 ROWS = 2048  # per pass through the network
 
@@ -84,7 +84,7 @@ class _Blocks:
 
     def __init__(self, data: Dataset, n_out: int):
         self.data, self.y, self.classes = data, data.targets(n_out), data.classes()
-        self.step, self.held = len(data), None
+        self.file, self.step, self.held = File("validation", data.x), len(data), None
         if data.chunk_bytes is None:
             self.held = self._block(slice(None))
         else:  # whole rounds of the compiled loop, so that it computes as with all rows
@@ -92,6 +92,7 @@ class _Blocks:
             self.step = max(1, most // ROWS) * ROWS
 
     def _block(self, rows: slice) -> tuple[Array, Array, Array | None]:
+        self.file.require_whole()
         x, y = jnp.asarray(self.data.x[rows]), jnp.asarray(self.y[rows])
         return x, y, None if self.classes is None else jnp.asarray(self.classes[rows])
 

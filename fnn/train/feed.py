@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.checks.arrays import file_size, map_of
 from fnn.data import Dataset, for_network
 from fnn.kinds import kind
 from fnn.losses import Loss
 from fnn.numbers import whole
-from fnn.streams import Batches
+from fnn.streams import Batches, File
 from fnn.train.batches import Drawn
 from fnn.train.loop import sample_rows, shuffle
 from fnn.train.prefetch import Chunk, Packed, Prefetched
@@ -79,7 +78,7 @@ class Streamed(Prefetched):
     def __init__(self, data: Dataset, y: np.ndarray, loss: Loss, batch_size: int, most: int | None = None):
         super().__init__()
         self.data, self.y, self.loss = data, y, loss
-        self.file, self.scale, self.batch_size, self.examples = File(data.x), data.scale, batch_size, len(data)
+        self.file, self.scale, self.batch_size, self.examples = File("data", data.x), data.scale, batch_size, len(data)
         of_step = batch_size * (data.x[:1].nbytes + y[:1].nbytes)
         self.steps = chunk_length(len(data) // batch_size, (data.chunk_bytes or 0) // max(1, of_step))
         self.steps = min(self.steps, most or self.steps)
@@ -95,22 +94,6 @@ class Streamed(Prefetched):
             rows = order[first : first + self.steps]
             self.file.require_whole()
             yield first, gathered(self.data.x, rows), gathered(self.y, rows)
-
-
-class File:
-    """The file of a memory-mapped array, of which nothing may be cut off; without one there is nothing to check."""
-
-    def __init__(self, array: np.ndarray):
-        self.map = map_of(array)
-        self.size = file_size(self.map)
-
-    def require_whole(self) -> None:
-        """Raise OSError if the file has become shorter: reading what is gone would end the process by SIGBUS."""
-        if (size := file_size(self.map)) < self.size:
-            raise OSError(
-                f"data: the file of the memory map had {self.size:,} bytes, and has {size:,} now; restore the file and "
-                "start the run again"
-            )
 
 
 def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
