@@ -194,9 +194,7 @@ def fewer(epoch):
 
 
 def test_an_epoch_with_fewer_batches_than_those_before_is_said():
-    with pytest.warns(
-        UserWarning, match="data: epoch 2 had 2 mini-batches, those before had 4; .*batches_per_epoch=4,"
-    ):
+    with pytest.warns(UserWarning, match="data: epoch 2 had 2 mini-batches, those before 4; .*batches_per_epoch=4,"):
         train(None, data=Batches(fewer), epochs=2)
 
 

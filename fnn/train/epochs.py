@@ -132,7 +132,7 @@ def _say_unusual(work: Work, reached: Reached, steps: int) -> None:
     usual = reached.step / max(1, reached.epoch)
     if work.feed.examples is None and reached.epoch and steps != usual:
         warnings.warn(
-            f"data: epoch {reached.epoch + 1} had {steps} mini-batches, those before had {usual:g}; if all should have as "
+            f"data: epoch {reached.epoch + 1} had {steps} mini-batches, those before {usual:g}; if all should have as "
             f"many, write batches_per_epoch={usual:.0f}, with which fewer are an error",
             stacklevel=5,
         )
