@@ -63,23 +63,24 @@ class Batches:
             raise TypeError(f"identity: expected a text, got {describe(self.identity)}; write identity='name, version'")
 
 
-class File:
-    """The file of a memory-mapped array, of which nothing may be cut off; without one there is nothing to check.
+class Files:
+    """The files of memory-mapped arrays, of which nothing may be cut off; those in memory have nothing to check.
 
-    name: of the array, for the message.
+    name: of the arrays, for the message.
     """
 
-    def __init__(self, name: str, array: np.ndarray):
-        self.name, self.map = name, map_of(array)
-        self.size = file_size(self.map)
+    def __init__(self, name: str, *arrays: np.ndarray):
+        self.name, self.maps = name, [map_of(array) for array in arrays]
+        self.sizes = [file_size(each) for each in self.maps]
 
     def require_whole(self) -> None:
-        """Raise OSError if the file has become shorter: reading what is gone would end the process by SIGBUS."""
-        if (size := file_size(self.map)) < self.size:
-            raise OSError(
-                f"{self.name}: the file of the memory map had {self.size:,} bytes, and has {size:,} now; restore the "
-                "file and start the run again"
-            )
+        """Raise OSError if a file has become shorter: reading what is gone would end the process by SIGBUS."""
+        for each, before in zip(self.maps, self.sizes):
+            if (now := file_size(each)) < before:
+                raise OSError(
+                    f"{self.name}: the file of the memory map had {before:,} bytes, and has {now:,} now; restore the "
+                    "file and start the run again"
+                )
 
 
 def blocks(array: np.ndarray, size: int) -> Iterator[slice]:

@@ -15,7 +15,7 @@ from fnn import updates
 from fnn.checkpoint import orbax, resume
 from fnn.data import Batches, Dataset
 from fnn.train import Interrupted
-from resume_cases import assert_same, data, finished, network, train, without_seconds
+from resume_cases import assert_same, damage, data, finished, network, train, without_seconds
 from streaming_cases import threads
 
 X, Y = data()
@@ -214,6 +214,17 @@ def test_a_resumed_epoch_that_has_become_shorter_is_refused(tmp_path):
         ValueError, match="data: expected more than .* mini-batches of 10 examples in epoch 1, got no more"
     ):
         train(tmp_path, data=Batches(drawn, identity="endless"), epochs=1)
+
+
+def test_a_damaged_checkpoint_inside_an_epoch_gives_way_to_the_last_whole_one(tmp_path):
+    train(tmp_path, epochs=2, every_steps=3)
+    (damaged,) = (path for path in (tmp_path / "steps").rglob("*") if path.is_file() and path.name == "metadata")
+    damage(damaged)
+    with pytest.warns(
+        UserWarning, match="resuming from the last whole epoch, because checkpoint: none in .*steps is whole"
+    ):
+        run = train(tmp_path, epochs=3)
+    assert_same(run.params, train(None, epochs=3).params)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

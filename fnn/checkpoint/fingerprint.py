@@ -25,7 +25,7 @@ ALLOWED = (
     "precision", "patience", "batches_per_epoch", "flags",
 )  # fmt: skip
 BELONGS = {"initial": "params", "params": "", "optimizer_state": "optimizer", "examples": "data", "network": "rules",
-           "XLA_FLAGS": "flags", "keep": ""}  # fmt: skip
+           "keep": ""}  # fmt: skip
 
 
 def digest(array: np.ndarray) -> str:
@@ -95,7 +95,7 @@ def _named(function) -> str:
 def argument(name: str) -> str:
     """The argument of ``fit`` by which an entry of a run's identity may be allowed to differ; "" if by none."""
     first = re.findall(r"\w+", name)[0]
-    if first.startswith("jax_"):
+    if first.startswith("jax_") or first.isupper():
         return "flags"
     return BELONGS.get(first, first)
 

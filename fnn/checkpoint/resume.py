@@ -1,6 +1,7 @@
 """Resuming an interrupted run: the argument ``checkpoint`` of ``fit``, and those beside it."""
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -50,7 +51,8 @@ class Keeping(NamedTuple):
     def told(self) -> dict[str, str]:
         """What must be the same in every process; the directory's path may be another."""
         given = "None" if self.checkpoint is None else "a directory"
-        return {"checkpoint": given, "every": str(self.every), "every_steps": str(self.every_steps)}
+        plain = {name: str(getattr(self, name)) for name in ("every", "every_steps", "fresh")}
+        return {"checkpoint": given, "allow": ", ".join(sorted(self.allow)) or "None"} | plain
 
 
 class Resumable:
@@ -86,7 +88,7 @@ class Resumable:
             self._set_aside()
         given = begun.params, begun.optimizer_state, self.same
         whole = self.whole = resume(self.directory, *given, self.keeping.allow)
-        inside = resume(self.directory / STEPS, *given, self.keeping.allow)
+        inside = self._inside(given)
         found = max((one for one in (whole, inside) if one is not None), key=lambda one: one.step, default=begun)
         self._require_one_run(found, begun)
         reached = {"checkpoint": f"epoch {found.epoch}, step {found.step}"}  # else a process would train other epochs
@@ -107,12 +109,22 @@ class Resumable:
             self._open(0 if whole is None else whole.epoch, 0 if inside is None else inside.step)
         return found, left
 
+    def _inside(self, given: tuple[Any, Any, dict[str, str]]) -> Checkpoint | None:
+        """What is saved inside an epoch, if it is intact; if not, the last whole epoch does, with a warning."""
+        try:
+            return resume(self.directory / STEPS, *given, self.keeping.allow)
+        except ValueError as error:
+            if self.whole is None:
+                raise
+            warnings.warn(f"resuming from the last whole epoch, because {error}", stacklevel=6)
+            return None
+
     def _set_aside(self) -> None:
         """Move the checkpoints of an earlier run to a folder beside those of the new one."""
         if self.processes.own == 0 and orbax.epochs(self.directory) + orbax.epochs(self.directory / STEPS):
             self._open(0, None)
-            number = 1 + sum(path.name.startswith("before-") for path in self.directory.iterdir())
-            aside = self.directory / f"before-{number}"
+            names = (self.directory / f"before-{number}" for number in itertools.count(1))
+            aside = next(path for path in names if not path.exists())
             aside.mkdir()
             for name in (*map(str, orbax.epochs(self.directory)), STEPS):
                 if (self.directory / name).exists():

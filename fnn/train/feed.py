@@ -17,7 +17,7 @@ from fnn.data import Dataset, for_network
 from fnn.kinds import kind
 from fnn.losses import Loss
 from fnn.numbers import whole
-from fnn.streams import Batches, File
+from fnn.streams import Batches, Files
 from fnn.train.batches import Drawn
 from fnn.train.loop import sample_rows, shuffle
 from fnn.train.prefetch import Chunk, Packed, Prefetched
@@ -78,21 +78,26 @@ class Streamed(Prefetched):
     def __init__(self, data: Dataset, y: np.ndarray, loss: Loss, batch_size: int, most: int | None = None):
         super().__init__()
         self.data, self.y, self.loss = data, y, loss
-        self.file, self.scale, self.batch_size, self.examples = File("data", data.x), data.scale, batch_size, len(data)
+        self.files, self.scale, self.batch_size, self.examples = (
+            Files("data", data.x, y),
+            data.scale,
+            batch_size,
+            len(data),
+        )
         of_step = batch_size * (data.x[:1].nbytes + y[:1].nbytes)
         self.steps = chunk_length(len(data) // batch_size, (data.chunk_bytes or 0) // max(1, of_step))
         self.steps = min(self.steps, most or self.steps)
 
     def sample(self, key: Array, examples: int) -> Array:
         """x of the first mini-batches of a separate shuffle: (count, B, n)."""
-        self.file.require_whole()
+        self.files.require_whole()
         return jnp.asarray(gathered(self.data.x, sample_rows(key, self.examples, self.batch_size, examples)))
 
     def prepared(self, key: Array, epoch: int, done: int = 0) -> Iterator[Packed]:
         order = shuffle(key, epoch, len(self.data), self.batch_size)
         for first in range(done, len(order), self.steps):
             rows = order[first : first + self.steps]
-            self.file.require_whole()
+            self.files.require_whole()
             yield first, gathered(self.data.x, rows), gathered(self.y, rows)
 
 

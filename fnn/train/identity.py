@@ -59,6 +59,7 @@ FLAGS = (
     "jax_disable_most_optimizations",
     "jax_optimization_level",
 )
+ENVIRONMENT = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
 HARMLESS = ("--xla_force_host_platform_device_count", "--xla_cpu_collective", "--xla_dump", "--xla_gpu_autotune_level")
 
 
@@ -130,6 +131,7 @@ def flags() -> dict[str, str]:
     """The settings of JAX and XLA that change numbers."""
     texts = {name: str(getattr(jax.config, name)) for name in FLAGS if hasattr(jax.config, name)}
     ours = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(HARMLESS)]
+    texts |= {name: os.environ.get(name, "None") for name in ENVIRONMENT}
     return texts | {"XLA_FLAGS": " ".join(sorted(ours)) or "None"}
 
 
