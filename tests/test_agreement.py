@@ -2,6 +2,7 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 from agreement_cases import cases
@@ -78,3 +79,37 @@ def test_what_happens_in_one_process_only_is_an_error_that_names_it_in_the_other
     with Job(lambda *given: ["-c", ALONE, what, *given], 2) as job:
         assert job.statuses(GONE_WITHIN + 30, [0]) == [1], job.said()
         assert any(told in line for line in job.lines[0]), job.said()
+
+
+STREAMED = """
+import sys, fnn, jax, numpy as np
+file, epochs, kept, *given = sys.argv[1:]
+fnn.parallel.initialize(given[0], *map(int, given[1:]))
+random = np.random.default_rng(0)
+x, y = random.normal(size=(10000, 5)).astype(np.float32), random.integers(0, 3, 10000)
+data = fnn.data.Dataset(x, y, chunk_bytes=2000)  # 125 chunks in an epoch
+run = fnn.train.fit(fnn.init(jax.random.key(0), (5, 6, 3)), data, fnn.updates.momentum(0.1), batch_size=8,
+                    loss=fnn.SoftmaxCrossEntropy(), epochs=int(epochs), key=jax.random.key(1), checkpoint=kept or None,
+                    mesh=fnn.parallel.data_mesh(), callback=lambda progress: print("epoch", progress.epoch, flush=True))
+if jax.process_index() == 0:
+    np.savez(file, *jax.tree.leaves(run.params))
+"""
+
+
+@pytest.mark.long
+def test_sigterm_inside_an_epoch_of_streamed_data_saves_there_and_the_run_is_resumed_bitwise(tmp_path):
+    def words(file, epochs, kept):
+        return lambda *given: ["-c", STREAMED, tmp_path / file, epochs, kept, *given]
+
+    kept = tmp_path / "run"
+    with Job(words("never.npz", 100_000, kept), 2) as job:
+        job.wait_for("epoch 2")
+        job.processes[1].send_signal(signal.SIGTERM)
+        assert job.statuses(GONE_WITHIN) == [143, 143], job.said()
+    whole, (inside,) = orbax.epochs(kept)[-1], orbax.epochs(kept / "steps")
+    assert whole * 1250 < inside < (whole + 1) * 1250
+    for file, directory in (("resumed.npz", kept), ("whole.npz", "")):
+        with Job(words(file, whole + 1, directory), 2) as job:
+            assert job.statuses(120) == [0, 0], job.said()
+    one, other = np.load(tmp_path / "resumed.npz"), np.load(tmp_path / "whole.npz")
+    assert all(np.array_equal(one[name], other[name]) for name in other.files)
