@@ -367,6 +367,23 @@ def test_other_versions_are_told_and_not_refused_and_their_programs_not_compared
         require_same_run("run", {"run": run, "versions": versions()}, run)
 
 
+@dataclass(frozen=True)
+class OfTen(fnn.Loss):
+    """A loss that takes mini-batches of ten only."""
+
+    def value(self, a, y):
+        return jnp.sum((a - y).reshape(5, 2, -1) ** 2, axis=-1).reshape(10)
+
+    def gradient(self, a, y):
+        return 2 * (a.reshape(10, -1) - y)
+
+
+def test_a_loss_that_takes_whole_mini_batches_only_has_an_identity_too(tmp_path):
+    options = {"data": Dataset(X, targets(Y)), "loss": OfTen()}
+    train(tmp_path, epochs=1, **options)
+    assert len(train(tmp_path, epochs=2, **options).history) == 2
+
+
 # -- fingerprints ------------------------------------------------------------------------------------------------------
 
 

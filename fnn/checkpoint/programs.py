@@ -60,6 +60,8 @@ def _parameter(value) -> Iterator[str]:
         for part in value:
             yield from _parameter(part)
             yield ", "
+    elif isinstance(value, (set, frozenset)):  # whose order is another in every process
+        yield str(sorted(map(static, value)))
     elif isinstance(value, (np.ndarray, jax.Array)):
         yield _constant(value)
     else:

@@ -150,7 +150,7 @@ def fit(
 
 def _work(given: Given, feed, dropout, mesh, loss: Loss) -> Work:
     """What the run is made of; loss: as it was given, without the weights of the training data."""
-    params, _, key = given.before.params, given.before.history, given.before.state.key
+    params, key = given.before.params, given.before.state.key
     of = kind(params)
     sample = feed.sample(key, STATISTICS_EXAMPLES) if of.has_norm(params) else None
     return Work(

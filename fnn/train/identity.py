@@ -36,6 +36,7 @@ from fnn.checkpoint.fingerprint import (
 )
 from fnn.checkpoint.programs import program
 from fnn.checks.arrays import file_size, map_of
+from fnn.checks.targets import columns
 from fnn.data import Dataset
 from fnn.functions import Objective
 from fnn.kinds import kind
@@ -46,7 +47,7 @@ from fnn.streams import Batches
 from fnn.train.loop import first_step, start
 
 BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of a memory map
-EXAMPLES = 2  # in the programs that are traced: batch norms need two
+EXAMPLES = 2  # in the programs that are traced: batch norms need two, and a change of batch_size is none of them
 INITIAL = "initial params"
 SHOWN = 16  # digits of a digest
 FLAGS = (
@@ -137,11 +138,30 @@ def flags() -> dict[str, str]:
 
 def _programs(given: Given) -> dict[str, str]:
     """The digests of what is computed, which names and texts may hide."""
-    params, optimizer, (loss, _, rules) = given.before.params, given.optimizer, given.objective
+    texts = _of_examples(given) | {"optimizer program": _of_optimizer(given.optimizer, given.before.params)}
+    return {name: f"SHA-256 {text[:SHOWN]}" for name, text in texts.items()}
+
+
+def _of_optimizer(optimizer: Optimizer, params) -> str:
+    """``init`` and ``update``, and the rates, which are not constants of these programs but their arguments."""
+    state = jax.eval_shape(start, optimizer, params)[1]
+    parts = program(first_step, optimizer, params, state), program(start, optimizer, params), digest_of(optimizer)
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _of_examples(given: Given) -> dict[str, str]:
+    """The network's two passes, and the loss with its δ, for two examples, or as many as a mini-batch needs."""
+    try:
+        return _of_so_many(given, EXAMPLES)
+    except Exception:  # a loss or a rule of the user's may take whole mini-batches only
+        return _of_so_many(given, int(given.settings["batch_size"]))
+
+
+def _of_so_many(given: Given, examples: int) -> dict[str, str]:
+    params, (loss, _, rules) = given.before.params, given.objective
     rules = RULES if rules == BFLOAT16 else rules  # which has an entry of its own
     of = kind(params)
     ports, activations = of.ports(params), []
-    state = jax.eval_shape(start, optimizer, params)[1]
 
     def passes(params, x):
         params, x, masks = of.given(params, x, None, rules)
@@ -152,16 +172,16 @@ def _programs(given: Given) -> dict[str, str]:
     def of_loss(z, a, y):
         return loss.value(a, y), rules.output_delta(loss, activations[-1], z, a, y)
 
-    x, a = (jax.ShapeDtypeStruct((EXAMPLES, n), ports.dtype) for n in (ports.n_in, ports.n_out))
-    texts = {"network program": program(passes, params, x), "loss program": program(of_loss, a, a, _target(given, a))}
-    update = program(first_step, optimizer, params, state) + program(start, optimizer, params) + digest_of(optimizer)
-    texts["optimizer program"] = hashlib.sha256(update.encode()).hexdigest()
-    return {name: f"SHA-256 {text[:SHOWN]}" for name, text in texts.items()}
+    x, a = (jax.ShapeDtypeStruct((examples, n), ports.dtype) for n in (ports.n_in, ports.n_out))
+    return {"network program": program(passes, params, x), "loss program": program(of_loss, a, a, _target(given, a))}
 
 
 def _target(given: Given, a: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """The targets of ``EXAMPLES`` outputs a; of ``Batches``, which are not drawn yet, what the loss takes."""
-    if isinstance(given.data, Batches):
-        return jax.ShapeDtypeStruct((EXAMPLES,), np.int32) if given.objective.loss.takes_labels else a
-    y = given.data[:1].targets(a.shape[1])
-    return jax.ShapeDtypeStruct((EXAMPLES, *y.shape[1:]), y.dtype)
+    """The targets of outputs a; of ``Batches``, which are not drawn yet, what the loss takes."""
+    loss, (examples, n_out) = given.objective.loss, a.shape
+    if not isinstance(given.data, Batches):
+        y = given.data[:1].targets(n_out)
+        return jax.ShapeDtypeStruct((examples, *y.shape[1:]), y.dtype)
+    if loss.takes_labels:
+        return jax.ShapeDtypeStruct((examples,), np.int32)
+    return jax.ShapeDtypeStruct((examples, columns(loss, n_out)[0]), a.dtype)
