@@ -86,28 +86,32 @@ class Resumable:
         self.resumed = self.directory.exists() and not self.keeping.fresh
         if self.keeping.fresh:
             self._set_aside()
-        given = begun.params, begun.optimizer_state, self.same
-        whole = self.whole = resume(self.directory, *given, self.keeping.allow)
-        inside = self._inside(given)
-        found = max((one for one in (whole, inside) if one is not None), key=lambda one: one.step, default=begun)
-        self._require_one_run(found, begun)
+        found = self._newest(begun)
         reached = {"checkpoint": f"epoch {found.epoch}, step {found.step}"}  # else a process would train other epochs
         self.processes.require_same("where its checkpoint is read", reached, "name a directory that all processes see")
-        self.saved = len(found.losses)
-        left = range(found.epoch + 1, self.epochs + 1)
-        if found.stopped and self.stops and "patience" not in self.keeping.allow:
-            left = left[:0]
-        if not left and found is not begun:
-            self._say_finished(found)
-        elif found is not begun and self.same.get("data") == NO_IDENTITY:
-            warnings.warn(
-                f"data: whether these Batches are those of the run in {self.directory} was not compared; write "
-                "Batches(make, identity='name, version')",
-                stacklevel=5,
-            )
+        left = self._left(found)
+        if found is not begun:
+            self._say_resumed(found, left)
         if left and self.processes.own == 0:
-            self._open(0 if whole is None else whole.epoch, 0 if inside is None else inside.step)
+            after = 0 if self.whole is None else self.whole.epoch
+            self.writer = self.context.enter_context(orbax.Writer(self.directory, KEEP, after))
+        self.saved = len(found.losses)
         return found, left
+
+    def _newest(self, begun: Checkpoint) -> Checkpoint:
+        """The newest intact checkpoint, after an epoch or inside one, or ``begun`` if there is none."""
+        given = begun.params, begun.optimizer_state, self.same
+        self.whole = resume(self.directory, *given, self.keeping.allow)
+        inside = self._inside(given)
+        self.last_step = 0 if inside is None else inside.step
+        found = max((one for one in (self.whole, inside) if one is not None), key=lambda one: one.step, default=begun)
+        self._require_one_run(found, begun)
+        return found
+
+    def _left(self, found: Checkpoint) -> range:
+        """The epochs that remain after a checkpoint."""
+        finished = found.stopped and self.stops and "patience" not in self.keeping.allow
+        return range(found.epoch + 1, found.epoch + 1 if finished else self.epochs + 1)
 
     def _inside(self, given: tuple[Any, Any, dict[str, str]]) -> Checkpoint | None:
         """What is saved inside an epoch, if it is intact; if not, the last whole epoch does, with a warning."""
@@ -121,22 +125,14 @@ class Resumable:
 
     def _set_aside(self) -> None:
         """Move the checkpoints of an earlier run to a folder beside those of the new one."""
-        if self.processes.own == 0 and orbax.epochs(self.directory) + orbax.epochs(self.directory / STEPS):
-            self._open(0, None)
-            names = (self.directory / f"before-{number}" for number in itertools.count(1))
-            aside = next(path for path in names if not path.exists())
+        names = [*map(str, orbax.epochs(self.directory)), *([STEPS] if orbax.epochs(self.directory / STEPS) else [])]
+        if names and self.processes.own == 0:
+            places = (self.directory / f"before-{number}" for number in itertools.count(1))
+            aside = next(place for place in places if not place.exists())
             aside.mkdir()
-            for name in (*map(str, orbax.epochs(self.directory)), STEPS):
-                if (self.directory / name).exists():
-                    os.rename(self.directory / name, aside / name)
+            for name in names:
+                os.rename(self.directory / name, aside / name)
         self.processes.exchange("fit, before it begins anew", {})
-
-    def _open(self, epoch: int, step: int | None) -> None:
-        """Open the directory for writing; epoch, step: those that are intact in it, which newer ones are not."""
-        if self.writer is None:
-            self.writer = self.context.enter_context(orbax.Writer(self.directory, KEEP, epoch))
-        if step is not None:
-            self.last_step = step
 
     def _require_one_run(self, found: Checkpoint, begun: Checkpoint) -> None:
         """Raise ValueError unless the directory's run is ``begun`` with further epochs, and no more than were asked."""
@@ -151,13 +147,21 @@ class Resumable:
                 f"write epochs={found.epoch} or more, or name another directory"
             )
 
-    def _say_finished(self, found: Checkpoint) -> None:
-        how = "its callback or patience stopped it" if found.stopped else "it is finished"
-        warnings.warn(
-            f"checkpoint: {self.directory} holds this run, and {how} after epoch {found.epoch}: its result is returned "
-            "and nothing is trained; to train, write a larger epochs, fresh=True, or another directory",
-            stacklevel=6,
-        )
+    def _say_resumed(self, found: Checkpoint, left: range) -> None:
+        """Warn that a result is not a new one, or of what is not known of the data."""
+        if not left:
+            how = "its callback or patience stopped it" if found.stopped else "it is finished"
+            warnings.warn(
+                f"checkpoint: {self.directory} holds this run, and {how} after epoch {found.epoch}: its result is "
+                "returned and nothing is trained; to train, write a larger epochs, fresh=True, or another directory",
+                stacklevel=6,
+            )
+        elif self.same.get("data") == NO_IDENTITY:
+            warnings.warn(
+                f"data: whether these Batches are those of the run in {self.directory} was not compared; write "
+                "Batches(make, identity='name, version')",
+                stacklevel=6,
+            )
 
     @property
     def leaving(self) -> int | None:
