@@ -189,10 +189,17 @@ CHANGES = {
     "patience": (HELD_OUT | {"patience": 5}, {"patience": 6}, "patience: 5 in the checkpoint, 6 given", "patience"),
     "keep": (HELD_OUT, {"keep": "best"}, "keep: None in the checkpoint, best given", None),
 }
+HIDDEN = ("a loss's hidden factor", "a hidden slope", "a schedule's closure", "of batches", "weights")
 QUICK = ("rate", "another rule", "a pixel", "key", "a loss's hidden factor")
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if change[0] and name not in HIDDEN else [])
+        for name, change in CHANGES.items()
+    ],
+)
 def test_a_change_is_refused_by_its_name_and_nothing_is_touched(name, tmp_path):
     before, change, difference, _ = CHANGES[name]
     directory = saved(tmp_path, before)
