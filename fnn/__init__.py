@@ -55,6 +55,7 @@ from fnn.losses import (
 from fnn.precision import BFLOAT16
 from fnn.stacking import stack, unstack
 from fnn.summary import summary
+from fnn.version import VERSION as __version__  # noqa: F401
 
 if _typing.TYPE_CHECKING:  # loaded at first use
     from fnn import (
@@ -143,8 +144,6 @@ __all__ = [
     "updates",
     "verify",
 ]
-
-__version__ = "0.1.0"
 
 
 if not _typing.TYPE_CHECKING:

@@ -96,6 +96,9 @@ class Optimizer:
         with jax.numpy_dtype_promotion("standard"):
             return update(gradients, state, params, **known)
 
+    def __str__(self) -> str:
+        return _text(self._functions[1], ())
+
     def tree_flatten(self):
         return tuple(self.leaves), self.form
 
@@ -130,6 +133,23 @@ def _value(form: _Form, leaves) -> Any:
     if form.make is None:
         return form.static.value if isinstance(form.static, _Same) else form.static[1]
     return form.make(form.static, [_value(part, leaves) for part in form.parts])
+
+
+def _text(value: Any, inside: tuple[int, ...]) -> str:
+    """A value for reading, a function as the call that made it: "chain(update_fns=(scale(step_size=0.5), …))"."""
+    if isinstance(value, tuple) and hasattr(value, "update"):
+        return _text(value.update, inside)
+    found = None if id(value) in inside else _taken_apart("", value)
+    if found is None:
+        if isinstance(value, (jax.Array, np.ndarray)):
+            return str(value) if value.ndim == 0 else f"{value.dtype} {value.shape}"
+        return repr(value) if isinstance(value, PLAIN) else getattr(value, "__qualname__", type(value).__name__)
+    parts = [_text(part, (*inside, id(value))) for part in found.parts]
+    if not isinstance(value, FunctionType):
+        named = isinstance(value, (dict, partial))
+        return f"({', '.join(f'{name}={part}' if named else part for name, part in zip(found.names, parts))})"
+    given = [f"{name}={part}" for name, part in zip(found.names[:-2], parts) if part not in ("None", "False")]
+    return f"{value.__qualname__.split('.<locals>')[0].strip('_')}({', '.join(given)})"
 
 
 def _taken_apart(name: str, value: Any) -> _Parts | None:

@@ -6,7 +6,7 @@ over the devices gives those of the whole. ``fit(..., mesh=data_mesh())`` does t
 during a run. If one fails, all end; restart them, in any number, from the last checkpoint.
 """
 
-import hashlib
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -14,15 +14,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import xla_bridge
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fnn import rendezvous
 from fnn.checks.arrays import iterable
 from fnn.numbers import whole
+from fnn.processes import TIMEOUT_FLAG, let_others_leave, note
+
+USED = (
+    "initialize: JAX has already computed something or listed its devices; call fnn.parallel.initialize() before any "
+    "other use of JAX"
+)
 
 __all__ = ["data_mesh", "initialize", "leave"]
-
-TIMEOUT_FLAG = "--xla_cpu_collective_timeout_seconds"
-SAMPLE = 4096  # rows of a data set compared between processes
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -64,11 +69,12 @@ def initialize(
     All timeouts are in whole seconds. heartbeat_timeout: until a dead or stopped process ends the others.
     collective_timeout: until a process on CPU gives up on live processes that do not arrive at a sum; it must exceed
     the time of an epoch's evaluation that only some of them do. start_timeout: until a process gives up waiting for
-    others to join.
+    others to join. Where the address and the numbers are given, the processes meet there before JAX connects them.
 
     Afterwards an uncaught exception exits at once, with its traceback and status 1, because at a normal exit processes
-    wait for one another. Raises TypeError or ValueError that names the argument, and RuntimeError if JAX has already
-    been used or the process is already initialised.
+    wait for one another. Raises TypeError or ValueError that names the argument, RuntimeError if JAX has already been
+    used or the process is already initialised, OSError for a port in use or an address that is not this machine's, and
+    TimeoutError that names the processes that have not come.
 
     Source: https://docs.jax.dev/en/latest/multi_process.html
 
@@ -93,11 +99,23 @@ def initialize(
     given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
     timeouts = {"initialization_timeout": start_timeout, "heartbeat_timeout_seconds": heartbeat_timeout}
     try:
+        if coordinator_address is not None and num_processes is not None and process_id is not None:
+            _require_unused()
+            place = bind_address or coordinator_address
+            rendezvous.meet(coordinator_address, place, num_processes, process_id, start_timeout)
         _join(given, coordinator_bind_address=bind_address or coordinator_address, **timeouts)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, OSError):
         os.environ["XLA_FLAGS"] = flags
         raise
     _leave_on_errors()
+
+
+def _require_unused() -> None:
+    """Raise RuntimeError if JAX has been used."""
+    if jax.distributed.is_initialized():
+        raise RuntimeError("initialize: this process has joined already; call it once")
+    if xla_bridge.backends_are_initialized():
+        raise RuntimeError(USED)
 
 
 def _join(given: dict[str, Any], **options) -> None:
@@ -105,12 +123,7 @@ def _join(given: dict[str, Any], **options) -> None:
     try:
         jax.distributed.initialize(**given, **options)
     except RuntimeError as error:
-        if "before" in str(error) and "JAX" in str(error):
-            raise RuntimeError(
-                "initialize: JAX has already computed something or listed its devices; "
-                "call fnn.parallel.initialize() before any other use of JAX"
-            ) from error
-        raise
+        raise RuntimeError(USED if "before" in str(error) and "JAX" in str(error) else str(error)) from error
     except ValueError as error:
         missing = ", ".join(name for name, value in given.items() if value is None)
         raise ValueError(
@@ -133,10 +146,13 @@ def _leave_on_errors() -> None:
         try:
             print(f"Process {jax.process_index()} of {jax.process_count()} ends:", file=sys.stderr)
             show(kind, error, traceback)
+            note(f"{kind.__name__}: {error}")
+            let_others_leave()
         finally:
             leave(1)
 
     sys.excepthook = show_and_leave
+    atexit.register(note, "its program ended")
 
 
 def _require_address(name: str, address) -> None:
@@ -187,34 +203,3 @@ def place(tree, mesh: Mesh, *axes: str | None):
 def here(tree):
     """The replicated arrays of a pytree as arrays on this process's first device, without copying."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
-
-
-def require_equal(**arguments: Any) -> None:
-    """Raise ValueError, naming the argument and the processes, unless every process has the same arrays and numbers.
-
-    For larger arrays, 4,096 rows are compared. Every process must call it; with one process there is nothing to do.
-    """
-    if jax.process_count() == 1:
-        return
-    from jax.experimental import multihost_utils
-
-    ours = np.stack([np.frombuffer(_digest(value), np.uint8) for value in arguments.values()])
-    everyone = np.asarray(multihost_utils.process_allgather(ours))  # (processes, arguments, 32)
-    for name, digests in zip(arguments, everyone.transpose(1, 0, 2)):
-        others = np.flatnonzero((digests != digests[0]).any(axis=1))
-        if len(others):
-            raise ValueError(
-                f"{name}: expected the same in every process, got a value different from that of process 0 in "
-                f"{', '.join(map(str, others))}; every process must give fit the same arguments"
-            )
-
-
-def _digest(tree) -> bytes:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        rows = leaf if np.ndim(leaf) == 0 else leaf[np.linspace(0, len(leaf) - 1, min(len(leaf), SAMPLE)).astype(int)]
-        array = np.ascontiguousarray(rows)
-        digest.update(f"{array.dtype} {np.shape(leaf)}".encode() + array.tobytes())
-    return digest.digest()

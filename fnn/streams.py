@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fnn.checks.arrays import describe
+from fnn.checks.arrays import describe, file_size, map_of
 from fnn.numbers import number, whole
 
 CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
@@ -28,13 +28,16 @@ class Batches:
            copied before the next is drawn, so it may reuse its arrays.
     scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
     chunk_bytes: about this many bytes of mini-batches go to the device at a time, but at least one mini-batch.
+    identity: a text that tells these mini-batches from others, such as "imagenet, 2024-05, augmented". A checkpoint is
+           then refused if it was trained with another; without one, they are not compared.
 
     Python work in ``make`` overlaps with the computation, but slows it if no core is free. On 2 idle cores, an epoch in
     mini-batches of 10 MNIST images takes 1.07 times as long as in memory, and 0.95 times from memory-mapped arrays
     (``python -m experiments.benchmarks.streaming``).
     All mini-batches have ``fit``'s batch_size; a shorter last one is dropped. Every epoch should have the same number
-    of them, because a different number compiles another program. Raises TypeError or ValueError before the device sees
-    a bad batch, naming its epoch, its number and the row, both counted from 0.
+    of them, because a different number compiles another program; ``fit`` warns of one that has not. With
+    ``fit(..., batches_per_epoch=)`` fewer are an error, and more, as of an endless iterable, are left. Raises TypeError
+    or ValueError before the device sees a bad batch, naming its epoch, its number and the row, both counted from 0.
 
     >>> def make(epoch):  # for a PyTorch loader: ((x.flatten(1).numpy(), y.numpy()) for x, y in loader)
     ...     random = np.random.default_rng(epoch)
@@ -48,6 +51,7 @@ class Batches:
     make: Callable[[int], Any]
     scale: float | None = None
     chunk_bytes: int = CHUNK_BYTES
+    identity: str | None = None
 
     def __post_init__(self):
         if not callable(self.make):
@@ -58,6 +62,28 @@ class Batches:
         if self.scale is not None:
             object.__setattr__(self, "scale", number("Batches", "scale", self.scale, above=0))
         object.__setattr__(self, "chunk_bytes", whole("chunk_bytes", self.chunk_bytes))
+        if not (self.identity is None or isinstance(self.identity, str)):
+            raise TypeError(f"identity: expected a text, got {describe(self.identity)}; write identity='name, version'")
+
+
+class Files:
+    """The files of memory-mapped arrays, of which nothing may be cut off; those in memory have nothing to check.
+
+    name: of the arrays, for the message.
+    """
+
+    def __init__(self, name: str, *arrays: np.ndarray):
+        self.name, self.maps = name, [map_of(array) for array in arrays]
+        self.sizes = [file_size(each) for each in self.maps]
+
+    def require_whole(self) -> None:
+        """Raise OSError if a file has become shorter: reading what is gone would end the process by SIGBUS."""
+        for each, before in zip(self.maps, self.sizes):
+            if (now := file_size(each)) < before:
+                raise OSError(
+                    f"{self.name}: the file of the memory map had {before:,} bytes, and has {now:,} now; restore the "
+                    "file and start the run again"
+                )
 
 
 def blocks(array: np.ndarray, size: int) -> Iterator[slice]:

@@ -124,7 +124,7 @@ def gathered_batches_are_trained_alike():
     for batches in ((x, y, order), (x[order], y[order], None)):
 
         class Feed:
-            examples = sample = close = None
+            examples = batch_size = sample = close = None
 
             def chunks(self, key, epoch, batches=batches):
                 yield 0, batches

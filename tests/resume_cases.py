@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import fnn
 from fnn import updates
@@ -31,10 +32,14 @@ network = partial(drawn, (5, 4, 3))
 
 
 def train(directory, params=None, optimizer=SGD, *, examples=43, epochs=4, **options):
-    x, y = data(examples)
     settings = {"loss": LOSS, "batch_size": 10, "key": KEY, "progress": False, "checkpoint": directory} | options
-    given = fnn.data.Dataset(x, y)
+    given = settings.pop("data", None) or fnn.data.Dataset(*data(examples))
     return fit(network() if params is None else params, given, optimizer, epochs=epochs, **settings)
+
+
+def finished():
+    """What ``fit`` says where it returns the result of a run that is finished."""
+    return pytest.warns(UserWarning, match="holds this run, and .*: its result is returned and nothing is trained")
 
 
 def run_of_two_epochs(directory):

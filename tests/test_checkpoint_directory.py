@@ -20,6 +20,8 @@ from fnn.checkpoint import folders, lock, orbax
 from fnn.checkpoint.lock import locked
 from resume_cases import arrays, assert_same, damage, network, run_of_two_epochs, train
 
+pytestmark = pytest.mark.filterwarnings("ignore:checkpoint.*holds this run")  # which is finished
+
 
 @pytest.fixture
 def saved(tmp_path):

@@ -235,9 +235,7 @@ def test_an_error_in_one_process_ends_all_at_once_and_says_where():
     with Job(lambda *given: ["-c", FITS, "other data", *given], 2) as job:
         assert job.statuses(GONE_WITHIN + 30) == [1, 1]  # from the start of Python
         assert any(line.startswith("Process 1 of 2 ends:") for line in job.lines[1])
-        assert (
-            "data: expected the same in every process, got a value different from that of process 0 in 1" in job.said()
-        )
+        assert "data.y: expected the same in every process, got float32 (8, 2), SHA-256 " in job.said()
 
 
 COUNT_AND_LISTEN = """

@@ -12,7 +12,7 @@ import pytest
 
 import fnn
 from fnn import checkpoint
-from fnn.checkpoint import orbax
+from fnn.checkpoint import content, orbax
 from fnn.checkpoint.fingerprint import describe, differences
 from fnn.optimizers import Optimizer
 from fnn.train.loop import start
@@ -101,8 +101,9 @@ def test_checkpoints_are_made_after_every_so_many_epochs_and_after_the_last_and_
 
 def test_a_finished_run_returns_its_result_and_trains_no_more(saved, monkeypatch):
     run = train(saved, epochs=3)
-    monkeypatch.setattr(sys.modules["fnn.train.fit"], "take_steps", None)
-    again = train(saved, epochs=3)
+    monkeypatch.setattr(sys.modules["fnn.train.epochs"], "take_steps", None)
+    with pytest.warns(UserWarning, match="holds this run, and it is finished after epoch 3: its result"):
+        again = train(saved, epochs=3)
     assert_same(again.params, run.params)
     assert again.history == run.history
 
@@ -113,7 +114,8 @@ def test_a_run_that_its_callback_stopped_is_finished_for_that_callback(tmp_path)
 
     run = train(tmp_path, callback=stop)
     assert [record["epoch"] for record in run.history] == [1, 2]
-    again = train(tmp_path, callback=stop)
+    with pytest.warns(UserWarning, match="its callback or patience stopped it after epoch 2"):
+        again = train(tmp_path, callback=stop)
     assert_same(again.params, run.params)
     assert again.history == run.history
     assert len(train(tmp_path).history) == 4
@@ -226,6 +228,64 @@ def test_leaves_of_any_dtype_and_shape_come_back(tmp_path):
     assert_same((restored.params, restored.optimizer_state, restored.key), (params, (), key))
     assert (restored.epoch, restored.step, restored.history[0]) == (3, 30, {"loss": 0.1 + 0.2})
     assert np.isnan(restored.history[1]["loss"])
+
+
+NUMPY = {
+    "int64": np.array([2**40 + 5, -(2**63)]),
+    "uint64": np.array([2**63], np.uint64),
+    "float64": np.array([1e300, -0.0, np.nan]),
+    "complex128": np.array([[1e300 + 1e-300j]]),
+    "a scalar": np.float64(1e300),
+    "no dimensions": np.array(2**40 + 5),
+    "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "every other": np.arange(6.0)[::2],
+}
+
+
+def test_numpy_arrays_come_back_as_such_bit_for_bit_also_where_jax_has_no_64_bits(tmp_path):
+    few = {
+        name: np.asarray(jnp.arange(4).astype(name)) for name in content.DTYPES if name.startswith(("float8", "int4"))
+    }
+    tree = NUMPY | few | {"of jax": jnp.arange(3)}
+    checkpoint.save(tmp_path, tree, {"count": np.int64(2**40)}, epoch=1)
+    found = checkpoint.restore(tmp_path, tree, {"count": np.int64(0)})
+    assert_same((found.params, found.optimizer_state), (tree, {"count": np.int64(2**40)}))
+    assert [type(leaf) for leaf in jax.tree.leaves(found.params)] == [type(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_another_byte_order_comes_back_in_the_machines(tmp_path):
+    swapped = np.array([1e300, 2.0], ">f8")
+    checkpoint.save(tmp_path, {"a": swapped}, epoch=1)
+    found = checkpoint.restore(tmp_path, {"a": swapped}).params["a"]
+    assert (found.dtype, found.tolist()) == (np.dtype("float64"), [1e300, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("tree", "error", "message"),
+    [
+        (
+            {"a": np.ma.masked_array([1.0, 2.0], [0, 1])},
+            TypeError,
+            r"params\['a'\]: expected a plain array, got a masked",
+        ),
+        (
+            {"a": jnp.zeros(3, "float8_e4m3")},
+            TypeError,
+            r"params\['a'\]: expected an array of numbers .*, got float8_e4m3",
+        ),
+        ({"a": np.zeros(3, "longdouble")}, TypeError, r"params\['a'\]: .* got float128 of shape \(3,\); write .astype"),
+        ({"a": np.zeros(3, "M8[s]")}, TypeError, "got datetime64"),
+        ({"a": np.zeros(3, "i1,f4")}, TypeError, r"params\['a'\]: expected an array of numbers that comes back"),
+        ((), ValueError, "params: expected a pytree with at least one array that has entries"),
+        ({"a": None}, ValueError, "params: expected a pytree with at least one array"),
+        ({"a": np.zeros((0, 3))}, ValueError, "params: expected a pytree with at least one array"),
+    ],
+    ids=["masked", "float8", "longdouble", "dates", "records", "nothing", "None", "no entries"],
+)
+def test_what_would_not_come_back_is_refused_before_anything_is_written(tree, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        checkpoint.save(tmp_path / "run", tree, epoch=1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_float64_comes_back_with_x64_and_is_refused_without(tmp_path):

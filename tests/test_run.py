@@ -121,7 +121,8 @@ def test_a_run_goes_on_with_its_log_and_into_a_checkpoint_and_refuses_another(tm
     longer = train(begun, log=tmp_path / "log", checkpoint=tmp_path / "run", epochs=2)
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert lines == longer.history
-    again = train(begun, checkpoint=tmp_path / "run", epochs=2)
+    with pytest.warns(UserWarning, match="holds this run, and it is finished"):
+        again = train(begun, checkpoint=tmp_path / "run", epochs=2)
     assert again.history == longer.history
     assert_same(again.params, longer.params)
     assert_refusal(

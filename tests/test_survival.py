@@ -20,7 +20,7 @@ import pytest
 import interrupted
 from fnn import checkpoint
 from fnn.checkpoint import orbax
-from resume_cases import assert_same, settings_of, without_seconds
+from resume_cases import assert_same, finished, settings_of, without_seconds
 
 PROGRAM = Path(interrupted.__file__)
 KILLS, DAMAGES = 10, 100
@@ -41,7 +41,8 @@ def program(directory, cache, *arguments):
 
 def state_of(directory, epochs):
     """What a run left: parameters, optimizer's state, history without its clock times."""
-    run = interrupted.train(directory, epochs=epochs)
+    with finished():
+        run = interrupted.train(directory, epochs=epochs)
     templates = run.params, jax.jit(interrupted.OPTIMIZER.init)(run.params)
     restored = checkpoint.restore(directory, *templates, run=settings_of(directory))
     assert_same(restored.params, run.params)

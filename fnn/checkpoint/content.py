@@ -2,15 +2,24 @@
 
 import hashlib
 import json
+import re
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checkpoint.fingerprint import digest, implementation, paths
-from fnn.checks.arrays import native, prng_key
+from fnn.checkpoint.fingerprint import describe, digest, implementation, paths
+from fnn.checks.arrays import describe as describe_array
+from fnn.checks.arrays import native, native_dtype, prng_key, unmasked
 
 FORMAT = "fnn run 1"
+DTYPES = (  # that orbax's storage takes and gives back bit for bit
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32",
+    "float64", "complex64", "complex128", "int4", "float8_e3m4", "float8_e4m3b11fnuz", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+)  # fmt: skip
+STATE = re.compile(r"optimizer_state(\[\d+\])?")  # a part of an optimizer's state, which is one of a chain's
 
 
 class Damaged(ValueError):
@@ -24,6 +33,20 @@ def require_arrays(trees: dict) -> None:
             plain = isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSU"
             if not (plain or isinstance(leaf, jax.Array)):
                 raise TypeError(f"{path}: expected an array, got {leaf!r}; write jnp.asarray(...)")
+            unmasked(path, leaf)
+            if not (_is_key(leaf) or native_dtype(leaf.dtype).name in DTYPES):
+                raise TypeError(
+                    f"{path}: expected an array of numbers that comes back bit for bit, got {describe_array(leaf)}; "
+                    f"write .astype(...) with one of {', '.join(DTYPES)}"
+                )
+
+
+def require_something(arrays: dict[str, np.ndarray]) -> None:
+    """Raise ValueError if there is nothing to save."""
+    if not arrays:
+        raise ValueError(
+            "params: expected a pytree with at least one array that has entries, in it or in optimizer_state, got none"
+        )
 
 
 def pack(trees: dict, values: dict) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -42,6 +65,7 @@ def pack(trees: dict, values: dict) -> tuple[dict[str, np.ndarray], dict[str, st
     except (TypeError, ValueError) as error:
         raise TypeError(f"history: expected dictionaries of strings and numbers: {error}") from error
     meta = {"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    require_something(numbered(arrays))
     return numbered(arrays), meta
 
 
@@ -76,12 +100,42 @@ def unpack(saved: dict, state: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def on_device(array: np.ndarray, template):
-    """The array in the template's form: a typed key, or committed to the template's devices if the template is."""
+    """The array in the template's form: NumPy's, a typed key, or committed to the devices if the template is."""
+    if isinstance(template, (np.ndarray, np.generic)):
+        return array[()] if isinstance(template, np.generic) else array
     if _is_key(template):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(template))
     if isinstance(template, jax.Array) and template.committed:
         return jax.device_put(array, template.sharding)
     return jnp.asarray(array)
+
+
+def structured(saved: dict, arrays: list[np.ndarray], params, optimizer_state) -> tuple:
+    """The arrays in the form of the templates ``params`` and ``optimizer_state``.
+
+    Parts of an optimizer's state that are not like those in the checkpoint start anew, with a warning: an optimizer
+    that was allowed to differ may have others.
+    """
+    trees = {"params": params, "optimizer_state": optimizer_state}
+    given = {name: text for of in trees for name, text in describe(of, trees[of]).items()}
+    before = saved["run"]
+    differing = [name for name in given | before if given.get(name) != before.get(name)]
+    anew = {found[0] for found in map(STATE.match, differing) if found}
+    if anew:
+        warnings.warn(
+            f"optimizer: its state is not like that in the checkpoint, and starts anew in {', '.join(sorted(anew))}",
+            stacklevel=6,
+        )
+    found = dict(zip((entry["path"] for entry in saved["arrays"]), arrays))
+    leaves, structure = jax.tree.flatten((params, optimizer_state))
+    names = [name for of in trees for name in paths(of, trees[of])]
+
+    def leaf(name, template):
+        part = STATE.match(name)
+        new = part is not None and not anew.isdisjoint({part[0], "optimizer_state"})
+        return template if new else on_device(found[name], template)
+
+    return jax.tree.unflatten(structure, map(leaf, names, leaves))
 
 
 def key_data(key) -> dict | None:

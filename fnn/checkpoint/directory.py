@@ -17,6 +17,8 @@ and the content, again JSON, describes them:
                  node and leaf of the parameters and the optimizer's state; from ``fit`` also the key, the loss,
                  batch_size, reduction, examples and dropout
     epoch, step  epochs and steps done;  history  one record per epoch;  stopped  whether a callback ended the run
+    losses       of the first steps of the next epoch, for a checkpoint inside one, which lies in the folder "steps"
+    versions     of fnn, jax, jaxlib and numpy, and the device; others are told, and not refused
     key          null, or {"implementation": "threefry2x32" (or "raw"), "data": […]}
 
 A damaged epoch (a file, an array or the content does not match its digest) is skipped with a warning, and the one
@@ -35,7 +37,7 @@ import jax
 import numpy as np
 
 from fnn.checkpoint import content, orbax
-from fnn.checkpoint.fingerprint import describe, differences
+from fnn.checkpoint.fingerprint import describe, require_same_run, versions
 from fnn.checkpoint.lock import locked
 from fnn.numbers import whole
 
@@ -50,10 +52,11 @@ class Checkpoint(NamedTuple):
     step: int = 0
     history: Sequence[dict] = ()
     stopped: bool = False  # by a callback
+    losses: Sequence[float] = ()  # of the first steps of the next epoch, if it was saved inside one
 
 
 ATTEMPTS = 100  # to read an epoch before a run that is saving removes it
-RECORDED = ("epoch", "step", "history", "stopped")
+RECORDED = ("epoch", "step", "history", "stopped", "losses")
 
 
 def save(
@@ -74,9 +77,10 @@ def save(
     steps done. key: a PRNG key. history: records, dictionaries of strings and numbers. run: what must match for
     :func:`restore`, name → text. keep ≥ 1: the number of epochs kept. Needs orbax-checkpoint.
 
-    Raises ValueError if the epoch is not new, TypeError for a leaf that is not an array or an invalid record,
-    BlockingIOError if another run is using the directory, FileExistsError if the epoch's name is taken by something
-    else, and OSError if the directory cannot be written. Existing checkpoints stay intact in every case.
+    Raises ValueError if the epoch is not new or there is no array, TypeError for a leaf that is not an array or would
+    not come back bit for bit, or for an invalid record, BlockingIOError if another run is using the directory,
+    FileExistsError if the epoch's name is taken by something else, and OSError if the directory cannot be written.
+    Existing checkpoints stay intact in every case.
 
     >>> import fnn, tempfile
     >>> params = fnn.init(jax.random.key(0), (3, 2))
@@ -96,7 +100,8 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
     """The newest intact checkpoint in ``directory``, bit for bit, structured like ``params`` and ``optimizer_state``.
 
     params, optimizer_state: pytrees with the structure, shapes and dtypes that were saved (from ``fnn.init`` and
-    ``optimizer.init``); their values are not used. run: as it was saved. Needs orbax-checkpoint.
+    ``optimizer.init``); their values are not used. Where they have NumPy arrays, NumPy arrays come back, also of dtypes
+    that JAX has only with x64. run: as it was saved. Needs orbax-checkpoint.
 
     Warns if a newer checkpoint is damaged. Raises FileNotFoundError if there is none, ValueError if none is intact, if
     it is of another format, or if the run differs, naming the differences, and OSError if it cannot be read.
@@ -107,24 +112,18 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
     return found
 
 
-def resume(directory, params, optimizer_state, run: dict[str, str]) -> Checkpoint | None:
-    """Like :func:`restore`, but None where there is no checkpoint."""
+def resume(directory, params, optimizer_state, run: dict[str, str], allow: Sequence[str] = ()) -> Checkpoint | None:
+    """Like :func:`restore`, but None where there is no checkpoint; allow: arguments of ``fit`` that may differ."""
     given = description(params, optimizer_state, run)
 
     def same_run(saved: dict) -> None:
-        lines = differences(saved["run"], given)
-        if lines:
-            raise ValueError(
-                f"checkpoint: {directory} holds another run:\n  " + "\n  ".join(lines) + "\n"
-                "resume with what is in the checkpoint, or name another directory for this run"
-            )
+        require_same_run(directory, saved, given, allow)
 
     found = _newest(directory, same_run)
     if found is None:
         return None
     saved, arrays = found
-    leaves, structure = jax.tree.flatten((params, optimizer_state))
-    params, optimizer_state = jax.tree.unflatten(structure, map(content.on_device, arrays, leaves))
+    params, optimizer_state = content.structured(saved, arrays, params, optimizer_state)
     return Checkpoint(params, optimizer_state, content.key(saved["key"]), *(saved[name] for name in RECORDED))
 
 
@@ -135,6 +134,7 @@ def packed(checkpoint: Checkpoint, run: dict[str, str]) -> tuple[dict[str, np.nd
     values |= {
         "key": content.key_data(checkpoint.key),
         "run": description(checkpoint.params, checkpoint.optimizer_state, run),
+        "versions": versions(),
     }
     return content.pack(trees, values)
 

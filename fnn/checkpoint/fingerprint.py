@@ -3,18 +3,29 @@
 import dataclasses
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 
 from fnn.backward import RULES, Rules
 from fnn.checks.arrays import native, native_dtype
 from fnn.graph.graph import Graph
+from fnn.version import VERSION
 
 SHOWN = 20  # maximum number of differences listed in a message
+NO_IDENTITY = "Batches without identity"
+PROGRAM = " program"  # how the names of entries end that are digests of programs
+ALLOWED = (
+    "data", "params", "optimizer", "loss", "validation", "key", "batch_size", "dropout", "reduction", "rules",
+    "precision", "patience", "batches_per_epoch", "flags",
+)  # fmt: skip
+BELONGS = {"initial": "params", "params": "", "optimizer_state": "optimizer", "examples": "data", "network": "rules",
+           "keep": ""}  # fmt: skip
 
 
 def digest(array: np.ndarray) -> str:
@@ -22,6 +33,15 @@ def digest(array: np.ndarray) -> str:
     array = native(array)
     found = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
     found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def digest_of(tree) -> str:
+    """One digest of all leaves of a pytree, in order; a PRNG key counts as its data."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        found.update(digest(np.asarray(jax.random.key_data(leaf) if key else leaf)).encode())
     return found.hexdigest()
 
 
@@ -72,14 +92,56 @@ def _named(function) -> str:
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', static(function))}"
 
 
-def differences(saved: dict[str, str], given: dict[str, str], where: str = "in the checkpoint") -> list[str]:
-    """One line for every entry that differs; where: what was saved is."""
-    lines = [
-        f"{name}: {saved.get(name, 'nothing')} {where}, {given.get(name, 'nothing')} given"
-        for name in given | saved
-        if saved.get(name) != given.get(name)
-    ]
+def argument(name: str) -> str:
+    """The argument of ``fit`` by which an entry of a run's identity may be allowed to differ; "" if by none."""
+    first = re.findall(r"\w+", name)[0]
+    if first.startswith("jax_") or first.isupper():
+        return "flags"
+    return BELONGS.get(first, first)
+
+
+def differences(
+    saved: dict[str, str], given: dict[str, str], where: str = "in the checkpoint", *, allow=(), programs: bool = True
+) -> list[str]:
+    """One line for every entry that differs; where: what was saved is.
+
+    allow: arguments of ``fit`` whose entries may differ. programs: whether to compare programs, which are named only
+    where the texts do not show the difference.
+    """
+    names = [name for name in given | saved if saved.get(name) != given.get(name) and argument(name) not in allow]
+    texts = [name for name in names if not name.endswith(PROGRAM)]
+    names = texts or (names if programs else [])
+    lines = [f"{name}: {saved.get(name, 'nothing')} {where}, {given.get(name, 'nothing')} given" for name in names]
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"]
+
+
+def require_same_run(directory, saved: dict, given: dict[str, str], allow=()) -> None:
+    """Raise ValueError unless a checkpoint's content is of the run ``given``; warns if other versions wrote it."""
+    ours, theirs = versions(), saved.get("versions", {})
+    programs = all(ours[name] == theirs.get(name) for name in ("jax", "jaxlib"))
+    lines = differences(saved["run"], given, allow=allow, programs=programs)
+    if lines:
+        raise ValueError(
+            f"checkpoint: {directory} holds another run:\n  " + "\n  ".join(lines) + "\n"
+            "resume with what is in the checkpoint, or name another directory for this run; if fit raises this and you "
+            "mean to change them, write allow=('optimizer',), with the names of its arguments; fresh=True begins anew"
+        )
+    others = [
+        f"{name} {theirs.get(name, 'unknown')}, now {text}" for name, text in ours.items() if theirs.get(name) != text
+    ]
+    if others:
+        warnings.warn(
+            f"checkpoint: {directory} was written by {'; '.join(others)}: the last bits of what follows may differ"
+            + ("" if programs else ", and programs were not compared"),
+            stacklevel=6,
+        )
+
+
+def versions() -> dict[str, str]:
+    """What may change the last bits of a run, and is noted beside its identity."""
+    device = jax.devices()[0]
+    found = {"fnn": VERSION, "jax": jax.__version__, "jaxlib": jaxlib.__version__, "numpy": np.__version__}
+    return found | {"device": f"{device.platform} {device.device_kind}"}
 
 
 def key_text(key) -> str:

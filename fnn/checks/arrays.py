@@ -66,9 +66,22 @@ def as_array(name: str, value, stacklevel: int):
 
 def memory_mapped(array) -> bool:
     """Whether the array's values lie in a file; in-memory copies may have type ``np.memmap`` too."""
+    return map_of(array) is not None
+
+
+def map_of(array) -> mmap.mmap | None:
+    """The memory map that holds the array's values, or None."""
     while isinstance(array, np.ndarray):
         array = array.base
-    return isinstance(array, mmap.mmap)
+    return array if isinstance(array, mmap.mmap) else None
+
+
+def file_size(found: mmap.mmap | None) -> int:
+    """The size of a memory map's file in bytes, now; of a map without a file, its own; 0 without a map."""
+    try:
+        return 0 if found is None else found.size()
+    except OSError:  # an anonymous map
+        return len(found or b"")
 
 
 def iterable(name: str, value, expected: str) -> None:

@@ -7,8 +7,9 @@ second program, and a padded one would distort batch statistics. Each shuffle dr
 """
 
 from fnn.runs import Record, Run, State
+from fnn.train.epochs import Interrupted
 from fnn.train.evaluation import evaluate, predict
-from fnn.train.fit import Interrupted, fit
+from fnn.train.fit import fit
 from fnn.train.fit_many import fit_many
 from fnn.train.loop import make_step
 from fnn.train.nonfinite import NonFinite

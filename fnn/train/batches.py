@@ -25,11 +25,12 @@ PARTS = "x", "y", "weights"
 class Drawn(Prefetched):
     """Mini-batches from a function of the epoch."""
 
-    def __init__(self, data: Batches, params, loss: Loss, batch_size: int, first_epoch: int):
+    def __init__(self, data: Batches, params, loss: Loss, batch_size: int, steps: tuple, first_epoch: int):
         super().__init__()
+        self.declared, self.most = steps  # mini-batches of an epoch, and of a chunk
         self.data, self.ports, self.batch_size = data, kind(params).ports(params), batch_size
         self.scale = 1.0 if data.scale is None else data.scale  # until the first mini-batch determines it
-        self.examples, self.arrays = None, ()
+        self.examples = None
         self.dtypes: tuple[np.dtype, ...] | None = None
         self.x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # may be set only in this thread
         batches = self._iterator(first_epoch)
@@ -47,13 +48,14 @@ class Drawn(Prefetched):
                 break
         return jnp.asarray(np.concatenate(found)[:count])
 
-    def prepared(self, key: Array, epoch: int) -> Iterator[Packed]:
-        """Chunks of the epoch's mini-batches; every batch is copied before the next is drawn."""
+    def prepared(self, key: Array, epoch: int, done: int = 0) -> Iterator[Packed]:
+        """Chunks of the epoch's mini-batches after ``done``; every batch is copied before the next is drawn."""
         parts: Sequence[np.ndarray] = ()
-        first, filled = 0, 0
-        for batch in self._whole(epoch):
+        first, filled = done, 0
+        for batch in islice(self._declared(epoch), done, None):
             if filled == 0:
                 steps = max(1, self.data.chunk_bytes // max(1, sum(new.nbytes for new in batch)))
+                steps = min(steps, self.most or steps)
                 parts = [np.empty((steps, *new.shape), new.dtype) for new in batch]
             for part, new in zip(parts, batch):
                 part[filled] = new
@@ -63,10 +65,25 @@ class Drawn(Prefetched):
                 first, filled = first + filled, 0
         if filled:
             yield self._checked(first, [part[:filled] for part in parts], epoch)
-        elif first == 0:
+        elif first == done:
+            least, got = (
+                ("at least one mini-batch", "none") if done == 0 else (f"more than {done} mini-batches", "no more")
+            )
             raise ValueError(
-                f"data: expected at least one mini-batch of {self.batch_size} examples in epoch {epoch}, got none; "
+                f"data: expected {least} of {self.batch_size} examples in epoch {epoch}, got {got}; "
                 "make(epoch) must return a fresh iterable at every call"
+            )
+
+    def _declared(self, epoch: int) -> Iterator[list[np.ndarray]]:
+        """The mini-batches, as many as an epoch was declared to have; raises ValueError if there are fewer."""
+        number = 0
+        for batch in islice(self._whole(epoch), self.declared):
+            yield batch
+            number += 1
+        if self.declared is not None and number < self.declared and not self.closed:
+            raise ValueError(
+                f"data: expected {self.declared} mini-batches of {self.batch_size} examples in epoch {epoch}, the "
+                f"batches_per_epoch, got {number}"
             )
 
     def _whole(self, epoch: int) -> Iterator[list[np.ndarray]]:

@@ -26,7 +26,12 @@ class Spread:
 
     def __init__(self, feed, mesh: Mesh):
         self.feed, self.mesh = feed, mesh
-        self.examples, self.sample, self.close = feed.examples, feed.sample, feed.close
+        self.examples, self.batch_size, self.sample, self.close = (
+            feed.examples,
+            feed.batch_size,
+            feed.sample,
+            feed.close,
+        )
         self._given: Any = None  # replicated arrays stay on the devices for all epochs
         self._placed: Any = None
 
@@ -34,10 +39,14 @@ class Spread:
     def scale(self) -> float:
         return self.feed.scale
 
-    def chunks(self, key: Array, epoch: int) -> Iterator[tuple[int, tuple]]:
+    def chunks(self, key: Array, epoch: int, *position: Any) -> Iterator[tuple[int, tuple | None]]:
         """Those of the wrapped feed, on the mesh."""
         (axis,) = self.mesh.axis_names
-        for first, (x, y, rows) in self.feed.chunks(key, epoch):
+        for first, batches in self.feed.chunks(key, epoch, *position):
+            if batches is None:
+                yield first, None
+                continue
+            x, y, rows = batches
             if rows is None:
                 yield first, (*parallel.place((x, y), self.mesh, None, axis), None)
                 continue

@@ -17,7 +17,7 @@ from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SquaredError
 from fnn.runs import Record, Run, network_of
-from fnn.streams import CHUNK_BYTES, blocks
+from fnn.streams import CHUNK_BYTES, Files, blocks
 
 ROWS = 2048  # per pass through the network
 
@@ -88,15 +88,16 @@ def evaluator(validation: Dataset | None, ports: Ports, loss: Loss) -> Callable[
     """A function of a network for inference that gives its record on the held-out data, if there are any."""
     if validation is None:
         return None
-    blocks, loss = _Blocks(validation, ports), validation.weighted(loss)
+    blocks, loss = _Blocks(validation, ports, "validation"), validation.weighted(loss)
     return lambda network: named(_evaluate(network, blocks, loss))
 
 
 class _Blocks:
     """x, y and the classes, or None, on the device: all at once, or block by block for streamed data."""
 
-    def __init__(self, data: Dataset, ports: Ports):
+    def __init__(self, data: Dataset, ports: Ports, name: str = "data"):
         self.data, self.y, self.classes = data, data.targets(ports), data.classes()
+        self.files = Files(name, data.x, self.y)
         self.step, self.held = len(data), None
         if data.chunk_bytes is None:
             self.held = self._block(slice(None))
@@ -105,6 +106,7 @@ class _Blocks:
             self.step = max(1, most // ROWS) * ROWS
 
     def _block(self, rows: slice) -> tuple[Array, Array, Array | None]:
+        self.files.require_whole()
         x, y = jnp.asarray(self.data.x[rows]), jnp.asarray(self.y[rows])
         return x, y, None if self.classes is None else jnp.asarray(self.classes[rows])
 

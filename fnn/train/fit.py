@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,12 +14,10 @@ from jax import Array
 
 from fnn import parallel
 from fnn.backward import RULES, Rules
-from fnn.checkpoint.directory import Checkpoint
 from fnn.checkpoint.fingerprint import describe, differences, key_text
-from fnn.checkpoint.resume import Resumable, settings
+from fnn.checkpoint.resume import SAME, Keeping, Resumable
 from fnn.checks import arrays
 from fnn.data import for_network
-from fnn.display import Bar
 from fnn.dropout import DropConnect, Dropout
 from fnn.functions import Objective
 from fnn.kinds import GRAPH, AnyParams, kind, require_rules
@@ -27,32 +25,18 @@ from fnn.losses import Loss, SquaredError
 from fnn.numbers import whole
 from fnn.optimizers import Optimizer
 from fnn.precision import BFLOAT16
-from fnn.runs import Record, Run, State
+from fnn.processes import Processes
+from fnn.runs import Run, State
 from fnn.train.devices import Spread
+from fnn.train.epochs import Reached, Work, trained
 from fnn.train.evaluation import evaluator, folded, require_network
-from fnn.train.feed import feed_of
-from fnn.train.log import Log
-from fnn.train.loop import begin, for_evaluation, mean_loss, require_training, take_steps
-from fnn.train.nonfinite import non_finite
+from fnn.train.feed import Pace, feed_of
+from fnn.train.identity import Given, identity, settings
+from fnn.train.loop import begin, for_evaluation, require_training
 from fnn.train.watch import Progress, Watch, require_watching
 
 PRECISIONS = ("bfloat16", None)
 STATISTICS_EXAMPLES = 10_000  # for batch-norm statistics: enough for three digits of a variance
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during ``fit``; ``run`` is the run as of the last whole epoch, which ``fit(run, ...)`` continues.
-
-    Of ``fit_many``, ``run`` is the list of all members' runs.
-    """
-
-    def __init__(self, epoch: int, run: Run | list[Run]):
-        super().__init__(epoch, run)  # all arguments, so that it can be pickled
-        self.run = run
-
-    def __str__(self) -> str:
-        run = "error.run[i]" if isinstance(self.run, list) else "error.run"
-        return f"stopped after epoch {self.args[0]}; write fit({run}, data, ...) to continue"
 
 
 def fit(
@@ -76,6 +60,10 @@ def fit(
     log: str | os.PathLike | None = None,
     checkpoint: str | os.PathLike | None = None,
     every: int = 1,
+    every_steps: int | None = None,
+    allow: Sequence[str] = (),
+    fresh: bool = False,
+    batches_per_epoch: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Run:
     """Train for ``epochs`` passes over ``data`` and return a :class:`fnn.train.Run`.
@@ -92,7 +80,10 @@ def fit(
     record. progress: True shows a bar with loss, held-out accuracy and examples per second, False none, None one in a
     terminal or a notebook (needs tqdm). log: the path of a new file for the records, with one line of JSON written at
     the end of each epoch. checkpoint: a directory; the run resumes from the newest intact checkpoint in it, see below.
-    every: epochs between checkpoints, ≥ 1. mesh: ``fnn.parallel.data_mesh()`` shards every mini-batch over its
+    every: epochs between checkpoints, ≥ 1. every_steps: steps between further checkpoints inside an epoch, ≥ 1, or None
+    for none. allow: names of the arguments that may differ from those of the run in the directory. fresh: True begins
+    anew beside it. batches_per_epoch: the number of mini-batches in an epoch of ``Batches``; fewer are an error, and
+    the rest is not drawn. mesh: ``fnn.parallel.data_mesh()`` shards every mini-batch over its
     devices, whose number must divide batch_size; only the order of sums differs. The results are on this process's
     first device in the mesh.
 
@@ -108,10 +99,23 @@ def fit(
 
     With ``checkpoint``, the run is saved after every ``every`` epochs and after the last. Repeating the same call after
     any interruption, even a kill, resumes it with a bitwise identical result (except ``seconds``). A finished run
-    returns its result at once; a larger ``epochs`` continues it. SIGTERM and Ctrl-C end it with SystemExit(143) and
-    ``Interrupted`` once the current epoch is saved, a second Ctrl-C at once. Raises ValueError if the directory holds
-    a different run, naming the differences, or no intact checkpoint, BlockingIOError if another run is writing to it,
-    and OSError if it cannot be read or written; existing checkpoints stay intact. Needs orbax-checkpoint.
+    returns its result at once, with a UserWarning that says so; a larger ``epochs`` continues it. Everything that
+    decides the result is compared (``fnn.train.identity``): data, initial parameters, optimizer with its rates, loss,
+    validation, key and so on. A difference is a ValueError that names it, unless ``allow=("optimizer",)``, with the
+    names of the arguments that you mean to change, permits it. Other versions of JAX and other devices are a warning.
+    ``fresh=True`` moves the old checkpoints to a folder "before-1" of the directory and begins anew.
+
+    SIGTERM and Ctrl-C end the run with SystemExit(143) and ``Interrupted`` once what is reached is saved: after the
+    current epoch, or for streamed data after the current chunk, for which they wait 5 s at most; a second Ctrl-C ends
+    it at once. A signal that whoever started the process has it ignore stays ignored. With ``every_steps``, and after a
+    signal, what lies inside an epoch is saved at the end of a chunk, with the position in the data; the mini-batches of
+    ``Batches`` up to it are drawn again, and not used. Raises ValueError if no checkpoint is intact,
+    BlockingIOError if another run is writing to the directory, and OSError if it cannot be read or written; existing
+    checkpoints stay intact. Needs orbax-checkpoint.
+
+    With ``mesh`` and several processes, all compare the same identity before the first step, and parameters at the end
+    of every epoch. A difference, or a process that has ended or does not come, is an error in all others that names it.
+    A signal to one ends all, with the checkpoint saved.
 
     One program is compiled for all epochs (two if the last chunk of streamed data is shorter), and none by a second
     ``fit`` with equal shapes, loss and optimizer, whose rates may differ (``fnn.optimizers``). Rules that train
@@ -126,116 +130,52 @@ def fit(
     key, params = before.state.key, before.params
     rules = _rules(rules, precision, params)
     require_training(params, optimizer, loss, reduction, dropout)
-    feed: Any = feed_of(data, params, loss, batch_size, before.state.epoch + 1)
+    feed: Any = feed_of(data, params, loss, Pace(batch_size, batches_per_epoch, every_steps), before.state.epoch + 1)
     objective = Objective(feed.loss, reduction, rules)
     epochs = whole("epochs", epochs)
     if validation is not None:
         validation = for_network(validation, kind(params).ports(params), loss, "validation")
     require_watching(callback, keep, patience, validation)
-    fixed: dict[str, Any] = {"key": key, "dropout": dropout, "batch_size": batch_size}
-    same = settings(objective, examples=feed.examples, keep=keep, **fixed)
-    rule = Optimizer(optimizer)
-    begun = _begun(before, rule)
+    keeping = Keeping(checkpoint, every, every_steps, allow, fresh).checked(log)
+    watch = Watch(started, progress, log, callback, batch_size, keep, patience)
+    own = {"batch_size": batch_size, "keep": keep, "patience": patience, "batches_per_epoch": batches_per_epoch}
+    plain = settings(objective, key=key, dropout=dropout, examples=feed.examples, **own)
+    given = Given(before, feed.data, validation, Optimizer(optimizer), objective, plain)
+    begun = _begun(before, given.optimizer)
     if mesh is not None:
         parallel.require_mesh(mesh, batch_size)
-        parallel.require_equal(params=params, data=feed.arrays, epochs=epochs, **fixed)
         feed = Spread(feed, mesh)
-    sample = feed.sample(key, STATISTICS_EXAMPLES) if kind(params).has_norm(params) else None
-    work = _Work(
-        partial(_epoch, feed, dropout, key, rule, objective=objective, mesh=mesh),
+    work = _work(given, feed, dropout, mesh, loss)
+    return _run(work, begun, watch, keeping, given, begun.epoch + epochs)
+
+
+def _work(given: Given, feed, dropout, mesh, loss: Loss) -> Work:
+    """What the run is made of; loss: as it was given, without the weights of the training data."""
+    params, key = given.before.params, given.before.state.key
+    of = kind(params)
+    sample = feed.sample(key, STATISTICS_EXAMPLES) if of.has_norm(params) else None
+    return Work(
+        feed,
+        (dropout, key, given.optimizer),
+        {"objective": given.objective, "mesh": mesh},
         partial(_network, x=sample, dropout=dropout, scale=feed.scale),
-        evaluator(validation, kind(params).ports(params), loss),
-        batch_size if reduction == "sum" else 1,
-        key,
-        same,
+        evaluator(given.validation, of.ports(params), loss),
+        feed.batch_size if given.objective.reduction == "sum" else 1,
+        given.settings,
     )
-    until, stops = begun.epoch + epochs, callback is not None or patience is not None
-    kept = Resumable(checkpoint, every=every, epochs=until, same=same, stops=stops, log=log)
-    watch = Watch(started, progress, log, callback, batch_size, keep, patience)
-    with closing(feed), kept:
-        return _trained(work, kept, begun, watch)
 
 
-class _Work(NamedTuple):
-    """What a run is made of."""
-
-    train: Callable  # ((params, optimizer_state), epoch, history) -> the same after the epoch, and its steps' losses
-    network: Callable  # (params, optimizer_state) -> the network for inference
-    judge: Callable | None  # (network) -> its record on the held-out data, if there are any
-    of_step: int  # the number of examples in a step's loss: 1, because it is a mean, or the size of its mini-batch
-    key: Array
-    same: dict[str, str]
-
-    def judged(self, trained) -> tuple[Any, Record]:
-        """The network for inference and its record on the held-out data; None and no record without any."""
-        if self.judge is None:
-            return None, {}
-        network = self.network(*trained)
-        return network, self.judge(network)
-
-    def run(self, reached: "_Reached", network=None) -> Run:
-        """What ``fit`` returns; network: for inference, if it is known."""
-        state = State(reached.optimizer_state, reached.epoch, reached.step, self.key, reached.best_epoch, self.same)
-        network = self.network(*reached[:2]) if network is None else network
-        return Run(network, reached.params, reached.history, state, reached.best)
-
-
-class _Reached(NamedTuple):
-    """What a run has reached after its last whole epoch; best_epoch: 0 if there is no best network."""
-
-    params: Any
-    optimizer_state: Any
-    history: list[Record]
-    step: int = 0
-    best: Any = None
-    best_epoch: int = 0
-
-    @property
-    def epoch(self) -> int:
-        return len(self.history)
-
-    def saved(self, work: _Work, keep: str | None, stopped: bool = False) -> Checkpoint:
-        """For a checkpoint; the best network is beside the optimizer's state, if one is kept."""
-        state = self.optimizer_state
-        if keep is not None:
-            best = work.network(*self[:2]) if self.best is None else self.best
-            state = state, best, np.int32(self.best_epoch)
-        return Checkpoint(self.params, state, work.key, self.epoch, self.step, self.history, stopped)
-
-    @classmethod
-    def restored(cls, found: Checkpoint, keep: str | None) -> "_Reached":
-        """The inverse of :meth:`saved`."""
-        state, best, best_epoch = found.optimizer_state, None, 0
-        if keep is not None:
-            state, best, best_epoch = state
-        return cls(found.params, state, [*found.history], found.step, best if best_epoch else None, int(best_epoch))
-
-
-def _trained(work: _Work, kept: Resumable, begun: _Reached, watch: Watch) -> Run:
-    """Run the remaining epochs, until the callback or impatience stops them."""
-    found, left = kept.resume(begun.saved(work, watch.keep))
-    reached = _Reached.restored(found, watch.keep)
-    started = watch.started - (reached.history[-1]["seconds"] if reached.history else 0)
-    bar, network = Bar(kept.epochs, watch.progress, reached.epoch), None  # the network, as far as it is known
-    try:
-        with bar, Log(watch.log, reached.history, kept.resumed or reached.epoch > 0) as log:
-            for epoch in left:
-                trained, losses = work.train(reached[:2], epoch, reached.history)
-                network, of_held_out = work.judged(trained)
-                record = {"epoch": epoch, "loss": mean_loss(losses) / work.of_step} | of_held_out
-                record["seconds"] = time.perf_counter() - started
-                reached = watch.after(reached, trained, len(losses), record, network)
-                bar.show(record, len(losses) * watch.batch_size)
-                try:
-                    stop = watch.told(reached)
-                finally:
-                    log.write(record)
-                kept.after(reached.saved(work, watch.keep, stop))
-                if stop:
-                    break
-    except KeyboardInterrupt as error:
-        raise Interrupted(reached.epoch, work.run(reached)) from error
-    return work.run(reached, network)
+def _run(work: Work, begun: Reached, watch: Watch, keeping: Keeping, given: Given, epochs: int) -> Run:
+    """Train until ``epochs`` are done, after the processes have agreed on what, if there are several."""
+    processes = Processes(work.options["mesh"] is not None)
+    with closing(work.feed), processes:
+        if keeping.checkpoint is not None or processes.count > 1:
+            work = work._replace(same=identity(given))
+            told = work.same | {"epochs": str(epochs)} | keeping.told()
+            processes.require_same("at the start of fit", told, SAME)
+        stops = watch.callback is not None or watch.patience is not None
+        with Resumable(keeping, epochs, work.same, stops, processes) as kept:
+            return trained(work, kept, begun, watch)
 
 
 def _before(params, key) -> Run:
@@ -251,11 +191,11 @@ def _before(params, key) -> Run:
     return params
 
 
-def _begun(before: Run, optimizer: Optimizer) -> _Reached:
+def _begun(before: Run, optimizer: Optimizer) -> Reached:
     """What is reached before the first epoch; raises ValueError if the optimizer is not the run's."""
     params, state = begin(optimizer, before.params)
     if not before.history:
-        return _Reached(params, state, [])
+        return Reached(params, state, [])
     lines = differences(describe("state", before.state.optimizer_state), describe("state", state), "of the run")
     if lines:
         raise ValueError(
@@ -264,7 +204,7 @@ def _begun(before: Run, optimizer: Optimizer) -> _Reached:
         )
     held = before.state
     history = [dict(record) for record in before.history]
-    return _Reached(params, held.optimizer_state, history, held.step, before.best, held.best_epoch)
+    return Reached(params, held.optimizer_state, history, held.step, before.best, held.best_epoch)
 
 
 def _network(params, optimizer_state, **options):
@@ -302,21 +242,3 @@ def _require_precision(precision, params) -> None:
             f"float32 parameters, got {dtype}, which it would not keep; write precision=None, or fnn.init(..., "
             "dtype='float32')"
         )
-
-
-def _epoch(feed, dropout, key, optimizer, begun: tuple[Any, Any], epoch: int, history, *, mesh, **options):
-    """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
-    found: list[Any] = []
-    given = dropout, jax.random.fold_in(key, epoch), optimizer
-    reached = begun if mesh is None else parallel.place(begun, mesh)
-    for first, batches in feed.chunks(key, epoch):
-        reached, *of_chunk = take_steps(reached, batches, first, *given, scale=feed.scale, mesh=mesh, **options)
-        found.append(of_chunk)
-        # at most one chunk waits on the device, and none on a mesh, because several CPU devices stall on two at once
-        jax.block_until_ready(found[-2:-1] if mesh is None else found)
-    losses, finite = zip(*jax.device_get(found))
-    if not all(finite):
-        alone = feed if mesh is None else feed.feed
-        again = alone.chunks(key, epoch)
-        raise non_finite(begun, again, epoch, given, history, scale=feed.scale, **options)
-    return reached if mesh is None else parallel.here(reached), np.concatenate(losses)

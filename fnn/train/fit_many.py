@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from fnn import parallel
 from fnn.backward import RULES, Rules
 from fnn.checkpoint.directory import Checkpoint
-from fnn.checkpoint.resume import Resumable, settings
+from fnn.checkpoint.resume import Keeping, Resumable
 from fnn.checks.network import Ports
 from fnn.data import Dataset
 from fnn.display import Bar
@@ -26,9 +26,12 @@ from fnn.kinds import AnyParams, kind, require_rules
 from fnn.losses import Loss, SquaredError
 from fnn.numbers import whole
 from fnn.optimizers import Optimizer
+from fnn.processes import Processes
 from fnn.runs import Record, Run, State
+from fnn.train.epochs import Interrupted
 from fnn.train.evaluation import folded, judged, means, named
-from fnn.train.fit import STATISTICS_EXAMPLES, Interrupted
+from fnn.train.fit import STATISTICS_EXAMPLES
+from fnn.train.identity import Given, identity, of_members, settings
 from fnn.train.loop import (
     ALL_ROWS,
     begin,
@@ -118,7 +121,8 @@ def fit_many(
     seeds = np.asarray(jax.random.key_data(keys))  # indexing the typed keys would mark them as used
     samples = _samples(seeds, len(data), batch_size) if kind(first).has_norm(first) else None
     networks = partial(_folded, x=xy[0], samples=samples, dropout=dropout, scale=data.scale)
-    same = partial(settings, objective, examples=len(data), keep=None, dropout=dropout, batch_size=batch_size)
+    unused = {"keep": None, "patience": None, "batches_per_epoch": None}
+    same = partial(settings, objective, examples=len(data), dropout=dropout, batch_size=batch_size, **unused)
     work = _Work(
         partial(_one_epoch, xy, seeds, keys, dropout, rule, batch_size, mesh, objective=objective, scale=data.scale),
         networks,
@@ -129,7 +133,11 @@ def fit_many(
     )
     rates = None if learning_rates is None else np.asarray(learning_rates).tolist()
     of_all = same(key=keys) | {"learning_rates": str(rates)}
-    kept = Resumable(checkpoint, every=every, epochs=epochs, same=of_all, stops=callback is not None)
+    keeping = Keeping(checkpoint, every, None, (), False).checked()
+    if keeping.checkpoint is not None:
+        all_members = Run(None, first, [], State(None, 0, 0, keys))
+        of_all = identity(Given(all_members, data, validation, rule, objective, of_all)) | of_members(params)
+    kept = Resumable(keeping, epochs, of_all, callback is not None, Processes(False))
     watch = Watch(started, progress, None, callback, batch_size, None, None)
     with kept:
         return _trained(work, kept, Checkpoint(params, states, None, 0), watch)

@@ -176,7 +176,7 @@ def begin(optimizer: Optimizer, params):
     try:
         begun = start(optimizer, params)
         refuse_unusable(begun[1])
-        _first_step.eval_shape(optimizer, *begun)
+        first_step.eval_shape(optimizer, *begun)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         if str(error).startswith("optimizer: "):
             raise
@@ -188,7 +188,7 @@ def begin(optimizer: Optimizer, params):
 
 
 @jax.jit
-def _first_step(optimizer, params, state):
+def first_step(optimizer, params, state):
     """A step with the parameters for gradients; it is traced, and never run."""
     value = jnp.zeros((), jax.tree.leaves(params)[0].dtype)
     return stepped(optimizer, params, state, value, params, lambda params: (value, params))
