@@ -332,7 +332,7 @@ def test_a_file_of_the_users_is_no_lock(saved):
         ({}, True),
         (None, False),
     ],
-    ids=str,
+    ids=["gone", "alive", "elsewhere", "not written yet", "no owner"],
 )
 def test_where_a_file_system_has_no_locks_the_file_says_who_it_was(owner, refused, saved, monkeypatch):
     monkeypatch.setattr(files, "try_lock", lambda descriptor: None)
