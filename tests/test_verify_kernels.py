@@ -10,6 +10,7 @@ import pytest
 from custom_cases import named, note
 from experiments.flash_attention import arguments as attention_arguments
 from experiments.flash_attention import flash_attention, reference
+from experiments.flash_attention import main as flash_attention_program
 from fnn.verify import custom_vjp
 from fnn.verify.sweep import cases, where
 from kernel_cases import (
@@ -214,3 +215,12 @@ def test_a_condition_holds_in_the_failing_cases_and_in_no_other():
 def test_bad_sizes_are_refused_by_name(arguments, options, message):
     with pytest.raises(TypeError, match=message):
         custom_vjp(product_kernel(), *arguments, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.project
+def test_the_example_ends_with_1_if_a_fault_is_chosen(capsys):
+    with pytest.raises(SystemExit) as ended:
+        flash_attention_program(["--fault", "bias"])
+    assert ended.value.code == 1
+    assert "dbias" in capsys.readouterr().out
