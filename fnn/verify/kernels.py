@@ -30,7 +30,7 @@ DRAWS = 4  # of random roundings
 ROUNDING = 0.2  # the usual size of one rounding, in units of the last place
 PARTS = 8  # into as many tiles an axis is divided, if no tile is given
 MOST = 0.75  # of an axis: what is wrong along more of it is not said to be wrong there alone
-SEED = 0
+SEED = 1729  # not 0, with which many users draw their arguments: a cotangent equal to x is special
 
 
 class Named(NamedTuple):
