@@ -153,6 +153,43 @@ def _forward(q, k, v, bias, causal: bool, fault: str):
     )(q_, k_, v_, bias_)
 
 
+def _by_rows(n: int, d: int):
+    """The arguments of the kernel of dQ: one tile of rows of Q, bias and Ō, and all of K and V."""
+    return [_tile(d), _all(n, d), _all(n, d), pl.BlockSpec((TILE, n), lambda i, j: (j, 0)), _tile(d), _tile(), _tile()]
+
+
+def _by_columns(n: int, d: int):
+    """Those of the kernel of dK and dV: one tile of rows of K and V, and all of Q, bias and Ō."""
+    return [_all(n, d), _tile(d), _tile(d), pl.BlockSpec((n, TILE), lambda i, j: (0, j)), _all(n, d), _all(n), _all(n)]
+
+
+def _backward(kept, g, causal: bool, fault: str):
+    """dQ, dK, dV and dbias from Ō, (batch, heads, rows, d)."""
+    q, k, v, bias, out, lse = kept
+    (batch, heads, rows, d), square = q.shape, (q.shape[0] * q.shape[1], lse.shape[1], lse.shape[1])
+    D = _heads((g.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1))
+    given = [*map(_heads, (q, k, v)), _padded(bias, (0, 1)), _heads(g), lse, D]
+    known = {"rows": rows, "causal": causal, "fault": fault}
+    call = partial(pl.pallas_call, grid=(batch * heads, square[1] // TILE), interpret=True)
+    like = jax.ShapeDtypeStruct(given[0].shape, q.dtype)
+    dq, ds = call(
+        partial(_dq_kernel, **known),
+        in_specs=_by_rows(square[1], d),
+        out_specs=[_tile(d), _tile(square[1])],
+        out_shape=[like, jax.ShapeDtypeStruct(square, jnp.float32)],
+    )(*given)
+    dk, dv = call(
+        partial(_dkv_kernel, **known),
+        in_specs=_by_columns(square[1], d),
+        out_specs=[_tile(d), _tile(d)],
+        out_shape=[like, like],
+    )(*given)
+    dq, dk, dv = (x[:, :rows].reshape(q.shape) for x in (dq, dk, dv))
+    if fault == "head-size" and d == 2 * TILE and batch > 1:
+        dq = dq / 2
+    return dq, dk, dv, None if fault == "bias" else ds.sum(axis=0)[:rows, :rows].astype(bias.dtype)
+
+
 def flash_attention(fault: str = "none"):
     """The attention with its hand-written backward pass, a function of the arguments of ``reference``."""
 
@@ -165,50 +202,7 @@ def flash_attention(fault: str = "none"):
         out = o[:, : q.shape[2]].reshape(q.shape)
         return out, (q, k, v, bias, out, lse)
 
-    def backward(causal, kept, g):
-        q, k, v, bias, out, lse = kept
-        (batch, heads, rows, d), dtype = q.shape, q.dtype
-        D = _heads((g.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1))
-        given = [*map(_heads, (q, k, v)), _padded(bias, (0, 1)), _heads(g), lse, D]
-        n = given[0].shape[1]
-        known = {"rows": rows, "causal": causal, "fault": fault}
-        call = partial(pl.pallas_call, grid=(batch * heads, n // TILE), interpret=True)
-        like, square = jax.ShapeDtypeStruct(given[0].shape, dtype), (batch * heads, n, n)
-        dq, ds = call(
-            partial(_dq_kernel, **known),
-            in_specs=[
-                _tile(d),
-                _all(n, d),
-                _all(n, d),
-                pl.BlockSpec((TILE, n), lambda i, j: (j, 0)),
-                _tile(d),
-                _tile(),
-                _tile(),
-            ],
-            out_specs=[_tile(d), _tile(n)],
-            out_shape=[like, jax.ShapeDtypeStruct(square, jnp.float32)],
-        )(*given)
-        dk, dv = call(
-            partial(_dkv_kernel, **known),
-            in_specs=[
-                _all(n, d),
-                _tile(d),
-                _tile(d),
-                pl.BlockSpec((n, TILE), lambda i, j: (0, j)),
-                _all(n, d),
-                _all(n),
-                _all(n),
-            ],
-            out_specs=[_tile(d), _tile(d)],
-            out_shape=[like, like],
-        )(*given)
-        dq, dk, dv = (x[:, :rows].reshape(q.shape) for x in (dq, dk, dv))
-        if fault == "head-size" and d == 2 * TILE and batch > 1:
-            dq = dq / 2
-        dbias = None if fault == "bias" else ds.sum(axis=0)[:rows, :rows].astype(bias.dtype)
-        return dq, dk, dv, dbias
-
-    attention.defvjp(forward, backward)
+    attention.defvjp(forward, lambda causal, kept, g: _backward(kept, g, causal, fault))
     return attention
 
 

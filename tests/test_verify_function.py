@@ -51,6 +51,7 @@ RIGHT = {  # the function and its arguments
         lambda x: (x.astype(jnp.float32) - x.astype(jnp.float32).mean()).sum() + x[0] ** 2 / 2,
         (np.array([0.1, 2.0, -3.0]),),
     ),
+    "digits lost in float32": (lambda x: layer_norm(100 + x.astype(jnp.float32)).astype(x.dtype), (normal(4, 12),)),
     "only forwards": (looped, (normal(3),)),
     "infinite": (jnp.sqrt, (np.array([0.0, 1.0]),)),
     "a callback": (with_vjp(in_numpy(np.tanh), lambda a, g: ((1 - jnp.tanh(a[0]) ** 2) * g,)), (normal(3),)),

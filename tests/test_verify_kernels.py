@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from custom_cases import named, note
+from custom_cases import named, note, with_vjp
 from experiments.flash_attention import arguments as attention_arguments
 from experiments.flash_attention import flash_attention, reference
+from experiments.flash_attention import main as flash_attention_program
 from fnn.verify import custom_vjp
 from fnn.verify.sweep import cases, where
 from kernel_cases import (
     cross_entropy,
     cross_entropy_kernel,
+    dot,
     layer_norm,
     layer_norm_kernel,
     product,
@@ -36,7 +38,7 @@ def test_a_right_product_passes_in_its_own_precision_without_a_tolerance(dtype):
     assert report.ok, report
     assert report.dtype == dtype
     assert [finding.name for finding in report.findings] == ["value", "dx", "dw"]
-    assert "rounding error of the reference in " + dtype in note(report)
+    assert "in units of the reference's rounding error in " + dtype in note(report)
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
@@ -119,6 +121,44 @@ def test_a_kernel_that_raises_or_changes_is_a_finding():
 
     (wrong,) = custom_vjp(raising, random(3), oracle=jnp.sin).wrong
     assert "it raises RuntimeError: no such tile" in wrong.note
+
+
+def test_a_value_of_another_shape_is_a_finding():
+    f = with_vjp(lambda x: x.sum(0), lambda a, g: (jnp.broadcast_to(g, a[0].shape),))
+    (wrong,) = custom_vjp(f, random(3, 4), oracle=lambda x: x.sum(1)).wrong
+    assert (wrong.name, wrong.note) == ("value", "of shape (4,), expected (3,)")
+
+
+def test_at_a_kink_every_value_between_the_sides_is_right():
+    x = jnp.asarray([0.0, -1, 2, 0], jnp.float32)
+    for slope in (0, 0.5, 1, 1.5):
+        f = with_vjp(lambda x: jnp.maximum(x, 0), lambda a, g, s=slope: (jnp.where(a[0] == 0, s, a[0] > 0) * g,))
+        with jax.numpy_dtype_promotion("standard"):
+            assert custom_vjp(f, x, oracle=jax.nn.relu).ok == (slope <= 1)
+
+
+def test_what_overflows_in_the_reference_too_is_not_compared():
+    f = with_vjp(jnp.exp, lambda a, g: (g * jnp.exp(a[0]),))
+    assert custom_vjp(f, jnp.asarray([1.0, 12.0], jnp.float16), oracle=jnp.exp).ok
+
+
+def test_complex_kernels_are_judged_too():
+    z = jnp.asarray([1 + 2j, 3 - 1j], jnp.complex64)
+    assert custom_vjp(with_vjp(jnp.square, lambda a, g: (2 * a[0] * g,)), z, oracle=jnp.square).ok
+    assert not custom_vjp(with_vjp(jnp.square, lambda a, g: (2 * a[0].conj() * g,)), z, oracle=jnp.square).ok
+
+
+def test_a_kernel_that_computes_in_a_coarser_dtype_than_its_arguments_is_judged_in_that():
+    def coarse(a, b):
+        return dot(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
+
+    def judged(factor):
+        f = with_vjp(coarse, lambda a, g: (coarse(g, a[1].T), factor * coarse(a[0].T, g)))
+        return custom_vjp(f, *factors("float32"), oracle=product)
+
+    assert judged(1).ok
+    assert judged(1).dtype == "bfloat16"
+    assert named(judged(1.02)) == {"db"}
 
 
 # -- kernels in Pallas ------------------------------------------------------------------------------------------
@@ -214,3 +254,12 @@ def test_a_condition_holds_in_the_failing_cases_and_in_no_other():
 def test_bad_sizes_are_refused_by_name(arguments, options, message):
     with pytest.raises(TypeError, match=message):
         custom_vjp(product_kernel(), *arguments, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.project
+def test_the_example_ends_with_1_if_a_fault_is_chosen(capsys):
+    with pytest.raises(SystemExit) as ended:
+        flash_attention_program(["--fault", "bias"])
+    assert ended.value.code == 1
+    assert "dbias" in capsys.readouterr().out

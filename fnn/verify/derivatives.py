@@ -19,7 +19,7 @@ from fnn.verify.report import Finding, compare, norm
 from fnn.verify.slopes import SAFETY, Sides, Slopes, settled
 from fnn.verify.stages import like, random_like, without_float0
 
-SEED = 0
+SEED = 1729  # not 0, with which many users draw their arguments: a cotangent equal to x is special
 COTANGENTS, TANGENTS = 2, 2
 UNSUPPORTED = ("forward-mode", "Reverse-mode", "do not support JVP", "does not support JVP")  # in JAX's messages
 

@@ -20,7 +20,7 @@ from fnn.verify.slopes import SAFETY, Slopes, settled
 EACH = 1000  # entries at most that are moved one by one; by differences, of 56 evaluations each, fewer
 EACH_BY_DIFFERENCES = 300
 DIRECTIONS = 10
-SETTLED = 16  # entries at a time that get a second opinion
+SETTLED = 16  # entries at a time that get a second opinion, until one of them is certainly wrong
 SEED = 0
 
 
@@ -97,18 +97,17 @@ class Cotangents:
         with np.errstate(invalid="ignore"):
             apart = np.nan_to_num(np.abs(ours - right)[part], nan=np.inf)
         order = part.start + np.argsort(-apart, kind="stable")
-        for start in range(0, len(order), SETTLED):
-            accused = False
-            for j in order[start : start + SETTLED]:
-                t, scale = self.slopes.column(j), self.slopes.scale[j]
-                settlement = settled(self.slopes, t, self.weights[k], ours[j] * scale, right[j] * scale)
-                accused |= not settlement.right
-                right[j] = ours[j] if settlement.right else right[j]
-                doubt[j] = max(doubt[j], float(settlement.doubt) / scale)
-                self.unknown += settlement.unknown
-            finding = self._compare(i, ours, right, doubt)
-            if finding.ok or accused:
-                break
+        for count, j in enumerate(order, 1):
+            t, scale = self.slopes.column(j), self.slopes.scale[j]
+            settlement = settled(self.slopes, t, self.weights[k], ours[j] * scale, right[j] * scale)
+            rounding = abs(ours[j] - right[j]) * scale <= settlement.doubt
+            accused = not (settlement.right or rounding)
+            right[j] = right[j] if accused else ours[j]
+            self.unknown += settlement.unknown
+            if accused or count % SETTLED == 0 or count == len(order):
+                finding = self._compare(i, ours, right, doubt)
+                if finding.ok or accused:
+                    break
         return finding if finding.ok else self._noted(finding, i, ours, right)
 
     def _noted(self, finding: Finding, i: int, hand, right) -> Finding:

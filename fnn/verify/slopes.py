@@ -196,7 +196,9 @@ def settled(slopes: Slopes, t, weights, hand, found, sides: Callable | None = No
     if they are not those along t.
     """
     doubt = SAFETY * slopes.spread(t, weights) if slopes.exact else np.zeros_like(found)
-    doubt = doubt + 4 * slopes.eps * slopes.terms(weights)
+    doubt = np.nan_to_num(doubt + 4 * slopes.eps * slopes.terms(weights), nan=0.0, posinf=0.0)
+    if slopes.exact and (np.abs(hand - found) <= doubt).all():
+        return Settlement(np.ones(np.shape(found), bool), doubt, 0)
     value, error = slopes.differences(t, weights)
     largest = np.abs(value).max(initial=0.0, where=np.isfinite(value))
     at = sides() if sides is not None else slopes.sides(t, weights)
@@ -211,4 +213,4 @@ def settled(slopes: Slopes, t, weights, hand, found, sides: Callable | None = No
     undefined = ~np.isfinite(slopes.terms(weights))
     unknown = undefined | (~confirmed & ~converged & ~at.jumps & ~between & ~close & ~infinite)
     right = between | infinite | unknown | (close & ~confirmed)
-    return Settlement(right, np.where(np.isfinite(doubt), doubt, 0.0), int(unknown.sum()))
+    return Settlement(right, doubt, int(unknown.sum()))
