@@ -239,7 +239,7 @@ def test_what_is_refused_names_the_argument_and_the_corrected_call():
     with pytest.raises(ValueError, match="samples: expected at least 2"):
         curvature.hessian_trace(params, x, y, key=jax.random.key(0), samples=1, **options)
     masked, x, y, options = given("arrow masks", "float32")
-    with pytest.raises(ValueError, match=r"masks\[1\].arrows: expected None"):
+    with pytest.raises(ValueError, match=r"masks\[0\].arrows: expected None"):
         curvature.kfac_factors(masked, x, y, **options)
     normed, x, y, options = given("full batch norm", "float32")
     for function in (curvature.kfac_factors, curvature.fisher_diagonal, curvature.gauss_newton_diagonal):

@@ -284,7 +284,7 @@ def test_a_full_batch_norm_gives_no_example_a_gradient_of_its_own():
 
 def test_inner_products_refuse_arrow_masks():
     params, x, y, options = given("arrow masks", "float32")
-    with pytest.raises(ValueError, match=r"masks\[1\].arrows: expected None"):
+    with pytest.raises(ValueError, match=r"masks\[0\].arrows: expected None"):
         per_example.gram(params, x, y, **options)
 
 
