@@ -61,7 +61,7 @@ class Bar:
     """A progress bar over the epochs.
 
     progress: True, False, or None for a bar in a terminal or a notebook if tqdm is installed; done: epochs already
-    trained, if the run goes on. Raises ImportError for True without tqdm.
+    trained, if a run is resumed. Raises ImportError for True without tqdm.
     """
 
     def __init__(self, epochs: int, progress: bool | None, done: int = 0):

@@ -57,7 +57,7 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
         if len(body) < size:
             raise ValueError(f"{path}: truncated: the header promises {size:,} bytes, the file holds {len(body):,}")
         if unpacked.read(1):
-            raise ValueError(f"{path}: the file goes on after the {size:,} bytes that its header promises")
+            raise ValueError(f"{path}: the file continues after the {size:,} bytes that its header promises")
     if sha256 is not None:
         digest = hashlib.sha256(head)
         digest.update(body)

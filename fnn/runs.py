@@ -1,4 +1,4 @@
-"""``Run``: what ``fnn.train.fit`` returns, for inference, for reading, and for going on."""
+"""``Run``: what ``fnn.train.fit`` returns, for inference, for reading, and for training further."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ Record = dict[str, float]
 
 
 class State(NamedTuple):
-    """All that going on needs besides the parameters and the records.
+    """All that resuming needs besides the parameters and the records.
 
     optimizer_state: as after the last step. epoch, step: epochs and steps done. key: draws shuffles and masks.
     best_epoch: that of ``Run.best``, 0 if none is kept. same: name → text, the settings of the last call, by which a
@@ -32,7 +32,7 @@ class Run:
     network: the network for inference, which was validated: W p instead of W after dropout, and batch norms folded.
     params:  as trained, with batch norms; with dropout, the W that the masks multiplied.
     history: a list with one record per epoch, a dict of numbers.
-    state:   a :class:`State`, with which ``fit(run, data, ...)`` goes on.
+    state:   a :class:`State`, from which ``fit(run, data, ...)`` resumes.
     best:    with ``keep``, the network for inference of the best epoch so far, otherwise None.
 
     ``evaluate``, ``predict``, ``checkpoint.export`` and ``explain`` take a run and then mean its ``network``.

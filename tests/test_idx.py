@@ -107,12 +107,12 @@ def test_a_cut_header_and_a_cut_body_are_told_apart(written):
 
 
 def test_a_file_that_goes_on_is_refused(packing, written):
-    with pytest.raises(ValueError, match="six: the file goes on after the 6 bytes"):
+    with pytest.raises(ValueError, match="six: the file continues after the 6 bytes"):
         load_idx(written(packing(SIX + b"\0")))
 
 
 def test_a_second_gzip_member_is_refused(written):
-    with pytest.raises(ValueError, match="goes on"):
+    with pytest.raises(ValueError, match="continues after"):
         load_idx(written(gzip.compress(SIX) + gzip.compress(b"more")))
 
 

@@ -127,7 +127,7 @@ def test_a_run_goes_on_with_its_log_and_into_a_checkpoint_and_refuses_another(tm
     assert_same(again.params, longer.params)
     assert_refusal(
         lambda: train(train(), checkpoint=tmp_path / "run"),
-        "ValueError: checkpoint: …does not hold the run that goes on",
+        "ValueError: checkpoint: …does not hold the run that is resumed",
     )
 
 

@@ -158,7 +158,7 @@ class Resumable:
         """Raise ValueError unless the directory's run is ``begun`` with further epochs, and no more than were asked."""
         if str([*found.history[: begun.epoch]]) != str([*begun.history]):  # NaN does not equal itself
             raise ValueError(
-                f"checkpoint: {self.directory} does not hold the run that goes on, with its {begun.epoch} epochs; "
+                f"checkpoint: {self.directory} does not hold the run that is resumed, with its {begun.epoch} epochs; "
                 "name another directory"
             )
         if found.epoch > self.epochs:

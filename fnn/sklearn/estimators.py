@@ -143,7 +143,7 @@ class Classifier(ClassifierMixin, _Network):
 class Regressor(RegressorMixin, _Network):
     """A network that predicts numbers; see ``fnn.sklearn`` for its parameters.
 
-    loss: ``"SquaredError"``, ``"Huber"``, or a loss of one's own whose best output is the prediction. After ``fit``:
+    loss: ``"SquaredError"``, ``"Huber"``, or a custom loss whose best output is the prediction. After ``fit``:
     ``network_``, the layers; ``history_``, the records of the epochs; ``n_features_in_``.
 
     >>> x = np.linspace(-1, 1, 50)[:, None]

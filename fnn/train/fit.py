@@ -68,7 +68,7 @@ def fit(
 ) -> Run:
     """Train for ``epochs`` passes over ``data`` and return a :class:`fnn.train.Run`.
 
-    params: from ``fnn.init`` or ``graph.init``; not modified. Or the ``Run`` of an earlier call, which goes on.
+    params: from ``fnn.init`` or ``graph.init``; not modified. Or the ``Run`` of an earlier call, which is resumed.
     data, validation: a ``Dataset``, in memory or memory-mapped, or (x, y) or (x, y, weights); data may also be
     ``fnn.data.Batches``. optimizer: from ``fnn.updates`` or optax. loss: see ``fnn.losses``. epochs ≥ 1. batch_size:
     1 … N; for ``Batches``, the size of its mini-batches. key: ``jax.random.key(seed)``, for shuffles and masks; a run
@@ -179,7 +179,7 @@ def _run(work: Work, begun: Reached, watch: Watch, keeping: Keeping, given: Give
 
 
 def _before(params, key) -> Run:
-    """The run that goes on: the one given, or one of no epochs. Raises TypeError or ValueError for its key."""
+    """The run to resume: the one given, or one of no epochs. Raises TypeError or ValueError for its key."""
     if not isinstance(params, Run):
         arrays.prng_key(key)
         return Run(None, require_network(params), [], State(None, 0, 0, key))
@@ -200,7 +200,7 @@ def _begun(before: Run, optimizer: Optimizer) -> Reached:
     if lines:
         raise ValueError(
             "optimizer: its state is not like that of the run:\n  " + "\n  ".join(lines) + "\n"
-            "go on with the optimizer that the run had, or write fit(run.params, ...) to begin with this one"
+            "resume with the optimizer that the run had, or write fit(run.params, ...) to begin with this one"
         )
     held = before.state
     history = [dict(record) for record in before.history]

@@ -83,7 +83,7 @@ def fit_many(
     divide N, share the members; with one process only. Ctrl-C raises ``fnn.train.Interrupted``, whose ``run`` is the
     list of runs as of the last whole epoch.
 
-    Returns a list with the ``Run`` of every member, as from ``fit``, which may also go on with it; "seconds" is the
+    Returns a list with the ``Run`` of every member, as from ``fit``, which may also resume it; "seconds" is the
     time for all together. The results equal those of separate ``fit`` calls up to rounding, because all members'
     products are computed together, with a different order of summation. A diverging member does not affect the rest.
 

@@ -65,7 +65,7 @@ HARMLESS = ("--xla_force_host_platform_device_count", "--xla_cpu_collective", "-
 
 
 class Given(NamedTuple):
-    """What decides a run's result, as ``fit`` has checked it; before: the run that goes on, or one of no epochs."""
+    """What decides a run's result, as ``fit`` has checked it; before: the run that is resumed, or one of no epochs."""
 
     before: Run
     data: Dataset | Batches
@@ -99,7 +99,7 @@ def identity(given: Given) -> dict[str, str]:
 
 
 def _initial(before: Run) -> str:
-    """The parameters with which the run began; of one that goes on without having been saved, those it goes on with."""
+    """The parameters with which the run began; of a resumed one that was never saved, those it resumes with."""
     told = (before.state.same or {}).get(INITIAL)
     after = f", after {before.state.epoch} epochs" if before.state.epoch else ""
     return told or f"SHA-256 {digest_of(before.params)[:SHOWN]}{after}"

@@ -136,7 +136,7 @@ class Normed(NamedTuple):
 
 
 def slack(tolerance: float, dtype) -> float:
-    """How much of a factor counts as a term, for it may be much larger than its product, as where σ' is small."""
+    """How much of a factor counts as a term, because it may be much larger than its product, as where σ' is small."""
     return 16 * float(jnp.finfo(dtype).eps) / tolerance
 
 
