@@ -26,7 +26,7 @@ from fnn.activations import (
 )
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm
-from fnn.dropout import DropConnect, Dropout, Mask
+from fnn.dropout import DropConnect, Dropout
 from fnn.explanation import Explanation, explain
 from fnn.functions import (
     backprop,
@@ -52,6 +52,7 @@ from fnn.losses import (
     SquaredError,
     Weighted,
 )
+from fnn.masks import Mask
 from fnn.precision import BFLOAT16
 from fnn.stacking import stack, unstack
 from fnn.summary import summary

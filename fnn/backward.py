@@ -21,9 +21,9 @@ from jax import Array
 
 from fnn.activations import Activation
 from fnn.batchnorm import norm_pullback, normalise
-from fnn.dropout import Mask, masked
 from fnn.layers import Dense, Params, each
 from fnn.losses import Loss
+from fnn.masks import Mask, masked
 from fnn.network import affine
 
 

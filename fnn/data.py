@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.blocks import by_blocks
 from fnn.checks.arrays import as_array, describe, memory_mapped, native, unmasked
 from fnn.checks.network import Ports
 from fnn.checks.targets import columns, possible, refuse, target_arguments
 from fnn.idx import load_idx, require_digest
 from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
-from fnn.streams import CHUNK_BYTES, GATHERED, Batches, by_blocks
+from fnn.streams import CHUNK_BYTES, GATHERED, Batches
 
 __all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
 

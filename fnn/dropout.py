@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,23 +25,7 @@ from jax import Array
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from fnn.checks.arrays import describe, one_of, unmasked
-
-
-class Mask(NamedTuple):
-    """The masks of one layer, in the parameters' dtype; None masks nothing.
-
-    units:  (B, n_in) or (1, n_in), multiplies the layer's input: r of whole neurons, per example or per batch.
-    arrows: (n_out, n_in), multiplies W: r_kl, one for every arrow l → k.
-    For a ``Stack`` both have a leading axis of layers.
-    """
-
-    units: Array | None = None
-    arrows: Array | None = None
-
-
-def masked(value: Array, mask: Array | None) -> Array:
-    """value ⊙ mask, or value if there is no mask."""
-    return value if mask is None else value * mask
+from fnn.masks import Mask
 
 
 def _registered(cls):

@@ -10,10 +10,10 @@ import jax.export
 
 from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
-from fnn.dropout import Mask
 from fnn.graph.graph import GraphParams
 from fnn.graph.passes import Trace
 from fnn.layers import Dense, LayerTrace, Stack
+from fnn.masks import Mask
 from fnn.written import read, read_graph, written, written_graph
 
 

@@ -9,8 +9,9 @@ from jax import Array
 from fnn.backward import RULES
 from fnn.batchnorm import NormStatistics, psi_statistics
 from fnn.checks.arrays import describe
-from fnn.dropout import DropConnect, Dropout, Mask, expected_weights
+from fnn.dropout import DropConnect, Dropout, expected_weights
 from fnn.layers import Params
+from fnn.masks import Mask
 from fnn.network import forward_pass
 
 

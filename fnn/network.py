@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 from jax import Array
 
-from fnn.dropout import Mask, masked
 from fnn.layers import Dense, LayerTrace, Params, each
+from fnn.masks import Mask, masked
 
 
 def affine(a_in: Array, W: Array, b: Array) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from fnn.backward import RULES
-from fnn.dropout import masked
+from fnn.masks import masked
 
 
 def affine(a_in: Array, W: Array, b: Array) -> Array:

@@ -1,6 +1,6 @@
 """Data not held in memory: memory-mapped files, and mini-batches from a function."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from fnn.numbers import number, whole
 CHUNK_BYTES = 1 << 24  # per chunk of streamed mini-batches; the device uses one while the next is gathered
 LOADER = "Batches(lambda epoch: ((np.asarray(x), np.asarray(y)) for x, y in loader))"
 GATHERED = "(np.concatenate([x for x, y in loader]), np.concatenate([y for x, y in loader]))"
-BLOCK_BYTES = 1 << 24  # per block of rows whose values are checked together
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,14 +83,3 @@ class Files:
                     f"{self.name}: the file of the memory map had {before:,} bytes, and has {now:,} now; restore the "
                     "file and start the run again"
                 )
-
-
-def blocks(array: np.ndarray, size: int) -> Iterator[slice]:
-    """The rows of ``array`` in slices of about ``size`` bytes."""
-    step = max(1, size // max(1, array[:1].nbytes))
-    return (slice(first, first + step) for first in range(0, len(array), step))
-
-
-def by_blocks(function: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
-    """function(rows) for all rows, block by block, so that its intermediate arrays stay small."""
-    return np.concatenate([function(np.asarray(array[rows])) for rows in blocks(array, BLOCK_BYTES)])

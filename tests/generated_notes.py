@@ -12,8 +12,8 @@ import numpy as np
 from fnn.activations import Activation
 from fnn.batchnorm import norm_pullback, standardise
 from fnn.curvature.tangents import TANGENTS
-from fnn.dropout import masked
 from fnn.losses import Loss
+from fnn.masks import masked
 from fnn.verify.properties import DIRECTIONS, NAMES, NAMES_OF_CHANGES
 
 SCALES = (2.0, 4.0)  # of the probes' masks

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn import streams
+from fnn import blocks, streams
 from fnn.checks.arrays import memory_mapped
 from fnn.data import Batches, Dataset
 from fnn.train import evaluate, feed, predict
@@ -146,7 +146,7 @@ def test_what_lies_in_a_file_is_streamed_and_slices_of_it_and_nothing_else(tmp_p
 
 
 def test_the_values_of_a_file_are_checked_in_blocks_and_the_row_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "BLOCK_BYTES", 40)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 40)
     x = FLOATS.copy()
     x[50, 2] = x[77, 1] = np.nan
     with pytest.raises(ValueError, match=r"^x: expected finite numbers, got .*nan.* in row 50 \(2 such rows\)"):

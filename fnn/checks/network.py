@@ -13,7 +13,7 @@ import numpy as np
 
 from fnn.activations import Activation, PerNeuron
 from fnn.checks.arrays import array, describe, native, one_of, plain, prng_key, same_shape, unmasked
-from fnn.dropout import Mask
+from fnn.masks import Mask
 from fnn.numbers import floating_dtype, layer_sizes, number
 
 GRADIENTS = ("full", "fixed")

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.activations import Softmax
+from fnn.blocks import by_blocks
 from fnn.checks import arrays
 from fnn.checks.arrays import describe, same_shape
 from fnn.checks.network import Ports, floating, made_of
 from fnn.losses import Loss
-from fnn.streams import by_blocks
 
 
 def loss_like(loss, name: str = "loss") -> None:

@@ -11,10 +11,10 @@ from jax import Array
 from fnn.checks import arrays, targets
 from fnn.checks import network as checks
 from fnn.checks.arrays import AnyArray
-from fnn.dropout import Mask
 from fnn.kinds import AnyParams, require_layers
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
+from fnn.masks import Mask
 from fnn.per_example.gradients import factors, given_examples, given_inputs, outputs_of, sums
 from fnn.per_example.layers import Factors, equal_weights, require_shared_inputs
 

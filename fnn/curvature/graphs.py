@@ -21,12 +21,12 @@ from jax import Array
 
 from fnn.backward import RULES
 from fnn.curvature.tangents import TANGENTS, TangentRules, Tangents
-from fnn.dropout import masked
 from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
 from fnn.graph.passes import forward, like
 from fnn.graph.recursion import States, Step, by_rows, sweep, weight_gradients
 from fnn.kinds import Outputs
+from fnn.masks import masked
 
 SUMS = ("psi", "input_gradient", "weight_gradient")  # the rules that take a layer's matrix
 

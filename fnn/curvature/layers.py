@@ -11,9 +11,9 @@ from jax import Array
 from fnn.backward import RULES
 from fnn.batchnorm import norm_like
 from fnn.curvature.tangents import TangentRules, Tangents
-from fnn.dropout import Mask, masked
 from fnn.kinds import Outputs
 from fnn.layers import Dense, Params, each
+from fnn.masks import Mask, masked
 from fnn.network import layer_forward
 
 

@@ -22,9 +22,9 @@ from jax import Array
 from fnn.activations import Activation
 from fnn.backward import bias_gradient
 from fnn.batchnorm import norm_pullback_tangent, normalise_tangent
-from fnn.dropout import masked
 from fnn.kinds import Outputs
 from fnn.losses import Loss
+from fnn.masks import masked
 
 
 def psi_tangent(a_in: Array, da_in: Array | None, W: Array, V: Array, c: Array) -> Array:

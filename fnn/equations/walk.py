@@ -8,12 +8,12 @@ import numpy as np
 
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm
-from fnn.dropout import Mask, masked
 from fnn.equations import changes, graphs, layers
 from fnn.equations.layers import Equation
 from fnn.graph.graph import Graph
 from fnn.layers import Dense, Params
 from fnn.losses import Loss, SquaredError
+from fnn.masks import Mask, masked
 
 
 class Line(NamedTuple):

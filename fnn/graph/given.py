@@ -10,9 +10,9 @@ from fnn.activations import Activation
 from fnn.backward import RULES, Rules
 from fnn.checks import arrays
 from fnn.checks import network as checks
-from fnn.dropout import Mask
 from fnn.graph.graph import GraphParams
 from fnn.graph.plan import Index, Layout, plan
+from fnn.masks import Mask
 from fnn.numbers import number
 
 

@@ -8,10 +8,11 @@ from jax import Array
 from fnn.backward import RULES
 from fnn.batchnorm import NormStatistics, psi_statistics
 from fnn.checks.arrays import describe
-from fnn.dropout import DropConnect, Dropout, Mask, kept, require_dropout, require_probability
+from fnn.dropout import DropConnect, Dropout, kept, require_dropout, require_probability
 from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
 from fnn.graph.passes import trace
+from fnn.masks import Mask
 
 
 def probability(dropout: Dropout | DropConnect, params: GraphParams) -> Array:

@@ -10,7 +10,6 @@ from jax import Array
 from fnn.activations import Activation
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import norm_like
-from fnn.dropout import Mask, masked
 from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
 from fnn.graph.plan import Index, Layout
@@ -24,6 +23,7 @@ from fnn.graph.recursion import (
     values,
     weight_gradients,
 )
+from fnn.masks import Mask, masked
 
 
 class Trace(NamedTuple):

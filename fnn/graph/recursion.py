@@ -20,9 +20,9 @@ from jax import Array, lax
 from fnn.activations import Activation
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm
-from fnn.dropout import masked
 from fnn.graph.plan import Index, Layout
 from fnn.graph.schedule import GROUPS, Leg, Tables
+from fnn.masks import masked
 
 HARMLESS = 0.5  # in place of other neurons' z
 

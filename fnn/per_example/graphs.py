@@ -15,12 +15,12 @@ from jax import Array
 
 from fnn.backward import RULES
 from fnn.batchnorm import norm_like, standardise
-from fnn.dropout import masked
 from fnn.graph.given import Given
 from fnn.graph.graph import GraphParams
 from fnn.graph.passes import leaves, like, with_mask
 from fnn.graph.recursion import backward_pass, by_neurons, by_rows, sums_over_arrows, weight_gradients
 from fnn.kinds import Outputs
+from fnn.masks import masked
 from fnn.per_example.layers import Factors, length, require_fixed
 
 

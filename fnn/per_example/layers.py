@@ -9,9 +9,9 @@ from jax import Array
 
 from fnn.backward import RULES
 from fnn.batchnorm import BatchNorm, norm_like, standardise
-from fnn.dropout import Mask
 from fnn.kinds import Backward, Outputs, kind
 from fnn.layers import Dense, Params
+from fnn.masks import Mask
 
 
 class Factors(NamedTuple):

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from fnn import parallel
-from fnn.dropout import Mask
+from fnn.masks import Mask
 
 
 class Spread:

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from fnn.backward import RULES
+from fnn.blocks import blocks
 from fnn.checks import arrays, targets
 from fnn.checks.network import Ports
 from fnn.data import Dataset, as_floats, default_scale, for_network, inputs, require_inputs
@@ -17,7 +18,7 @@ from fnn.functions import forward
 from fnn.kinds import AnyParams, kind
 from fnn.losses import Loss, SquaredError
 from fnn.runs import Record, Run, network_of
-from fnn.streams import CHUNK_BYTES, Files, blocks
+from fnn.streams import CHUNK_BYTES, Files
 
 ROWS = 2048  # per pass through the network
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from fnn.batchnorm import BatchNorm, standardise
 from fnn.curvature.tangents import TANGENTS, TangentRules
-from fnn.dropout import masked
 from fnn.equations import Line, change_lines
 from fnn.equations import changes as equations
 from fnn.layers import Params
 from fnn.losses import Loss, as_targets
+from fnn.masks import masked
 from fnn.verify.equations import Case, Derivation, Failure, Judged, Right, attempt, fed, judge, single
 from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import AUTODIFF, AUTODIFF_TANGENTS, loss_gradient

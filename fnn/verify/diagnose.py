@@ -11,8 +11,8 @@ import numpy as np
 
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import norm_pullback, standardise
-from fnn.dropout import masked
 from fnn.losses import as_targets
+from fnn.masks import masked
 from fnn.verify.equations import Failure, Judged, is_elementwise
 from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import AUTODIFF, loss_gradient, slope

@@ -12,10 +12,10 @@ import numpy as np
 
 from fnn.backward import RULES, Rules
 from fnn.checks.arrays import describe
-from fnn.dropout import Mask
 from fnn.equations import Line, lines
 from fnn.layers import Params
 from fnn.losses import Loss
+from fnn.masks import Mask
 from fnn.verify.differences import by_rows
 from fnn.verify.interpret import Traced, Value, called, evaluate, is_array, trace
 from fnn.verify.neighbours import Sides, accept, sides

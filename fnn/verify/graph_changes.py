@@ -15,7 +15,6 @@ import numpy as np
 from fnn.activations import Activation
 from fnn.backward import RULES
 from fnn.curvature.tangents import TangentRules
-from fnn.dropout import masked
 from fnn.equations.changes import (
     ARROW_CHANGE,
     GRAPH_ACTIVATION_CHANGE,
@@ -32,6 +31,7 @@ from fnn.graph.passes import leaves, states_and_outputs, with_mask
 from fnn.graph.plan import plan
 from fnn.graph.recursion import Leaves, by_neurons, by_rows, sums_against_arrows, sums_over_arrows, weight_gradients
 from fnn.losses import Loss
+from fnn.masks import masked
 from fnn.verify.changes import Normed, along, rounding, slack
 from fnn.verify.equations import Case
 from fnn.verify.graphs import data_or_random, groups

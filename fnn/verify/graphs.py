@@ -15,7 +15,6 @@ from fnn.batchnorm import BatchNorm, standardise
 from fnn.checks import network as checks
 from fnn.checks.arrays import unmasked
 from fnn.data import for_network
-from fnn.dropout import Mask, masked
 from fnn.equations.graphs import ARROW_GRADIENT, GRAPH_NORM, LAMBDA, NEURON_GRADIENT, Equation, lambda_of
 from fnn.graph import given as graph_given
 from fnn.graph.graph import Graph, GraphParams
@@ -24,6 +23,7 @@ from fnn.graph.plan import plan
 from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_rows, lambdas_of_inputs, weight_gradients
 from fnn.layers import Dense
 from fnn.losses import as_targets
+from fnn.masks import Mask, masked
 from fnn.verify.neighbours import OF_ZERO, ULPS, Sides, accept, persists
 from fnn.verify.oracle import (
     AUTODIFF,

@@ -14,7 +14,7 @@ from jax import Array
 from fnn.backward import Rules
 from fnn.batchnorm import normalise
 from fnn.curvature.tangents import TangentRules
-from fnn.dropout import masked
+from fnn.masks import masked
 from fnn.network import affine
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}

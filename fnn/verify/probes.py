@@ -11,11 +11,11 @@ import numpy as np
 
 from fnn.activations import PerNeuron
 from fnn.batchnorm import BatchNorm
-from fnn.dropout import Mask
 from fnn.equations import Line
 from fnn.equations import layers as equations
 from fnn.layers import Params
 from fnn.losses import Loss
+from fnn.masks import Mask
 from fnn.stacking import unstack
 from fnn.verify.equations import Case
 from fnn.verify.interpret import evaluate

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.batchnorm import standardise
-from fnn.dropout import masked
 from fnn.losses import as_targets
+from fnn.masks import masked
 from fnn.verify.interpret import evaluate, is_array
 from fnn.verify.oracle import AUTODIFF, loss_gradient
 from fnn.verify.report import norm

@@ -14,9 +14,9 @@ from fnn.activations import Sigmoid, Tanh
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm
 from fnn.checks.arrays import describe
-from fnn.dropout import masked
 from fnn.layers import Dense
 from fnn.losses import SquaredError
+from fnn.masks import masked
 from fnn.verify.network import network
 from fnn.verify.report import Report
 from fnn.verify.stages import Stage, stages
