@@ -50,4 +50,4 @@ def pytest_unconfigure(config):
 
 
 LEFT_OUT = 'not run: pytest -m slow, -m process, -m project; all of them: pytest -m "" (tests/README.md)'
-DEFAULT = "not slow and not process and not project and not mutants"
+DEFAULT = "not slow and not process and not project and not exhaustive"

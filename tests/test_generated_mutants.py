@@ -641,7 +641,7 @@ def test_some_changes_of_the_source_are_found_and_named(group, capsys):
     assert_found_and_named(group, mutants(group)[::SLICES], capsys)
 
 
-@pytest.mark.mutants
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_change_of_the_source_is_found_and_named(group, capsys):
     """All of them; run with -n 0 to see the figures."""

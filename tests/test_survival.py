@@ -96,7 +96,7 @@ def lines_of(process, into):
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    "kills", [pytest.param(10, marks=pytest.mark.slow), pytest.param(100, marks=[pytest.mark.slow, pytest.mark.long])]
+    "kills", [pytest.param(10, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.exhaustive)]
 )
 def test_of_two_runs_that_contend_for_one_directory_and_are_killed_nothing_is_lost_and_nothing_mixed(kills, tmp_path):
     """Two processes want the directory, and whenever one is killed, the other or a new one goes on."""
