@@ -129,10 +129,10 @@ class Dataset:
         """The loss for :meth:`targets`."""
         return loss if self.weights is None else Weighted(loss)
 
-    def present(self) -> np.ndarray:
-        """Whether each example has any weight, (N,) bool."""
+    def present(self) -> np.ndarray | np.bool_:
+        """Whether each example has any weight, (N,) bool; one True for all if there are no weights."""
         if self.weights is None:
-            return np.ones(len(self), bool)
+            return np.True_
         return np.any(self.weights.reshape(len(self), -1), axis=1)
 
     def classes(self) -> np.ndarray | None:

@@ -84,7 +84,7 @@ def cases():
         "scale": ({}, {"data": data(scale=0.5)}, "data.scale: "),
         "weights": (
             {"data": data(weights=np.ones(16, np.float32))},
-            {"data": data(weights=np.arange(16, dtype=np.float32))},
+            {"data": data(weights=np.arange(1, 17, dtype=np.float32))},
             "data.weights: ",
         ),
         "validation": ({"validation": data()}, {"validation": data(3)}, "validation.x: "),

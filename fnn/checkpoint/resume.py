@@ -36,7 +36,8 @@ class Keeping(NamedTuple):
 
     def checked(self, log=None) -> "Keeping":
         """The same, with a path for the directory; log: of ``fit``; raises TypeError or ValueError for an argument."""
-        if isinstance(self.allow, str) or not all(isinstance(name, str) for name in self.allow):
+        several = isinstance(self.allow, (tuple, list, set, frozenset))
+        if not several or not all(isinstance(name, str) for name in self.allow):
             raise TypeError(f"allow: expected names of arguments, got {self.allow!r}; write allow=('optimizer',)")
         for name in self.allow:
             if name not in ALLOWED:

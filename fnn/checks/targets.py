@@ -51,7 +51,7 @@ def given_target(ports: Ports, y, loss):
     return y
 
 
-def possible(y: np.ndarray, loss, name: str, rows: np.ndarray) -> None:
+def possible(y: np.ndarray, loss, name: str, rows: np.ndarray | np.bool_) -> None:
     """Raise ValueError, naming the first bad row, unless these rows of targets (N, m) can be those of the loss."""
     expected = getattr(loss, "targets", "")
     if expected:

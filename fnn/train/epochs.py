@@ -134,7 +134,8 @@ def trained(work: Work, kept: Resumable, begun: Reached, watch: Watch) -> Run:
 def _say_unusual(work: Work, reached: Reached, steps: int) -> None:
     """Warn of an epoch of ``Batches`` with another number of mini-batches than those before had on average."""
     usual = reached.step / max(1, reached.epoch)
-    if work.feed.examples is None and reached.epoch and steps != usual:
+    declared = work.same["batches_per_epoch"] != "None"
+    if work.feed.examples is None and reached.epoch and steps != usual and not declared:
         warnings.warn(
             f"data: epoch {reached.epoch + 1} had {steps} mini-batches, those before {usual:g}; if all should have as "
             f"many, write batches_per_epoch={usual:.0f}, with which fewer are an error",
