@@ -1,7 +1,7 @@
 """Write the digits of ``python -m fnn demo`` from scikit-learn's copy: ``python -m experiments.demo_digits``.
 
-It needs the extra ``sklearn``. Images and labels stay in scikit-learn's order. A pixel counts black dots, 0 to 16, and is
-stored as uint8.
+It needs the extra ``sklearn``. Images and labels stay in scikit-learn's order. A pixel counts black dots, 0 to 16, as a
+uint8.
 """
 
 from pathlib import Path

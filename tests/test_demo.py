@@ -64,7 +64,7 @@ def test_digits_that_were_changed_are_refused(changed, tmp_path, monkeypatch):
 def test_a_digit_is_drawn_with_two_characters_for_a_pixel():
     pixels = np.zeros((8, 8), np.uint8)
     pixels[2, 3] = digits.INK
-    assert show.picture(pixels.ravel()).splitlines() == ["", "", "         @@", "", "", "", "", ""]
+    assert show.picture(pixels.ravel()).split("\n") == ["", "", "         @@", "", "", "", "", ""]
 
 
 @pytest.mark.slow
