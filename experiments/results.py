@@ -14,6 +14,8 @@ import numpy as np
 
 from experiments import STARTED
 
+LINE = 300  # characters of a line of JSON; a claim or a curve may be longer
+
 
 class Claim(NamedTuple):
     """One line of the table of experiments: what is claimed, what this run reached, and the published figure, if any.
@@ -62,8 +64,44 @@ def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, 
         },
         "figures": figures,
     }
-    (out / "figures.json").write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    (out / "figures.json").write_text(compact(record))
     print(f"Results in {out}/ after {record['seconds']} s.")
+
+
+def compact(record: dict | list) -> str:
+    """The record as JSON that reads as a table: a claim, a curve, and whatever else is short, each on one line.
+
+    A curve is a list of numbers, or of rows of numbers. Raises ValueError for NaN and infinity, which JSON lacks.
+    """
+    plain = json.loads(json.dumps(record, allow_nan=False))  # tuples become lists, and keys text
+    return _lines(plain, "") + "\n"
+
+
+def _lines(value, indent: str) -> str:
+    """The value on one line if that reads well, else one line for each of its items, ``indent`` and a space deep."""
+    whole = json.dumps(value, ensure_ascii=False)
+    listed = isinstance(value, list) and any(isinstance(item, dict) for item in value)  # claims, rows of a table
+    if not listed and (len(whole) <= LINE or _reads_as_a_row(value)):
+        return whole
+    deeper = indent + " "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key, ensure_ascii=False)}: {_lines(item, deeper)}" for key, item in value.items()]
+    else:
+        items = [_lines(item, deeper) for item in value]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{first}\n{deeper}" + f",\n{deeper}".join(items) + f"\n{indent}{last}"
+
+
+def _reads_as_a_row(value) -> bool:
+    """Whether it is a number, a text, a dict of them, or a curve."""
+    if isinstance(value, dict):
+        return all(_is_scalar(item) for item in value.values())
+    rows = [row if isinstance(row, list) else [row] for row in value] if isinstance(value, list) else []
+    return all(_is_scalar(item) for row in rows for item in row)
+
+
+def _is_scalar(value) -> bool:
+    return not isinstance(value, (dict, list))
 
 
 def command(name: str, options) -> str:

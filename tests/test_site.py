@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import browser
 import fnn
 from experiments.site import docstrings
 
@@ -147,27 +148,71 @@ def broken(pages: dict[Path, Page]) -> list[str]:
     return found
 
 
-@pytest.mark.process
-@pytest.mark.slow
-@pytest.mark.long
-def test_the_site_is_built_without_a_warning_and_asks_the_network_for_nothing(tmp_path):
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """The site, and what its program said."""
     pytest.importorskip("sphinx", reason="the extra docs is not installed")
+    site = tmp_path_factory.mktemp("site")
     code = (
         "import sys; from pathlib import Path; from experiments.site.__main__ import build; "
         "sys.exit(build(Path(sys.argv[1])))"
     )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, site], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return site, done
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_site_is_built_without_a_warning_and_asks_the_network_for_nothing(built):
+    site, done = built
     assert done.returncode == 0, done.stderr
-    pages = [page.resolve() for page in tmp_path.rglob("*.html")]
+    pages = [page.resolve() for page in site.rglob("*.html")]
     assert len(pages) > len(MODULES) + 10
     assert not broken({page: Page(page) for page in pages})
     loaded = r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//"
     assert not [page for page in pages if re.search(loaded, page.read_text())]
     for name in MODULES:
-        page = (tmp_path / f"experiments/site/api/{name}.html").read_text()
+        page = (site / f"experiments/site/api/{name}.html").read_text()
         public = importlib.import_module(f"fnn.{name}").__all__
         assert not [one for one in public if f'id="fnn.{name}.{one}"' not in page]
-    assert "<math" in (tmp_path / "experiments/site/formulas.html").read_text()
+    assert "<math" in (site / "experiments/site/formulas.html").read_text()
+
+
+WIDTHS = (360, 390, 768, 1024, 1366, 1440, 1600)
+WIDER = """[document.documentElement, document.querySelector(".content")].filter(
+    part => part.scrollWidth > Math.min(part.clientWidth, innerWidth)).length > 0"""
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.skipif(browser.executable() is None, reason="no chromium or chrome on PATH")
+def test_no_page_is_wider_than_its_window(built, tmp_path):
+    site, _ = built
+    wider = []
+    with browser.opened(tmp_path) as tab:
+        for page in sorted(set(site.rglob("*.html")) - {site / "index.html"}):  # that one leads on to README.html
+            tab.open(page)
+            for width in WIDTHS:
+                tab.look(width)
+                if tab.evaluate(WIDER):
+                    wider.append(f"{page.relative_to(site)} at {width} px")
+    assert not wider
+
+
+@pytest.mark.process
+@pytest.mark.skipif(browser.executable() is None, reason="no chromium or chrome on PATH")
+def test_the_measure_of_width_finds_a_page_that_is_too_wide(tmp_path):
+    page = tmp_path / "wide.html"
+    frame = '<meta name="viewport" content="width=device-width"><div class="content" style="width: 100%; {}">{}</div>'
+    inner = '<div style="width: 1000px">wide</div>'
+    found = []
+    with browser.opened(tmp_path / "profile") as tab:
+        for style, text in (("", ""), ("", inner), ("overflow-x: auto", inner)):
+            page.write_text(frame.format(style, text))
+            tab.look(768)
+            tab.open(page)
+            found.append(tab.evaluate(WIDER))
+    assert found == [False, True, True]

@@ -88,6 +88,33 @@ def test_an_infinite_figure_is_refused_for_json_has_none(tmp_path):
         results.save(tmp_path, "thing", table.Options(), [], {"loss": float("inf")})
 
 
+def test_a_record_has_one_line_for_each_claim_and_each_curve(tmp_path):
+    claims = [results.Claim("it holds " * 40, "1.00"), results.Claim("so", "2")]
+    curves = {"loss": [i / 7 for i in range(200)], "path": [(i, 0.1 * i) for i in range(200)], 5: {"a": 1, "b": None}}
+    results.save(tmp_path, "thing", table.Options(), claims, {"seed 0": curves})
+    text = (tmp_path / "figures.json").read_text()
+    lines = [line.strip().rstrip(",") for line in text.splitlines()]
+    for claim in claims:
+        assert json.dumps(claim._asdict()) in lines
+    for name in ("loss", "path"):
+        assert f'"{name}": {json.dumps(curves[name])}' in lines
+    assert '"5": {"a": 1, "b": null}' in lines
+    assert json.loads(text)["figures"] == json.loads(json.dumps({"seed 0": curves}))
+
+
+@pytest.mark.parametrize("value", [{}, {"a": []}, {"é": ["ü" * 400, {"b": [[[1, "x"] * 90] * 2]}]}, {"a": [{}] * 150}])
+def test_the_compact_form_changes_no_value(value):
+    assert json.loads(results.compact(value)) == value
+
+
+KEPT = [*table.GALLERY.glob("*.json"), table.HERE / "benchmarks" / "figures.json"]
+
+
+@pytest.mark.parametrize("file", KEPT, ids=lambda path: path.name)
+def test_every_kept_file_is_in_the_compact_form(file):
+    assert file.read_text() == results.compact(json.loads(file.read_text())), "write results.compact(record)"
+
+
 def test_a_spread_over_seeds_is_mean_and_standard_deviation():
     assert results.spread([0.9, 0.92], factor=100, unit="%") == "91.00 ± 1.41 %"
     assert results.spread([0.5], digits=1) == "0.5"

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         device, record = read(name, out / name)
         kept.setdefault(device, {})[name] = record
-        options.json.write_text(json.dumps(kept, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        options.json.write_text(results.compact(kept))
         if options.json == HERE / "figures.json" and record["platform"] == "cpu":
             table.main([str(out / name)])
     pictures = draw(options.json.parent, kept, WORKLOADS) if options.plot else {}

@@ -24,6 +24,7 @@ notebooks = {
 include_patterns = [
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "experiments/*.md",
     "experiments/**/*.md",
     "experiments/notebooks/*.ipynb",

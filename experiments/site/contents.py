@@ -44,7 +44,7 @@ def contents() -> str:
         ),
         ("Reference", ["fnn <experiments/site/api/fnn>", *(f"experiments/site/api/{name}" for name in MODULES)]),
         ("Experiments", programs),
-        ("About", ["experiments/site/comparison", "CHANGELOG"]),
+        ("About", ["experiments/site/comparison", "CONTRIBUTING", "CHANGELOG"]),
     ]
     return "\n\n" + "\n".join(tree(caption, pages) for caption, pages in trees)
 

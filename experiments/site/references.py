@@ -1,9 +1,12 @@
 """Names in docstrings and signatures, found where the site describes the same object."""
 
 import importlib
+import re
 from typing import Any
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
 ELSEWHERE = [  # of other packages, whose documentation is not fetched, and of fnn's signatures, which explain them
@@ -13,6 +16,7 @@ ELSEWHERE = [  # of other packages, whose documentation is not fetched, and of f
     "collections.abc.Iterator",
     "collections.abc.Mapping",
     "collections.abc.Sequence",
+    "fnn.checks.network.Ports",
     "fnn.kinds.AnyParams",
     "fnn.verify.equations.Case",
     "jax._src.mesh.Mesh",
@@ -56,6 +60,24 @@ def source_of(app, module: str, attribute: str) -> str | None:
     return module if getattr(value, "__module__", None) == "builtins" else None
 
 
+class Folders(SphinxPostTransform):
+    """A Markdown link to a folder or a module of the package leads to its page, and nowhere if it has none."""
+
+    default_priority = 8  # before MyST looks for a page of that name
+
+    def run(self, **kwargs: Any) -> None:
+        for node in list(self.document.findall(pending_xref)):
+            folder = re.fullmatch(r"fnn/(\w+)", node["reftarget"]) if node["reftype"] == "myst" else None
+            if folder is None:
+                continue
+            page = f"experiments/site/api/{folder[1]}"
+            if page in self.env.found_docs:
+                node["refdomain"], node["reftarget"], node["reftargetid"] = "doc", page, None
+            else:
+                node.replace_self(node.children)
+
+
 def setup(app) -> None:
+    app.add_post_transform(Folders)
     app.connect("viewcode-follow-imported", source_of)
     app.connect("missing-reference", resolve)
