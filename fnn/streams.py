@@ -61,8 +61,10 @@ class Batches:
         if self.scale is not None:
             object.__setattr__(self, "scale", number("Batches", "scale", self.scale, above=0))
         object.__setattr__(self, "chunk_bytes", whole("chunk_bytes", self.chunk_bytes))
-        if not (self.identity is None or isinstance(self.identity, str)):
-            raise TypeError(f"identity: expected a text, got {describe(self.identity)}; write identity='name, version'")
+        if not (self.identity is None or (isinstance(self.identity, str) and self.identity)):
+            raise TypeError(
+                f"identity: expected a text, not empty, got {describe(self.identity)}; write identity='name, version'"
+            )
 
 
 class Files:

@@ -199,11 +199,12 @@ FITTING: dict[str, set[str]] = {  # of an argument, the values above that it may
     "slope": POSITIVE | {"0"}, "alpha": {"0", "a scalar array"}, "rcond": POSITIVE | {"0"}, "noise": {"0"},
     "tolerance": POSITIVE, "keep": {"0", "a scalar array"},
     **{name: {"True"} for name in ("approximate", "traced", "stack", "inverted", "categorical", "per_example",
-                                   "progress", "probes")},
+                                   "progress", "probes", "fresh")},
     **{name: {"nan in an array"} for name in ("x", "x2", "A", "batches", "g")},  # values are checked where data come in
     "y": {"nan in an array"}, "skips": {"an empty tuple", "an empty list", "an empty dict", "an empty array"},
     "callback": {"a function"}, "make": {"a function", "a class"}, "log": {"a string"}, "checkpoint": {"a string"},
     "identity": {"a string"},
+    "allow": {"an empty tuple", "an empty list"},
     "x0": {"2.5", "nan", "inf", "an empty array", "a 3-d array", "a transposed array", "nan in an array"},
     "arrows": {"an empty string", "an empty tuple", "an empty list", "an empty dict"},  # with a warning
 }  # fmt: skip
