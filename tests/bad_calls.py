@@ -132,10 +132,13 @@ GOOD: dict[str, Good] = {
     "train.fit_many": Good(fnn.train.fit_many, {"params": MANY, **MANY_FIT}),
     "data.Dataset": Good(fnn.data.Dataset, {"x": X, "y": Y}),
     "data.Batches": Good(fnn.data.Batches, {"make": lambda epoch: []}),
+    "checkpoint.save": Good(fnn.checkpoint.save, {"directory": "run", "params": PARAMS, "epoch": 1}),
+    "checkpoint.export": Good(fnn.checkpoint.export, {"path": "network", "params": PARAMS}),
     "parallel.data_mesh": Good(fnn.parallel.data_mesh, {}),
     "verify.network": Good(fnn.verify.network, {"params": PARAMS, "loss": fnn.SquaredError()}),
     "verify.gradient": Good(fnn.verify.gradient, SQUARE),
     "verify.stages": Good(fnn.verify.stages, {"chain": [DOUBLE], "x": jnp.ones(3)}),
+    "verify.function": Good(fnn.verify.function, {"f": jnp.sin}),
     "verify.curvature": Good(fnn.verify.curvature, {"params": PARAMS, "loss": fnn.SquaredError()}),
 }  # fmt: skip
 
@@ -208,11 +211,32 @@ FITTING: dict[str, set[str]] = {  # of an argument, the values above that it may
     "x0": {"2.5", "nan", "inf", "an empty array", "a 3-d array", "a transposed array", "nan in an array"},
     "arrows": {"an empty string", "an empty tuple", "an empty list", "an empty dict"},  # with a warning
 }  # fmt: skip
+ARRAYS = {
+    "2.5",
+    "nan",
+    "inf",
+    "a scalar array",
+    "an empty array",
+    "a 3-d array",
+    "a transposed array",
+    "nan in an array",
+}
 CHECKED_AT_USE = {  # the shape of what is given, for which there is no network yet, or what is not read here
     "Dropout": {"keep": {"an empty tuple", "an empty list", "a 3-d array", "a transposed array"}},
     "DropConnect": {"keep": {"an empty tuple", "an empty list", "a 3-d array", "a transposed array"}},
     "fold": {"statistics": {"a list of strings"}},
     "unstack": {"entries": {"a list of strings"}},
+    "checkpoint.save": {
+        "params": ARRAYS | {"an int array"},
+        "optimizer_state": ARRAYS | {"an int array", "an empty dict", "an empty list", "an empty tuple", "None"},
+        "directory": {"a string"},
+        "step": {"0", "10**30"},
+        "history": {"an empty tuple", "an empty list"},
+        "run": {"an empty dict"},
+    },
+    "checkpoint.export": {"path": {"a string"}},
+    "verify.gradient": {"hand": {"a function"}, "params": ARRAYS | {"a complex"}},
+    "verify.stages": {"x": ARRAYS | {"a complex"}},
 }
 
 

@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fnn import files
 from fnn.checkpoint import content, orbax
 from fnn.checkpoint.fingerprint import describe, require_same_run, versions
 from fnn.checkpoint.lock import locked
@@ -90,7 +91,13 @@ def save(
     >>> restored.epoch, restored.history, bool((restored.params[0].W == params[0].W).all())
     (1, [{'loss': 0.5}], True)
     """
+    files.path_of("directory", directory, "the path of a directory", "run")
     epoch, keep = whole("epoch", epoch), whole("keep", keep)
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise TypeError(f"step: expected the number of steps done, an integer >= 0, got {step!r}; write step=0")
+    _require_records(history)
+    if run is not None and not isinstance(run, dict):
+        raise TypeError(f"run: expected a dictionary of texts, got {run!r}; write run={{'rate': '0.1'}}")
     items = packed(Checkpoint(params, optimizer_state, key, epoch, step, list(history)), run or {})
     with locked(orbax.folder(directory)), orbax.Writer(directory, keep, _last_before(directory, epoch)) as writer:
         writer.save(epoch, *items)
@@ -110,6 +117,12 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
     if found is None:
         raise FileNotFoundError(f"directory: no checkpoint in {directory}; fnn.checkpoint.save writes one")
     return found
+
+
+def _require_records(history) -> None:
+    """Raise TypeError unless ``history`` is a sequence of dictionaries."""
+    if not isinstance(history, (tuple, list)) or not all(isinstance(record, dict) for record in history):
+        raise TypeError(f"history: expected a list of dictionaries, got {history!r:.80}; write history=run.history")
 
 
 def resume(directory, params, optimizer_state, run: dict[str, str], allow: Sequence[str] = ()) -> Checkpoint | None:

@@ -28,7 +28,8 @@ def in_best_dtype(dtype, tolerance: float | None, judge: Callable[[str], Report]
     if tolerance is not None:
         number("verify", "tolerance", tolerance, above=0)
     if dtype is not None:
-        dtype = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        if isinstance(dtype, (type, np.dtype)):  # as jnp.float32
+            dtype = np.dtype(dtype).name
         arrays.one_of("dtype", dtype, ("float64", "float32"))
         return judge(dtype)
     try:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from fnn.checks.arrays import describe
+from fnn.checks.arrays import describe, unmasked
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.branches import Wrong, lacking
 from fnn.verify.differences import by_differences
@@ -59,10 +59,13 @@ def gradient(
     True
     """
     for name, function in (("hand", hand), ("objective", objective)):
-        if not callable(function):
+        if not callable(function) or isinstance(function, type):
             raise TypeError(f"{name}: expected a function of (params, *args), got {function!r}")
     (params, *given), (hand, objective) = of_other_libraries((params, *args), (hand, objective))
+    if not jax.tree.leaves(params):
+        raise TypeError(f"params: expected a floating array or a pytree of them, got {describe(params)}")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        unmasked("params", leaf)
         if not is_inexact(leaf):
             where = "params" + jax.tree_util.keystr(path)
             raise TypeError(f"{where}: expected a floating array, to differentiate by it, got {describe(leaf)}")

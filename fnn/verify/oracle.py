@@ -33,16 +33,18 @@ def exactly(dtype: str):
 
 
 def is_floating(leaf) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float)) and jnp.issubdtype(
-        jnp.result_type(leaf), jnp.floating
-    )
+    return _is(leaf, float, jnp.floating)
 
 
 def is_inexact(leaf) -> bool:
     """Whether a leaf is a floating or a complex array, so that there are derivatives by it."""
-    return is_floating(leaf) or (
-        isinstance(leaf, (jax.Array, np.ndarray, np.generic, complex))
-        and jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
+    return is_floating(leaf) or _is(leaf, complex, jnp.complexfloating)
+
+
+def _is(leaf, python: type, dtype) -> bool:
+    """Whether a leaf is a number of Python's type, or an array of such a dtype; an array of text is not."""
+    return isinstance(leaf, python) or (
+        isinstance(leaf, (jax.Array, np.ndarray, np.generic)) and jnp.issubdtype(leaf.dtype, dtype)
     )
 
 

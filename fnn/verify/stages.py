@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fnn.checks.arrays import describe
+from fnn.checks.arrays import describe, unmasked
 from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype, not_compared
 from fnn.verify.branches import Wrong, lacking
 from fnn.verify.interpret import evaluate
@@ -72,6 +72,11 @@ def stages(chain: Sequence[Stage], x, *, dtype: str | None = None, tolerance: fl
                     f"chain[{i}].{part}: expected a function, got {describe(getattr(stage, part))}; "
                     f"write Stage({stage.name!r}, forward, pullback)"
                 )
+    given = jax.tree.leaves((x, [stage.params for stage in chain]))
+    for leaf in given:
+        unmasked("x", leaf)
+    if not any(is_inexact(leaf) and np.size(leaf) for leaf in given):
+        raise TypeError(f"x: expected a floating array or a pytree of them, got {describe(x)}; write jnp.ones(3)")
     graph = wired([stage.name for stage in chain], [stage.of for stage in chain])
     return in_best_dtype(dtype, tolerance, lambda chosen: _judge(chain, graph, x, chosen, tolerance))
 
