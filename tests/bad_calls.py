@@ -138,7 +138,6 @@ GOOD: dict[str, Good] = {
     "verify.network": Good(fnn.verify.network, {"params": PARAMS, "loss": fnn.SquaredError()}),
     "verify.gradient": Good(fnn.verify.gradient, SQUARE),
     "verify.stages": Good(fnn.verify.stages, {"chain": [DOUBLE], "x": jnp.ones(3)}),
-    "verify.function": Good(fnn.verify.function, {"f": jnp.sin}),
     "verify.curvature": Good(fnn.verify.curvature, {"params": PARAMS, "loss": fnn.SquaredError()}),
 }  # fmt: skip
 
