@@ -1,6 +1,6 @@
 """The audit of derivatives that others ship: what the walk finds, what a verdict says, and the page that is kept."""
 
-import sys
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,12 @@ def written(folder, monkeypatch, name: str, **files: str) -> None:
     monkeypatch.syspath_prepend(folder)
 
 
+def skip_if_another_version(package: str) -> None:
+    """Of packages whose names and mistakes are those of the record."""
+    if version(package) != render.kept()["figures"]["versions"][package]:
+        pytest.skip(f"the record was made with another version of {package}")
+
+
 def test_the_walk_finds_each_object_once_under_decorators_and_in_classes(tmp_path, monkeypatch):
     other = "from toy_audit.rules import square\nfrom jax.nn import relu\n"
     written(tmp_path, monkeypatch, "toy_audit", __init__="", rules=TOY, other=other)
@@ -126,12 +132,11 @@ def test_an_unknown_package_is_refused_by_name():
 
 
 def test_every_derivative_that_a_case_of_jax_names_is_found_by_the_walk():
-    home = sys.modules[jax.nn.relu.__wrapped__.__module__].__name__
+    skip_if_another_version("jax")
     found = {
         str(one) for module in ("jax._src.nn", "jax._src.scipy", "jax._src.numpy") for one in walk.derivatives(module)
     }
     named = {case.rule for case in jax_cases.cases() if case.rule.startswith(("jax._src.nn", "jax._src.scipy"))}
-    assert home == "jax._src.nn.functions"
     assert named <= found
 
 
@@ -167,6 +172,7 @@ def test_the_record_is_kept_beside_those_of_the_other_experiments():
 )
 def test_a_finding_in_what_is_installed_here_is_confirmed_by_its_second_oracle(found):
     pytest.importorskip("mpmath")
+    skip_if_another_version(found.package)
     given, right, differs = found.values()
     assert differs, f"given {given}, right {right}: it is repaired in this version"
     assert "nan" not in right

@@ -199,7 +199,6 @@ CASES: dict[str, tuple[str, Callable[[], list[Case]]]] = {  # the distribution: 
     "kfac-jax": ("kfac_jax", kfac),
     "tfp-nightly": ("tensorflow_probability.substrates.jax", tfp),
     "flash-attn-jax": ("flash_attn_jax", list),  # for GPUs
-    "quadax": ("quadax", solver_cases.quadax),
     "lineax": ("lineax", solver_cases.lineax),
     "optimistix": ("optimistix", solver_cases.optimistix),
     "diffrax": ("diffrax", solver_cases.diffrax),

@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.audit.cases import ORDINARY, SIMPLEX, Case, at, matrices, module, pairs
 
@@ -126,10 +125,3 @@ def _cubic_root(a):
     """The root of x³ + x = a, by Cardano."""
     d = jnp.sqrt(a * a / 4 + 1 / 27)
     return jnp.cbrt(a / 2 + d) + jnp.cbrt(a / 2 - d)
-
-
-def quadax() -> list[Case]:
-    quad = module("quadax")
-    integral = lambda a, k: quad.quadgk(lambda t, k: jnp.cos(k * t), jnp.stack([0 * a, a]), args=(k,), epsabs=1e-13)[0]  # noqa: E731
-    points = {"ordinary": (np.float64(1.3), np.float64(0.7))}
-    return [Case("quadax.quadgk", "quadax._adjoint._direct", integral, points, single=False)]
