@@ -1,5 +1,6 @@
 """Arguments for the derivatives in JAX itself."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -137,10 +138,14 @@ def _special_of_several() -> list[Case]:
     ]  # fmt: skip
 
 
+def _symmetric(f: Callable) -> Callable:
+    """The function of the symmetric part of a matrix."""
+    return lambda x: f((x + x.T) / 2)
+
+
 def _linear_algebra() -> list[Case]:
     a, b, p = matrices(4), matrices(2), positive(4)
     singular = np.array([[1.0, 2, 3, 4], [2, 4, 6, 8], [0, 1, 0, 1], [1, 0, 1, 1]])
-    symmetric = lambda f: lambda x: f((x + x.T) / 2)  # noqa: E731
     linalg, lax = jnp.linalg, jax.lax.linalg
     return [
         Case("jax.numpy.linalg.det", f"{LINALG}_det", linalg.det, at(
@@ -162,9 +167,9 @@ def _linear_algebra() -> list[Case]:
         Case("jax.numpy.linalg.inv", "", linalg.inv, at(ordinary=a)),
         Case("jax.numpy.linalg.solve", "", linalg.solve, pairs(ordinary=(a, matrices(4, 2, 1)))),
         Case("jax.numpy.linalg.norm", "", linalg.norm, at(ordinary=ORDINARY)),
-        Case("jax.lax.linalg.cholesky", "", symmetric(lax.cholesky), at(ordinary=p, identity=np.eye(3))),
-        Case("jax.lax.linalg.eigh, values", "", symmetric(lambda x: linalg.eigvalsh(x)), at(ordinary=p)),
-        Case("jax.lax.linalg.eigh, sum of exp of values", "", symmetric(lambda x: jnp.exp(linalg.eigvalsh(x)).sum()),
+        Case("jax.lax.linalg.cholesky", "", _symmetric(lax.cholesky), at(ordinary=p, identity=np.eye(3))),
+        Case("jax.lax.linalg.eigh, values", "", _symmetric(lambda x: linalg.eigvalsh(x)), at(ordinary=p)),
+        Case("jax.lax.linalg.eigh, sum of exp of values", "", _symmetric(lambda x: jnp.exp(linalg.eigvalsh(x)).sum()),
             at(
             ordinary=p / 4, ties=np.eye(3))),
         Case("jax.lax.linalg.svd, values", "", lambda x: linalg.svd(x, compute_uv=False), at(ordinary=a,
