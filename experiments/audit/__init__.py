@@ -1,0 +1,1 @@
+"""Derivatives that others ship, judged by the checker: ``python -m experiments.audit``."""
