@@ -37,6 +37,7 @@ function number(v, digits = 4) {
   const text = String(Number(v.toPrecision(digits)));
   return (text.length > digits + 4 && !text.includes("e") ? v.toExponential(digits - 2) : text).replace(/-/g, "−");
 }
+const inside = (v) => (number(v, 3).length > 6 ? number(v, 2) : number(v, 3)); // of a circle
 const factor = (v) => (typeof v === "number" && v < 0 ? `(${number(v)})` : number(v));
 const escaped = (text) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 const LETTERS = graph ? { a: "o", delta: "λ", b: "β" } : { delta: "δ" };
@@ -75,10 +76,10 @@ function press(element, act) {
 function layout() {
   const gapOf = (count) => (count <= ROOMY ? 82 : count <= CIRCLES ? 60 : 20);
   const heights = net.columns.map((c) => (c.count > MOST ? 190 : c.count * gapOf(c.count)));
-  const height = Math.max(190, ...heights), widths = net.columns.map((c) => (c.count > MOST ? 230 : c.count > CIRCLES ? 130 : 160));
+  const height = Math.max(190, ...heights), widths = net.columns.map((c) => (c.count > MOST ? 220 : c.count > CIRCLES ? 110 : c.count > ROOMY ? 150 : 126));
   const width = widths.reduce((a, b) => a + b, 0), svg = $("drawing");
   svg.setAttribute("viewBox", `0 0 ${width} ${height + 58}`);
-  svg.style.minWidth = `${Math.round(width * 0.62)}px`;
+  svg.style.minWidth = `${Math.round(width * 0.85)}px`;
   svg.style.maxHeight = "640px";
   let x = 0;
   net.columns.forEach((column, c) => {
@@ -171,9 +172,11 @@ function latest(k) { // the quantity that was computed last here
   }
   return found;
 }
-const largest = {};
+const most = (values) => values.reduce((top, v) => (typeof v === "number" ? Math.max(top, Math.abs(v)) : top), 1e-300);
+const largest = {}; // forward by column; backward of all, so that a gradient that vanishes fades
 for (const [q, all] of Object.entries(net.values)) {
-  largest[q] = all.reduce((most, v) => (typeof v === "number" ? Math.max(most, Math.abs(v)) : most), 1e-300);
+  const whole = most(all);
+  largest[q] = net.columns.map((c) => ("az".includes(q) ? most(all.slice(c.first, c.first + c.count)) : whole));
 }
 const strength = (v, most) => (typeof v === "number" ? Math.min(1, Math.abs(v) / most) : 0);
 const colour = (v) => (v < 0 ? "var(--minus)" : "var(--plus)");
@@ -188,7 +191,6 @@ function paint(canvas, across, entries, most) {
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 }
-const most = (values) => values.reduce((top, v) => (typeof v === "number" ? Math.max(top, Math.abs(v)) : top), 1e-300);
 const mostOf = { w: most(arrows.map((a) => a.w)), dw: most(arrows.map((a) => a.dw)), new: most(arrows.map((a) => a.new)) };
 const arrowShows = (arrow) => (isKnown("new", arrow.to) ? "new" : isKnown("dw", arrow.to) ? "dw" : "w");
 function show() {
@@ -196,7 +198,7 @@ function show() {
     if (!column.heat) return;
     const entries = Array.from({ length: column.count }, (_, i) => column.first + i), q = latest(column.first);
     const shown = q ? entries.map((k) => value(q, k)) : entries.map(() => null);
-    column.image.setAttribute("href", paint(document.createElement("canvas"), column.across, shown, largest[q]).toDataURL());
+    column.image.setAttribute("href", paint(document.createElement("canvas"), column.across, shown, largest[q]?.[columnOf[column.first]] ?? 1).toDataURL());
     flags(column.element, entries.some((k) => isWrong(q, k)), isNow(q, column.first), entries.includes(chosen?.neuron));
     column.element.setAttribute("aria-label", `${column.label}, heat map of ${column.count} neurons${q ? `, ${textOf(symbol(q, column.first)).replace(/\d+$/, "")}` : ""}; press to choose one`);
   });
@@ -204,8 +206,8 @@ function show() {
     if (!at.element) return;
     const q = latest(k), v = q ? value(q, k) : null, bad = ORDER.some((one) => one !== "dw" && isWrong(one, k));
     at.fill.style.fill = colour(v);
-    at.fill.style.fillOpacity = v === null ? 0 : 0.72 * strength(v, largest[q]);
-    if (at.text) { at.text.textContent = number(v, 3); at.math.innerHTML = q ? svgMath(symbol(q, k)) : ""; }
+    at.fill.style.fillOpacity = v === null ? 0 : 0.72 * strength(v, largest[q][columnOf[k]]);
+    if (at.text) { at.text.textContent = inside(v); at.math.innerHTML = q ? svgMath(symbol(q, k)) : ""; }
     flags(at.element, bad, isNow(q, k), chosen?.neuron === k);
     const said = `${neuronSaid(k)}${q ? `, ${textOf(symbol(q, k))} = ${number(v)}` : ""}${bad ? ", wrong" : ""}`;
     at.element.setAttribute("aria-label", said); at.title.textContent = said;
@@ -220,6 +222,12 @@ function show() {
     flags(arrow.element, isWrong("dw", arrow.to), isNow("dw", arrow.to), chosen?.arrow === arrow.number);
   }
 }
+function follow() { // a wide network scrolls to what is computed now
+  const frame = $("scroll"), now = place[net.steps[step].neurons[0]];
+  if (now && frame.scrollWidth > frame.clientWidth) {
+    frame.scrollLeft = now.x / $("drawing").viewBox.baseVal.width * frame.scrollWidth - frame.clientWidth / 2;
+  }
+}
 function flags(element, bad, now, picked) {
   element.classList.toggle("wrong", Boolean(bad)); element.classList.toggle("now", now); element.classList.toggle("chosen", picked);
 }
@@ -231,8 +239,7 @@ const svgMath = (markup) => markup.replace(/<su([pb])>(.*?)<\/su[pb]>/g, (_, up,
 function card() {
   const one = net.steps[step], line = $("line");
   line.classList.toggle("wrong", Boolean(one.wrong));
-  const sources = one.sources ? `<span>source ${escaped(one.sources)}</span>` : "";
-  line.innerHTML = `<h2>Step ${step + 1} of ${net.steps.length}: ${escaped(one.said)} ${one.number ? `<span>equation ${escaped(one.number)}</span>` : ""} ${sources}</h2>`
+  line.innerHTML = `<h2>Step ${step + 1} of ${net.steps.length}: ${escaped(one.said)} ${one.number ? `<span>equation ${escaped(one.number)}</span>` : ""}</h2>`
     + one.formulas.map((f) => `<div class="formula">${f.html}</div><div class="numbers">${f.numbers}</div>`).join("")
     + (one.more ? `<p class="soft">${one.more}</p>` : "")
     + (one.wrong ? `<p class="wrongnote">✗ Wrong: ${escaped(one.wrong)}</p>` : "");
@@ -332,7 +339,7 @@ function arrowPanel(arrow) {
 // --- Keys, clicks and the address, such as #step=3&neuron=4 ---
 let noted = 0;
 function update() {
-  card(); show(); panel();
+  card(); show(); panel(); follow();
   clearTimeout(noted);
   noted = setTimeout(note, 150); // browsers refuse an address that changes as fast as a key repeats
 }

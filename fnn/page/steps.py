@@ -39,7 +39,6 @@ def _step(params: Any, part: str, quantity: str, group: list[Equation]) -> dict[
     return {
         "part": part,
         "number": first.number,
-        "sources": first.sources,
         "said": "the input" if inputs else SAID[quantity],
         "text": plain(first.formula),
         "formulas": shown,
@@ -62,7 +61,7 @@ def _update(params: Any, rate: float) -> dict[str, Any]:
     computed = np.flatnonzero(params.graph.generation > 0) if graph else range(1, len(place))
     neurons = sorted(i for k in computed for i in np.ravel(place[k]).tolist())
     return {
-        "part": "update", "number": "", "sources": "", "said": "one step of gradient descent",
+        "part": "update", "number": "", "said": "one step of gradient descent",
         "text": "every weight and bias moves against its gradient", "formulas": formulas, "more": "",
         "quantity": "new", "neurons": neurons, "wrong": "", "wrongs": [],
     }  # fmt: skip
