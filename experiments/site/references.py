@@ -21,6 +21,7 @@ ELSEWHERE = [  # of other packages, whose documentation is not fetched, and of f
     "numpy.ndarray",
     "optax._src.base.GradientTransformation",
     "os.PathLike",
+    "pathlib.Path",
 ]
 
 
