@@ -54,7 +54,7 @@ class Explanation:
     """The result of :func:`explain`: ``equations`` with their values, as text, :meth:`latex`, HTML, or a :meth:`page`.
 
     title: the network; functions: what each activation and the loss compute. params, x, y: as they were given, a stack
-    taken apart. checked: with custom rules, what ``fnn.verify`` found, in one line.
+    taken apart. checked: with custom rules, what ``fnn.verify`` found, in one line; ok: whether nothing was wrong.
     """
 
     title: str
@@ -64,6 +64,7 @@ class Explanation:
     x: Any
     y: Any
     checked: str = ""
+    ok: bool = True
 
     def __str__(self) -> str:
         checked = [f"  {self.checked}"] if self.checked else []
@@ -172,13 +173,14 @@ def explain(
     if of is LAYERS:
         network = unstack(network)
     rows = (_of_layers if of is LAYERS else _of_graph)(network, x, target, _Given(loss, rules, wrong))
+    found = tuple(_with_symbols(rows))
     title, activations = _named(network)
     functions = tuple(map(_described, dict.fromkeys([*activations, loss])))
     checked = f"fnn.verify: {report.verdict()}" if report else ""
-    return Explanation(
-        f"{title}, one example", functions, tuple(_with_symbols(rows)), network, np.asarray(x), np.asarray(target[0]),
-        checked,
-    )  # fmt: skip
+    shown = {equation.wrong for equation in found}
+    others = [f"{name}: {said}" for name, said in wrong.items() if said not in shown]  # such as a rule that raises
+    title, checked, y = f"{title}, one example", "; ".join(filter(None, (checked, *others))), np.asarray(target[0])
+    return Explanation(title, functions, found, network, np.asarray(x), y, checked, ok=not wrong)
 
 
 class _Given(NamedTuple):

@@ -85,6 +85,7 @@ def test_a_wrong_rule_is_said_in_every_form_and_only_where_verify_finds_it(tmp_p
     explanation = wrong_layers()
     (bad,) = [equation for equation in explanation.equations if equation.wrong]
     assert bad.left == r"\delta^{1}"
+    assert not explanation.ok
     assert "sigma'(z[1]) is missing" in bad.wrong
     np.testing.assert_array_equal(bad.value, bad.symbols["g^{1}"])  # what the rule computes
     assert "WRONG: looks like: sigma'(z[1]) is missing" in str(explanation)
@@ -101,8 +102,32 @@ def test_a_wrong_rule_is_found_in_a_graph_too(tmp_path):
     assert bad == {"<h>", "k"}
 
 
+def raises_in_batches(delta):
+    """(4) for one example only."""
+    if len(delta) > 1:
+        raise ValueError("one at a time")
+    return delta[0]
+
+
+def test_a_rule_that_raises_only_in_a_batch_is_said_too(tmp_path):
+    rules = fnn.RULES._replace(bias_gradient=raises_in_batches)
+    for params, x in ((layers(), X), (graph(), X[:1])):
+        explanation = fnn.explain(params, x, Y, rules=rules)
+        assert "one at a time" in str(explanation)
+        text, _ = held(explanation, tmp_path)
+        assert "one at a time" in text
+
+
+def test_rules_of_another_precision_are_no_mistake(tmp_path):
+    explanation = fnn.explain(layers(), X, Y, rules=fnn.BFLOAT16)
+    assert explanation.ok
+    assert "all 10 equations agree" in explanation.checked  # the forward rules are judged too
+    assert '<p class="checked right">' in held(explanation, tmp_path)[0]
+
+
 def test_right_rules_are_not_said_to_be_wrong():
     explanation = fnn.explain(layers(), X, Y)
+    assert explanation.ok
     assert not explanation.checked
     assert not any(equation.wrong for equation in explanation.equations)
 

@@ -36,7 +36,8 @@ def written(explanation: Any, parts: Sequence[tuple[str, list]], rate: float) ->
     network["steps"] = steps(explanation.params, parts, rate)
     text = json.dumps(network, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     functions = "".join(f"<li>{html.escape(said)}</li>" for said in explanation.functions)
-    checked = f'<p class="checked">{html.escape(explanation.checked)}</p>' if explanation.checked else ""
+    right = " right" if explanation.ok else ""
+    checked = f'<p class="checked{right}">{html.escape(explanation.checked)}</p>' if explanation.checked else ""
     title = html.escape(explanation.title)
     return FORMAT.format(
         policy=POLICY,

@@ -34,8 +34,9 @@ def drawn(explanation: Any, rate: float) -> dict[str, Any]:
         note("new", where, _updated(biases, change, rate))
     if graph:
         note("a", place[params.graph.inputs], explanation.x)
-    if explanation.y.ndim:  # a label is no value of a neuron
-        note("y", place[params.graph.outputs] if graph else place[-1], explanation.y)
+    outputs = place[params.graph.outputs] if graph else place[-1]
+    if explanation.y.shape == (len(outputs),):  # a label is no value of a neuron
+        note("y", outputs, explanation.y)
     return {
         "kind": kind,
         "columns": columns,
