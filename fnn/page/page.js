@@ -289,9 +289,9 @@ const saidWrong = (q, k) => (isWrong(q, k) ? net.steps[wrong[q][k]].wrong : "");
 function panel() {
   const target = $("panel");
   if (!chosen) {
-    const l = net.steps.find((one) => one.quantity === "loss");
+    const at = net.steps.findIndex((one) => one.quantity === "loss");
     target.innerHTML = `<h2>Nothing chosen</h2><p class="soft">Click a neuron or a weight to see its equations with its numbers. Target: y = ${net.target.slice(0, 10).map((v) => number(v)).join(", ")}${net.target.length > 10 ? ", …" : ""}.</p>`
-      + `<p class="soft numbers">Loss ${l.formulas[0].numbers}</p>`;
+      + (at <= step ? `<div class="soft numbers">Loss ${net.steps[at].formulas[0].numbers}</div>` : "");
     return;
   }
   if (chosen.arrow !== undefined) { target.innerHTML = arrowPanel(arrows[chosen.arrow]); return; }

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from fnn.graph.graph import GraphParams
-from fnn.markup import SMALL, grid, is_small, marked_up, plain, shape, spread
+from fnn.markup import grid, is_small, marked_up, plain, shape, spread
 from fnn.page.drawing import positions
 from fnn.substitution import Equation, replaced
 
+SHOWN = 3  # equal lines of a graph that are written out in a step
 SAID = {
     "z": "the weighted sum", "a": "the activation", "loss": "the loss", "direct": "the loss by the output",
     "slope": "the slope of the activation", "g": "what comes back through the weights", "delta": "the error δ",
@@ -33,8 +34,8 @@ def _step(params: Any, part: str, quantity: str, group: list[Equation]) -> dict[
     place, first = positions(params), group[0]
     where = [np.ravel(place[equation.place[0]]).tolist() for equation in group if equation.place]
     wrong = list(dict.fromkeys(equation.wrong for equation in group if equation.wrong))
-    shown = [{"html": marked_up(one.formula), "numbers": _numbers(one)} for one in group[:SMALL]]
-    more = f"and {len(group) - SMALL} more" if len(group) > SMALL else ""
+    shown = [{"html": marked_up(one.formula), "numbers": _numbers(one)} for one in group[:SHOWN]]
+    more = f"and {len(group) - SHOWN} more" if len(group) > SHOWN else ""
     inputs = quantity == "a" and first.place == (0,)
     return {
         "part": part,
@@ -46,7 +47,6 @@ def _step(params: Any, part: str, quantity: str, group: list[Equation]) -> dict[
         "quantity": quantity,
         "neurons": sorted({i for some in where for i in some}),
         "wrong": " ".join(wrong),
-        "wrongs": sorted({i for i, one in enumerate(group) if one.wrong}),
     }
 
 
@@ -63,7 +63,7 @@ def _update(params: Any, rate: float) -> dict[str, Any]:
     return {
         "part": "update", "number": "", "said": "one step of gradient descent",
         "text": "every weight and bias moves against its gradient", "formulas": formulas, "more": "",
-        "quantity": "new", "neurons": neurons, "wrong": "", "wrongs": [],
+        "quantity": "new", "neurons": neurons, "wrong": "",
     }  # fmt: skip
 
 
