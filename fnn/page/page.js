@@ -80,6 +80,7 @@ function layout() {
   const width = widths.reduce((a, b) => a + b, 0), svg = $("drawing");
   svg.setAttribute("viewBox", `0 0 ${width} ${height + 58}`);
   svg.style.minWidth = `${Math.round(width * 0.85)}px`;
+  svg.style.maxWidth = `${Math.round(width * 1.45)}px`;
   svg.style.maxHeight = "640px";
   let x = 0;
   net.columns.forEach((column, c) => {
