@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from fnn.activations import Activation
 from fnn.batchnorm import BatchNorm
-from fnn.markup import traced
+from fnn.markup import arrays
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +36,10 @@ class Dense:
         norm = "" if self.norm is None else f", norm={self.norm.gradient}"
         dtype = f", {self.W.dtype}" if hasattr(self.W, "dtype") else ""
         return f"{type(self).__name__}(W={W}, b={b}, {self.activation}{norm}{dtype})"
+
+    def _repr_html_(self) -> str:
+        norm = {} if self.norm is None else {"γ": self.norm.gamma, "β": self.norm.beta}
+        return arrays({"W": self.W, "b": self.b, **norm}, title=repr(self))
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +67,7 @@ class LayerTrace(NamedTuple):
     a: Array
 
     def _repr_html_(self) -> str:
-        return traced(self)
+        return arrays(self._asdict())
 
 
 Params = tuple[Dense, ...]

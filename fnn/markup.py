@@ -2,8 +2,11 @@
 
 import html
 import re
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 SMALL = 8  # the most rows or columns of an array whose numbers are written out
@@ -22,7 +25,8 @@ RAISED = str.maketrans("0123456789T", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ")
 
 def spread(value: np.ndarray) -> tuple[str, str, str, str]:
     """Mean, standard deviation, minimum and maximum of an array, to four digits."""
-    return tuple(f"{of(value):.4g}" for of in (np.mean, np.std, np.min, np.max))  # type: ignore[return-value]
+    with np.errstate(all="ignore"):  # what is not finite is shown as it is
+        return tuple(f"{of(value):.4g}" for of in (np.mean, np.std, np.min, np.max))  # type: ignore[return-value]
 
 
 def is_small(value: np.ndarray) -> bool:
@@ -58,14 +62,30 @@ def grid(value: np.ndarray) -> str:
     return f'<table style="{MATRIX}">{body}</table>'
 
 
-def traced(layer: Any) -> str:
-    """A ``LayerTrace`` in HTML: the numbers of small arrays, the mean ± deviation and range of larger ones."""
+def is_concrete(value: Any) -> bool:
+    """Whether it is an array of numbers, and not what JAX puts in its place while it traces or describes."""
+    is_array = isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer)
+    return is_array and jnp.issubdtype(value.dtype, jnp.number)
+
+
+def arrays(named: Mapping[str, Any], title: str = "") -> str:
+    """Arrays in HTML: the numbers of small ones, the mean ± deviation and range of larger ones."""
     rows = []
-    for name, value in zip(layer._fields, map(np.asarray, layer)):
-        written = grid(value) if is_small(value) and value.ndim <= 2 else "{} ± {}, {} to {}".format(*spread(value))
-        cells = (name, shape(value), written)
+    for name, value in named.items():
+        cells = (name, *_shape_and_numbers(value))
         rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
-    return f"<table>{''.join(rows)}</table>"
+    caption = f'<caption style="text-align:left">{html.escape(title)}</caption>' if title else ""
+    return f"<table>{caption}{''.join(rows)}</table>"
+
+
+def _shape_and_numbers(value: Any) -> tuple[str, str]:
+    if not is_concrete(value):
+        return "", html.escape(str(value))
+    value = np.asarray(value)
+    if value.size == 0:
+        return shape(value), "empty"
+    written = grid(value) if is_small(value) and value.ndim <= 2 else "{} ± {}, {} to {}".format(*spread(value))
+    return shape(value), written
 
 
 def plain(latex: str) -> str:

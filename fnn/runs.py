@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from fnn.display import Table
+
+EPOCHS_SHOWN = 10  # of a run, in a notebook
 Record = dict[str, float]
 
 
@@ -50,6 +53,15 @@ class Run:
         last = ", ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items() if name != "epoch")
         return f"Run({self.state.epoch} epochs, {last})"
 
+    def _repr_html_(self) -> str:
+        """The records of the last epochs as a table."""
+        shown = self.history[-EPOCHS_SHOWN:]
+        header = tuple(dict.fromkeys(name for record in shown for name in record))
+        rows = tuple(tuple(_written(record.get(name)) for name in header) for record in shown)
+        more = len(self.history) - len(shown)
+        footer = f"the last {len(shown)} of {len(self.history)} epochs" if more else ""
+        return Table(header, rows, repr(self), footer)._repr_html_()
+
     def plot(self) -> Any:
         """Learning curves by epoch, losses and accuracies side by side, as a matplotlib Figure."""
         try:
@@ -66,6 +78,11 @@ class Run:
             axes.set(xlabel="epoch", ylabel=what)
             axes.legend(frameon=False)
         return figure
+
+
+def _written(value: Any) -> str:
+    """A number to four digits, a count whole, and nothing where an epoch has no such record."""
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def _curves(history: Sequence[Record], what: str) -> dict[str, tuple[list, list]]:

@@ -11,7 +11,7 @@ from fnn.display import Table
 from fnn.graph.graph import GraphParams
 from fnn.kinds import either, kind
 from fnn.layers import LayerTrace, Params
-from fnn.markup import spread
+from fnn.markup import is_concrete, spread
 
 GENERATIONS_SHOWN = 10  # at either end
 
@@ -24,7 +24,8 @@ def count(params) -> int:
 def summary(params: Params | Any) -> Table:
     """The layers with their shapes and parameter counts, or the contents of a ``trace``, as text and HTML.
 
-    params: layers, a graph, or the result of ``fnn.trace``. Raises TypeError or ValueError for anything else.
+    params: layers, a graph, or, for layers, the result of ``fnn.trace`` or ``fnn.deltas``. Raises TypeError or
+    ValueError for anything else.
 
     >>> import jax, fnn
     >>> fnn.summary(fnn.init(jax.random.key(0), (3, 4, 2)))
@@ -34,11 +35,11 @@ def summary(params: Params | Any) -> Table:
     2      4       2        Identity()         -     10
     26 parameters, float32
 
-    A 3-4-2 network has 20 weights and 6 biases. For a graph, the table lists its generations. For a trace, it lists the
-    shape of every array and the mean, standard deviation and range of its values.
+    A 3-4-2 network has 20 weights and 6 biases. For a graph, the table lists its generations. For a trace and for
+    deltas, it lists the shape of every array and the mean, standard deviation and range of its values.
     """
-    if isinstance(params, tuple) and params and isinstance(params[0], LayerTrace):
-        return _of_trace(params)
+    if entries := _entries(params):
+        return _of_arrays(entries)
     kind(params).require(params)
     return either(params, _of_layers, _of_graph)(params)
 
@@ -56,15 +57,24 @@ def _of_layers(params: Params) -> Table:
     return Table(header, tuple(rows), footer=f"{count(params):,} parameters, {params[0].W.dtype}")
 
 
-def _of_trace(passed: Sequence) -> Table:
-    """One row per array of a trace; a stack, with its leading axis of layers, is one entry."""
+def _entries(found: Any) -> list[dict[str, Any]]:
+    """The arrays of a trace or of deltas by name; nothing for parameters."""
+    if not isinstance(found, tuple) or not found:
+        return []
+    if isinstance(found[0], LayerTrace):
+        return [layer._asdict() for layer in found]
+    return [{"delta": delta} for delta in found] if all(map(is_concrete, found)) else []
+
+
+def _of_arrays(entries: Sequence[dict]) -> Table:
+    """One row per array of a trace or of deltas; a stack, with its leading axis of layers, is one entry."""
     rows = [
         (str(number), name, str(value.shape), *spread(np.asarray(value)))
-        for number, layer in enumerate(passed, 1)
-        for name, value in zip(layer._fields, layer)
+        for number, named in enumerate(entries, 1)
+        for name, value in named.items()
     ]
     header = ("entry", "array", "shape", "mean", "deviation", "least", "largest")
-    return Table(header, tuple(rows), footer=f"{len(passed)} entries, {passed[0].a.dtype}")
+    return Table(header, tuple(rows), footer=f"{len(entries)} entries, {[*entries[0].values()][-1].dtype}")
 
 
 def _of_graph(params: GraphParams) -> Table:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import fnn
-from experiments import table
+from experiments import pages, table
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent
@@ -33,7 +33,7 @@ def contents() -> str:
     ]
     programs += ["experiments/benchmarks/README", "experiments/data/mnist/README"]
     trees = [
-        ("Start", ["experiments/site/tour"]),
+        ("Start", ["experiments/site/tour", "experiments/site/pages"]),
         (
             "Formulas and notebooks",
             ["experiments/site/formulas", *(f"experiments/notebooks/{name}" for name in index + notebooks)],
@@ -88,7 +88,28 @@ def explanation() -> str:
     return fnn.explain(params, jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 1.0])).latex()
 
 
-MADE = {"<!-- experiments -->": experiments, "<!-- pictures -->": pictures, "<!-- explanation -->": explanation}
+def interactive() -> str:
+    """The first of the interactive pages, and links to all; they are written when the site is."""
+    first, *_ = pages.PAGES
+    frame = f'<iframe class="page" src="../../pages/{pages.file_name(first)}" title="{pages.title(first)}"></iframe>'
+    items = []
+    for make in pages.PAGES:
+        name, _, said = pages.title(make).partition(": ")
+        items.append(f'<li><a href="../../pages/{pages.file_name(make)}">{name}</a>: {said}</li>')
+    return f"{frame}\n\n<ul>\n" + "\n".join(items) + "\n</ul>\n"
+
+
+def write_pages(app, exception) -> None:
+    if exception is None and app.builder.format == "html":
+        pages.write(Path(app.outdir) / "pages")
+
+
+MADE = {
+    "<!-- pages -->": interactive,
+    "<!-- experiments -->": experiments,
+    "<!-- pictures -->": pictures,
+    "<!-- explanation -->": explanation,
+}
 
 
 def read(app, docname: str, source: list[str]) -> None:
@@ -101,3 +122,4 @@ def read(app, docname: str, source: list[str]) -> None:
 
 def setup(app) -> None:
     app.connect("source-read", read)
+    app.connect("build-finished", write_pages)

@@ -25,6 +25,7 @@ ELSEWHERE = [  # of other packages, whose documentation is not fetched, and of f
     "numpy.ndarray",
     "optax._src.base.GradientTransformation",
     "os.PathLike",
+    "pathlib.Path",
 ]
 
 

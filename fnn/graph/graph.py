@@ -1,6 +1,7 @@
 """Networks on a directed acyclic graph: constructors, and parameters that carry their graph."""
 
 import hashlib
+import html
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,8 +17,10 @@ from fnn.checks import arrays
 from fnn.checks import network as checks
 from fnn.checks.network import activation_like
 from fnn.graph import topology, validation
+from fnn.graph.picture import is_drawn, picture
 from fnn.graph.random import drawn_arrows
 from fnn.layers import Dense, Params
+from fnn.markup import is_concrete
 from fnn.numbers import floating_dtype, layer_sizes, number
 from fnn.stacking import unstack
 
@@ -89,6 +92,9 @@ class Graph:
         return type(self).__name__ + "({:,} neurons, {:,} arrows, {:,} generations, {:,} inputs, {:,} outputs)".format(
             *counts
         )
+
+    def _repr_html_(self) -> str:
+        return _picture(self, repr(self))
 
     @cached_property
     def _digest(self) -> bytes:
@@ -222,6 +228,13 @@ class Graph:
         return cls(pairs, activations, range(inputs), range(neurons - outputs, neurons))
 
 
+def _picture(graph: Graph, said: str, weights: np.ndarray | None = None) -> str:
+    """A small graph as a picture, a large one in words."""
+    if not is_drawn(graph.neurons, graph.arrows):
+        return html.escape(said)
+    return picture(said, graph.neurons, graph.generation, graph.arrows, weights)
+
+
 def _by_neuron(layer: Dense) -> Sequence[Activation]:
     """The activation of each of a layer's neurons."""
     activation = layer.activation
@@ -267,3 +280,8 @@ class GraphParams:
     def __repr__(self) -> str:
         norm = "" if self.norm is None else f", norm={self.norm.gradient}"
         return f"GraphParams({self.graph}{norm}, {getattr(self.weights, 'dtype', self.weights)})"
+
+    def _repr_html_(self) -> str:
+        weights = np.asarray(self.weights) if is_concrete(self.weights) else None
+        fits = weights is not None and weights.shape == (len(self.graph.arrows),)  # not those of many networks
+        return _picture(self.graph, repr(self), weights if fits else None)

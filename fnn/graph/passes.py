@@ -23,6 +23,7 @@ from fnn.graph.recursion import (
     values,
     weight_gradients,
 )
+from fnn.markup import arrays
 from fnn.masks import Mask, masked
 
 
@@ -32,6 +33,9 @@ class Trace(NamedTuple):
     psi: Array
     z: Array
     a: Array
+
+    def _repr_html_(self) -> str:
+        return arrays(self._asdict())
 
 
 def forward(rules: Rules, params: GraphParams, x: Array, given: Given) -> tuple[Activation, Array, Array, States]:
