@@ -57,6 +57,7 @@ RIGHT = {  # the function and its arguments
     "a callback": (with_vjp(in_numpy(np.tanh), lambda a, g: ((1 - jnp.tanh(a[0]) ** 2) * g,)), (normal(3),)),
     "keyword": (functools.partial(jax.nn.softmax, axis=0), (normal(3, 2),)),
     "float32 inside": (lambda x: jax.nn.softmax(x.astype(jnp.float32)).astype(x.dtype), (normal(4, 8),)),
+    "a product with two zeros": (jnp.prod, (np.array([0.0, 0.0, 3.0]),)),
     "bfloat16 inside": (
         lambda x, w: (x.astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)).astype(x.dtype),
         (normal(4, 8), normal(8, 3)),
@@ -74,7 +75,7 @@ AT_A_KINK = {
 
 
 KINDS = ("pytree", "integers, None and booleans", "complex", "only forwards", "a callback", "bfloat16 inside",
-         "masked by infinities", "infinite in thousands")  # fmt: skip
+         "masked by infinities", "infinite in thousands", "a product with two zeros")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", and_slow(KINDS, RIGHT))

@@ -91,7 +91,8 @@ class Cotangents:
         ours, right, doubt = hand[k], slope[k].copy(), np.where(np.isfinite(doubt[k]), doubt[k], 0.0)
         finding = self._compare(i, ours, right, doubt)
         part = self.slopes.inputs.parts[i]
-        self.doubtful = max(self.doubtful, norm(doubt[part]) / (norm(slope[k][part]) or 1.0))
+        if not self.slopes.exact:
+            self.doubtful = max(self.doubtful, norm(doubt[part]) / (norm(slope[k][part]) or 1.0))
         if finding.ok:
             return finding
         with np.errstate(invalid="ignore"):
@@ -145,7 +146,8 @@ class Cotangents:
             terms = np.where(t == 0, 0.0, hand * t)
             ours, size = terms.sum(), max(norm(terms), abs(float(found)))
         known: Any = {"sides": self.sides}
-        self.doubtful = max(self.doubtful, float(doubt) / (size or 1.0))
+        if not self.slopes.exact:
+            self.doubtful = max(self.doubtful, float(doubt) / (size or 1.0))
         finding = compare(
             self.names[i], ours, found, self.limit, max(size, SAFETY * float(doubt) / self.limit), **known
         )

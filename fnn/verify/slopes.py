@@ -24,6 +24,7 @@ from fnn.verify.oracle import is_inexact
 DRAWS = 4  # of other roundings
 SAFETY = 10  # the error may be this many times the estimate
 INFINITE = 1e15  # beyond it the complex step has met a singularity
+UNSEEN = 1e4 * complexstep.STEP**2  # of the value: what the complex step leaves out
 CLOSE = 1e-6  # relative: differences and the complex step that agree to this confirm each other
 
 
@@ -128,7 +129,8 @@ class Slopes:
         if not self.exact:
             return self.differences(t, weights)
         found = _weighed(self._complex_step(t), weights)
-        return found, np.zeros_like(found)
+        largest = np.abs(self.y).max(initial=1.0, where=np.isfinite(self.y))
+        return found, np.full_like(found, UNSEEN * largest)
 
     def spread(self, t, weights=None) -> np.ndarray:
         """How far the complex step moves if every operation rounds in another way."""
