@@ -87,7 +87,7 @@ def page(records: Sequence[dict]) -> str:
         if (GALLERY / f"{name}.png").exists():
             parts.append(f"![{name}]({name}.png)")
         sections.append("\n\n".join(parts) + "\n")
-    return "# What the experiments left\n\nMade by `python -m experiments.table`.\n\n" + "\n".join(sections)
+    return "# Results in full: figures and tables\n\nMade by `python -m experiments.table`.\n\n" + "\n".join(sections)
 
 
 def between(readme: str, table: str) -> str:

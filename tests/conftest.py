@@ -1,6 +1,7 @@
 """The strictest settings for every test, programs that compile quickly, and what the last line says."""
 
 import os
+import signal
 
 import jax
 import jaxlib
@@ -20,6 +21,13 @@ jax.config.update("jax_debug_key_reuse", True)
 def x64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_interrupts():
+    """Tests send it to themselves, and what a shell starts in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

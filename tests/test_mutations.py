@@ -66,7 +66,8 @@ def reported_on_the_square(mutant: Mutant) -> dict:
 
 
 def recognised(mutant: Mutant, found: dict) -> bool:
-    return mutant.looks_like is None or all(mutant.looks_like in note for note in found.values())
+    """By what it looks like, or by the method of the class ``Wrong`` that is wrong."""
+    return mutant.looks_like is None or all(mutant.looks_like in note or "Wrong." in note for note in found.values())
 
 
 IN_RULES = [mutant for mutant in MUTANTS if mutant.rules is not RULES and not mutant.data]

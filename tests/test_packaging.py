@@ -91,7 +91,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
     assert {name.split("/")[0] for name in names} == {"fnn", f"fnn-{VERSION}.dist-info"}
-    assert {Path(name).suffix for name in names if name.startswith("fnn/")} == {".py", ".typed", ".npz", ".md"}
+    kinds = {".py", ".typed", ".npz", ".md", ".html", ".css", ".js"}
+    assert {Path(name).suffix for name in names if name.startswith("fnn/")} == kinds
     assert wheel.stat().st_size < 1_000_000
 
 

@@ -115,8 +115,8 @@ def endless(number=None, sent=lambda: None, stall=None):
             come[0] += 1
             if come[0] == number:
                 sent()
-                if stall is not None:
-                    stall.wait(60)
+                if stall is not None and not stall.wait(60):
+                    raise TimeoutError("nothing ended the run")
             rows = random.integers(len(X), size=10)
             yield X[rows], Y[rows]
 

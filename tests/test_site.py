@@ -181,7 +181,7 @@ def test_the_site_is_built_without_a_warning_and_asks_the_network_for_nothing(bu
 
 
 WIDTHS = (360, 390, 768, 1024, 1366, 1440, 1600)
-WIDER = """[document.documentElement, document.querySelector(".content")].filter(
+WIDER = """[document.documentElement, ...document.querySelectorAll(".content")].filter(
     part => part.scrollWidth > Math.min(part.clientWidth, innerWidth)).length > 0"""
 
 

@@ -13,7 +13,7 @@ from experiments.site import contents, docstrings, formulas, references, typeset
 project, author, release = "fnn", "", fnn.__version__
 html_title = f"fnn {release}"
 html_show_copyright = html_show_sphinx = html_copy_source = html_show_sourcelink = False
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "myst_nb"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "myst_nb", "sphinx_copybutton"]
 
 root_doc = "README"
 html_additional_pages = {"index": "redirect.html"}
@@ -38,6 +38,7 @@ smartquotes = False  # "mean" is what one types
 
 myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 4
+copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True  # what is copied runs
 nb_execution_mode = "off"
 nb_merge_streams = True
 

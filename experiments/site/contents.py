@@ -30,10 +30,11 @@ def contents() -> str:
         "experiments/scaling",
         "experiments/gallery/README",
         "experiments/equations",
+        "experiments/audit",
     ]
     programs += ["experiments/benchmarks/README", "experiments/data/mnist/README"]
     trees = [
-        ("Start", ["experiments/site/tour", "experiments/site/pages"]),
+        ("Start", [f"experiments/site/{name}" for name in ("tour", "training", "coming", "questions", "pages")]),
         (
             "Formulas and notebooks",
             ["experiments/site/formulas", *(f"experiments/notebooks/{name}" for name in index + notebooks)],
@@ -61,7 +62,8 @@ def experiments() -> str:
 
 def purpose(name: str) -> str:
     """The first sentence of the program's docstring, without its command."""
-    path = EXPERIMENTS / (name.replace(".", "/") + ".py")
+    path = EXPERIMENTS / name.replace(".", "/")
+    path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
     first = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
     return re.sub(r"[:,]? *``python -m[^`]*``", "", " ".join(first.split())).replace("``", "`")
 

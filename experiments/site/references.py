@@ -22,6 +22,7 @@ ELSEWHERE = [  # of other packages, whose documentation is not fetched, and of f
     "jax._src.mesh.Mesh",
     "jax.jaxlib._jax.Array",
     "jaxlib._jax.Device",
+    "numpy.bool",
     "numpy.ndarray",
     "optax._src.base.GradientTransformation",
     "os.PathLike",

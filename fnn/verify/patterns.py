@@ -181,7 +181,8 @@ def _along(hand, oracle, tolerance, axes) -> Iterator[str]:
         other = axes[1 - axis] if len(axes) == 2 else f"index {1 - axis}"
         squares = (oracle * oracle).sum(axis=axis, keepdims=True)
         c = (hand * oracle).sum(axis=axis, keepdims=True) / np.where(squares == 0, 1, squares)
-        if same(hand, c * oracle, tolerance):
+        differ = (squares > 0).any() and np.ptp(c[squares > 0]) > 1e-6 * np.abs(c).max()
+        if differ and same(hand, c * oracle, tolerance):
             yield f"every {other} has a factor of its own"
         mean = (hand - oracle).mean(axis=axis, keepdims=True)
         if same(hand, oracle + mean, tolerance):

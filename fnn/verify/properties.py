@@ -200,7 +200,10 @@ def _reads(one: Judged, rule: Callable, right: Callable, names: tuple[str, ...])
             continue
         array: Any = np.asarray(arg)
         drawn = (array * random.uniform(0.5, 1.5, array.shape) + random.normal(size=array.shape)).astype(array.dtype)
-        moved = values((*args[:i], drawn, *args[i + 1 :]))
+        other = [*args[:i], drawn, *args[i + 1 :]]
+        if name == "z" and "a" in names:  # σ'(z) may be computed from it
+            other[names.index("a")] = evaluate(args[names.index("activation")].value, drawn)
+        moved = values(tuple(other))
         if moved is None:
             continue
         stays = [same(before, after, CLOSE) for before, after in zip(here, moved)]
