@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import fnn
+from agreement_cases import Hidden
 from fnn import updates
 from fnn.checkpoint import orbax
 from fnn.checkpoint.fingerprint import ALLOWED, require_same_run, versions
@@ -30,19 +31,6 @@ def changed(array, at):
     array = array.copy()
     array.flat[at] = (array.flat[at] + 1) % 3
     return array
-
-
-@dataclass(frozen=True)
-class Hidden(fnn.Loss):
-    """A loss whose repr does not show its factor."""
-
-    factor: float = field(default=1.0, repr=False)
-
-    def value(self, a, y):
-        return self.factor * jnp.sum((a - y) ** 2, axis=-1)
-
-    def gradient(self, a, y):
-        return 2 * self.factor * (a - y)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fnn.losses import Loss, as_targets
 from fnn.masks import masked
 from fnn.verify.equations import Case, Derivation, Failure, Judged, Right, attempt, fed, judge, single
 from fnn.verify.interpret import evaluate
-from fnn.verify.oracle import AUTODIFF, AUTODIFF_TANGENTS, loss_gradient
+from fnn.verify.oracle import AUTODIFF, AUTODIFF_TANGENTS, loss_gradient, loss_gradient_change
 from fnn.verify.patterns import same, statements
 from fnn.verify.probes import COTANGENTS, round_array, rounded_to, single_rules
 from fnn.verify.properties import of_change
@@ -171,7 +171,7 @@ def terms_of(rule: str, args: tuple, oracle: np.ndarray) -> dict[str, Any]:
 def _changed_gradient(args: tuple) -> np.ndarray:
     """R{∂L/∂a}, (B, n_L)."""
     loss, _, _, a, y, _, da = args
-    return evaluate(lambda a, da: jax.jvp(lambda a: loss_gradient(loss, a, y), (a,), (da,))[1], a, da)
+    return evaluate(loss_gradient_change, loss, a, y, da)
 
 
 def _upstream(rule: str, args: tuple) -> np.ndarray:

@@ -57,7 +57,7 @@ class Cotangents:
     @property
     def weak(self) -> bool:
         """Whether the comparison is too inexact to reveal small mistakes."""
-        return self.doubtful > 1e-6 or self.unknown > 0
+        return (self.doubtful > 1e-6 and not self.slopes.exact) or self.unknown > 0
 
     def findings(self, hand: np.ndarray) -> list[Finding]:
         """One finding per input; ``hand``: the cotangents, (K, n)."""
@@ -91,8 +91,7 @@ class Cotangents:
         ours, right, doubt = hand[k], slope[k].copy(), np.where(np.isfinite(doubt[k]), doubt[k], 0.0)
         finding = self._compare(i, ours, right, doubt)
         part = self.slopes.inputs.parts[i]
-        if not self.slopes.exact:
-            self.doubtful = max(self.doubtful, norm(doubt[part]) / (norm(slope[k][part]) or 1.0))
+        self.doubtful = max(self.doubtful, norm(doubt[part]) / (norm(slope[k][part]) or 1.0))
         if finding.ok:
             return finding
         with np.errstate(invalid="ignore"):
@@ -146,8 +145,7 @@ class Cotangents:
             terms = np.where(t == 0, 0.0, hand * t)
             ours, size = terms.sum(), max(norm(terms), abs(float(found)))
         known: Any = {"sides": self.sides}
-        if not self.slopes.exact:
-            self.doubtful = max(self.doubtful, float(doubt) / (size or 1.0))
+        self.doubtful = max(self.doubtful, float(doubt) / (size or 1.0))
         finding = compare(
             self.names[i], ours, found, self.limit, max(size, SAFETY * float(doubt) / self.limit), **known
         )

@@ -206,6 +206,11 @@ def loss_gradient(loss, a, y):
     return jax.grad(lambda a: jnp.sum(loss.value(a, y)))(a)
 
 
+def loss_gradient_change(loss, a, y, da):
+    """R{∂L/∂a} along da, (B, n)."""
+    return _changed(lambda a: loss_gradient(loss, a, y), (a,), (da,))
+
+
 def slope(activation, z):
     """σ'(z) of an elementwise activation."""
     return _pulled(activation.value, z, jnp.ones_like(z))
