@@ -144,9 +144,10 @@ def name_of(which: str, name: str, seed: int) -> str:
 
 
 def found_in(left: dict[str, dict], which: str, seeds: int) -> Found:
-    """What the runs on one of the two training sets left, of those that have finished."""
+    """What the finished runs on one of the two training sets left, without the networks of which none has."""
     names = {name: {seed: name_of(which, name, seed) for seed in range(seeds)} for name in COLOURS}
-    return {name: {seed: left[run] for seed, run in of.items() if run in left} for name, of in names.items()}
+    found = {name: {seed: left[run] for seed, run in of.items() if run in left} for name, of in names.items()}
+    return {name: seeds for name, seeds in found.items() if seeds}
 
 
 def compare_inference(options: Options, params, dropout, test: Dataset) -> dict:
@@ -295,8 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = results.command("dropout", replace(options, seeds=1, full=False))
     left = long_runs.finished(options.checkpoint, runs(options, data, test), settings=settings, report=options.report)
     small, whole = (found_in(left, which, options.seeds) for which in ("small", "whole"))
-    if not all((*small.values(), *whole.values())):
-        raise SystemExit(f"{len(left)} runs have finished, and not one of every network: nothing to report yet")
+    if not small or "nothing" not in whole:
+        raise SystemExit(f"{len(left)} runs have finished, and not those to compare with: nothing to report yet")
     shortened = length(options)
     print(f"Shortened: {shortened}." if shortened else "As long as published.")
     made = claims(options, small, whole)
