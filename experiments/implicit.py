@@ -4,8 +4,9 @@ The test loss after a fixed number of steps, for every η over six decades, on t
 logistic regression on features of unequal size, and MNIST with a 784-100-10 tanh network. The claim is that implicit
 SGD is robust to a large η. Two measures judge it, and can disagree: a method *learns* at an η where its test loss ends
 below that of the start, and is *good* there where its test loss is within twice the best of all methods and rates.
-Every seed has data, starts and mini-batches of its own. Nothing is published in numbers: ``--full``, six epochs of
-MNIST, all test images and two rates for each decade, is only longer, some ten minutes of a core for each seed.
+Every seed has data, starts and mini-batches of its own.
+
+``--full``: six epochs of MNIST, all test images, and two rates for each decade there too. No length is published.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +53,9 @@ class Options:
     momentum: float = 0.9
     seeds: int = 5
     checkpoint: Path | None = None
-    """Folder that keeps what has finished: a repeated command goes on, and several processes may share it."""
+    """Folder that keeps what has finished: a repeated command resumes, and several processes may share it."""
+    report: bool = False
+    """Train nothing, and leave the record of what has finished in the folder."""
     out: Path | None = None
 
 
@@ -280,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.checkpoint,
         {name: partial(run, options, seed) for seed, (name,) in names.items()},
         settings=results.command("implicit", replace(options, seeds=5)),
+        report=options.report,
     )
     done = [left[name] for seed in long_runs.complete(left, names) for name in names[seed]]
     for title in (title for title in done[0] if title != "seconds"):

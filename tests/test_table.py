@@ -58,6 +58,18 @@ def test_keeping_a_run_puts_its_record_and_picture_in_the_gallery(tmp_path, monk
     assert "Shortened: all." in page
 
 
+def test_the_gallery_says_what_a_run_at_full_length_is(tmp_path):
+    program = tmp_path / "thing.py"
+    program.write_text('"""A thing.\n\nMore.\n\n``--full``: ten epochs,\nor ``--epochs 10``.\n\nEnd.\n"""\n')
+    assert table.at_length(program) == ["`python -m experiments.thing --full`: ten epochs, or `--epochs 10`."]
+    program.write_text('"""A thing."""\n')
+    assert table.at_length(program) == table.at_length(tmp_path / "none.py") == []
+    page = (table.GALLERY / "README.md").read_text()
+    for path in table.HERE.glob("*.py"):
+        if "full: bool" in path.read_text():
+            assert f"`python -m experiments.{path.stem} --full`: " in page
+
+
 def test_a_claim_beside_a_published_figure_says_what_differs(tmp_path):
     with pytest.raises(ValueError, match="expected what differs from the published figure, got none: as he says"):
         results.save(tmp_path, "thing", table.Options(), [results.Claim("as he says", "3", "4")], {})
