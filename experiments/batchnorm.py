@@ -125,17 +125,35 @@ def claims(options: Options, runs: dict[str, list[dict]]) -> list[results.Claim]
             f"Ioffe and Szegedy, section 4.1: {network}, {seeds}, without and with batch norm",
             f"{last} % test accuracy; 95 % at step {' and '.join(map(reached, runs.values()))}",
             "curves: faster, and higher at the end",
-            f"published as curves alone, and compared by eye; η = {options.learning_rate:g}, theirs is not given",
+            f"{better(runs)}; published as curves alone; η = {options.learning_rate:g}, theirs is not given",
         ),
         results.Claim(
             "the input of a sigmoid of the last hidden layer, mean over its 100 units: how far its median travels in "
-            "training, as a multiple of the mean width from 15 to 85 %; the largest such width over the smallest",
+            "training, as a multiple of the mean width from 15 to 85 %, and the largest such width over the smallest; "
+            "without and with batch norm",
             f"{both(runs, lambda points: points['travel, of the width'])}; "
             f"{both(runs, lambda points: points['widest over narrowest'])}",
             "curves of one unit: more stable with batch norm",
             "published as curves of one typical unit alone; these two measures are ours",
         ),
     ]
+
+
+def better(runs: dict[str, list[dict]]) -> str:
+    """In how many seeds batch norm is both faster to 95 % and higher at the end."""
+    pairs = list(zip(*runs.values()))
+    count = sum(
+        (first_step(normed) or np.inf) < (first_step(plain) or np.inf)
+        and normed["accuracy"][-1] > plain["accuracy"][-1]
+        for plain, normed in pairs
+    )
+    reproduced = "reproduced" if count == len(pairs) else "not reproduced"
+    return f"{reproduced}: faster and higher with batch norm in {count} of {len(pairs)} seeds"
+
+
+def first_step(points: dict) -> int | None:
+    """The first recorded step with 95 %."""
+    return next((step for step, a in zip(points["step"], points["accuracy"]) if a >= 0.95), None)
 
 
 def both(runs: dict[str, list[dict]], figure) -> str:
@@ -145,7 +163,7 @@ def both(runs: dict[str, list[dict]], figure) -> str:
 
 def reached(seeds: list[dict]) -> str:
     """The mean over the seeds of the first recorded step with 95 %, or how many never had it."""
-    every = [next((s for s, a in zip(p["step"], p["accuracy"]) if a >= 0.95), None) for p in seeds]
+    every = [first_step(points) for points in seeds]
     first = [step for step in every if step is not None]
     if len(first) < len(every):
         return f"never in {len(every) - len(first)} of {len(every)}"

@@ -268,7 +268,7 @@ def compared(name: str, whole: Found) -> str:
     both = whole[name].keys() & whole["nothing"].keys()
     lower = sum(errors(whole[name][seed])[-1] < errors(whole["nothing"][seed])[-1] for seed in both)
     reproduced = "reproduced" if lower == len(both) else "not reproduced" if lower else "not reproduced, the reverse"
-    return f"{reproduced}: lower than with nothing in {lower} of {long_runs.count(len(both), len(both))}"
+    return f"{reproduced}: lower than with nothing in {lower} of {len(both)} seeds"
 
 
 def length(options: Options) -> str:
