@@ -9,9 +9,10 @@ import optax
 import pytest
 
 import fnn
-from experiments import batchnorm, descent, dropout, graph, implicit, mnist, nielsen
+from experiments import batchnorm, descent, digits, dropout, graph, implicit, mnist, nielsen
 from experiments import figures as pictures
 from experiments.benchmarks import implicit as implicit_benchmark
+from fnn.train import fit
 
 pytestmark = pytest.mark.project
 SHORT = ["--examples", "2000", "--epochs", "2"]
@@ -136,6 +137,23 @@ def test_dropouts_momentum_rises_while_its_rate_falls():
         delta = p * delta - (1 - p) * rate
         step, state = rule.update(g, state, g)
         assert float(step["b"][0]) == pytest.approx(delta, rel=1e-5)
+
+
+def test_an_interrupted_run_of_dropouts_schedule_resumes_where_it_was(tmp_path):
+    """The rule is built anew, as a repeated command builds it, and the end is bitwise that of one run."""
+    options, data = dropout.Options(hidden=(8,)), digits.load()[0][:400]
+    params = fnn.init(jax.random.key(0), (784, 8, 10), activation=fnn.ReLU())
+
+    def train(epochs, checkpoint):
+        return fit(
+            params, data, dropout.rule(options, 12), loss=dropout.LOSS, epochs=epochs, batch_size=100,
+            key=jax.random.key(0), dropout=dropout.kinds(options)["dropout"], checkpoint=checkpoint, progress=False,
+        ).params  # fmt: skip
+
+    train(2, tmp_path / "kept")
+    resumed, whole = train(3, tmp_path / "kept"), train(3, None)
+    for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole)):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_network_without_a_finished_run_is_left_out_and_the_seeds_are_counted():
