@@ -203,6 +203,32 @@ def test_no_page_is_wider_than_its_window(built, tmp_path):
 
 
 @pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.skipif(browser.executable() is None, reason="no chromium or chrome on PATH")
+def test_formulas_are_set_in_the_font_that_the_site_ships(built, tmp_path):
+    site, _ = built
+    with browser.opened(tmp_path) as tab:
+        tab.open(site / "experiments/site/formulas.html")
+        loaded = "document.fonts.ready.then(() => [...document.fonts].map(font => `${font.family}: ${font.status}`))"
+        assert tab.evaluate(loaded) == ["Mathematics: loaded"]
+        assert tab.evaluate("getComputedStyle(document.querySelector('math')).fontFamily").startswith("Mathematics")
+
+
+def test_that_font_has_a_prime_the_letters_of_the_equations_and_brackets_of_any_height(tmp_path):
+    pytest.importorskip("ziamath", reason="the extra docs is not installed")
+    from fontTools.ttLib import TTFont
+
+    from experiments.site import fonts
+
+    fonts.write(tmp_path / fonts.NAME)
+    needed = {*map(ord, "σ′δ∂ℓλψ⊙∑∇≤−"), 0x1D6FF, 0x1D70E}  # the last two are italic δ and σ
+    with TTFont(tmp_path / fonts.NAME) as font:
+        assert needed <= set(font.getBestCmap())
+        assert font["MATH"].table.MathVariants.VertGlyphCoverage.glyphs
+
+
+@pytest.mark.process
 @pytest.mark.skipif(browser.executable() is None, reason="no chromium or chrome on PATH")
 def test_the_measure_of_width_finds_a_page_that_is_too_wide(tmp_path):
     page = tmp_path / "wide.html"
