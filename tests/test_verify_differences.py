@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from custom_cases import between, named, normal, note, with_vjp
-from fnn.verify import custom_vjp
+from fnn.verify import custom_vjp, function, gradient
 from problems import and_slow
 
 
@@ -50,6 +50,32 @@ def test_central_differences_judge_what_autodiff_cannot(case):
     assert report.ok
     assert "compared with differences along each of the 6 entries, of an estimated error of" in note(report)
     assert all(named(judged(factor)) == {"args[0]"} for factor in (1.1, -1, 0))
+
+
+NEAR_ZERO = {  # functions that vary with the size of their argument, and one that does not
+    "log": (lambda x: np.log(x * x), lambda x: 2 / x),
+    "reciprocal": (lambda x: 1 / x, lambda x: -1 / x**2),
+    "root": (lambda x: np.sqrt(np.abs(x)), lambda x: jnp.sign(x) / (2 * jnp.sqrt(jnp.abs(x)))),
+    "square": (lambda x: x * x, lambda x: 2 * x),
+    "tanh beside 1": (lambda x: np.tanh(1 + x), lambda x: 1 - jnp.tanh(1 + x) ** 2),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    and_slow([("log", 1e-8), ("tanh beside 1", 1e-20)], itertools.product(NEAR_ZERO, (1e-3, 1e-8, 1e-20, 1e-80))),
+    ids=str,
+)
+def test_small_arguments_are_moved_by_small_steps(case):
+    name, size = case
+    (f, slope), x = NEAR_ZERO[name], size * np.array([1.0, 2.0, -3.0])
+    for factor in (1, 1.5):
+        opaque = with_vjp(in_numpy(f), lambda a, g: (factor * slope(a[0]) * g,))  # noqa: B023
+        assert custom_vjp(opaque, x).ok == (factor == 1)
+        assert function(opaque, x).ok == (factor == 1)
+        if name != "tanh beside 1":
+            by_values = gradient(lambda w: factor * np.asarray(slope(w)), lambda w: float(f(w).sum()), x)  # noqa: B023
+            assert by_values.ok == (factor == 1)
 
 
 CHANGES = {"a thousandth": lambda v, i: v.at[i].multiply(1.001), "zero": lambda v, i: v.at[i].set(0)}

@@ -12,7 +12,7 @@ import numpy as np
 from fnn.checks import arrays
 from fnn.numbers import number
 from fnn.verify.interpret import Traced, evaluate, forgetting, is_array, precision_inside, trace
-from fnn.verify.neighbours import accept, sides
+from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, is_floating, is_inexact
 from fnn.verify.patterns import statements
 from fnn.verify.report import Finding, Report, compare, norm
@@ -148,12 +148,8 @@ class BlackBox:
         def oracle(inputs) -> list:
             return traced(*(leaf for leaf in jax.tree.leaves(inputs) if is_array(leaf)))
 
-        found = sides(oracle, self.inputs, self.precision)
-        kept = []
-        for hand, right, at in zip(ours, theirs, found):
-            slack = 100 * tolerance * np.maximum(np.abs(at.low), np.abs(at.high))
-            kept.append(accept(hand, right, at, slack)[0])
-        return kept
+        near = Neighbours(oracle, self.inputs, self.precision)
+        return near.accept(ours, theirs, [100 * tolerance * at.size() for at in near.sides])[0]
 
     def smallest(self, i: int, tolerance: float) -> str:
         """The inputs cut and rounded while the i-th array is wrong, with both of its values."""

@@ -224,7 +224,7 @@ class _Judge:
         if doubt:
             function = contracted(_callable(self.ours, self.inputs), y_bar)
             inputs = [np.asarray(leaf) for leaf in self.inputs]
-            found, note, weak = by_differences(function, inputs, self.names, mine, self.tolerance, right)
+            found, note, weak = by_differences(function, inputs, self.names, mine, self.tolerance, right, precision)
             self.notes.append(f"{doubt}: {note}")
             self.weak = note if weak else self.weak
             return found

@@ -124,7 +124,8 @@ def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Repo
     def cost(values) -> float:
         return float(evaluate(call, (jax.tree.unflatten(structure, values), box.inputs[1])))
 
-    findings, note, weak = by_differences(cost, list(map(np.asarray, leaves)), box.names, ours, tolerance, oracle)
+    arrays = list(map(np.asarray, leaves))
+    findings, note, weak = by_differences(cost, arrays, box.names, ours, tolerance, oracle, box.precision)
     notes = (*notes, f"autodiff is not finite: {note}")
     return Report(tuple(findings), box.dtype, notes, weak=note if weak else ""), oracle
 
