@@ -2,17 +2,11 @@
 
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-from fnn.verify.oracle import is_floating
-from fnn.verify.report import Finding, compare, norm
 
 LEVELS = 14  # step sizes, each half of the one before
 LARGEST_STEPS = (0.1, 0.037)  # relative to max(1, |x|): two sequences, which must agree
 SMALL = 0.05  # arguments below it are moved by steps relative to |x|, too, which see what happens between them and 0
-MOST = 10_000  # entries; the function is evaluated 56 times for each
 TOLERANCE = 1e-7  # what differences reach in float64 on smooth functions, with a margin
 SAFETY = 10  # the error may be this many times the estimate
 
@@ -81,77 +75,11 @@ def by_rows(function: Callable, x) -> tuple[np.ndarray, np.ndarray]:
             found[:, j] = (ends[0][0] - ends[1][0]) / (ends[0][1] - ends[1][1])
         return found
 
-    return extrapolated(central, _sizes(x), eps("float64") * np.abs(np.asarray(function(x), np.float64))[:, None])
+    rounding = np.finfo(np.float64).eps * np.abs(np.asarray(function(x), np.float64))
+    return extrapolated(central, _sizes(x), rounding[:, None])
 
 
 def _sizes(x: np.ndarray) -> np.ndarray:
     """|x| where it is smaller than 1 and not 0, else 1."""
     size = np.abs(np.asarray(x, np.float64))
     return np.where((size > 0) & (size < 1), size, 1.0)
-
-
-def eps(precision: str) -> float:
-    return float(jnp.finfo(precision).eps)
-
-
-def by_differences(
-    contracted: Callable, inputs, names, hand, tolerance, known=None, precision: str = "float64"
-) -> tuple[list[Finding], str, bool]:
-    """Findings on the cotangents ``hand`` of ``contracted`` for every floating input; a note; whether it is weak.
-
-    contracted: the inputs → ⟨ȳ, f⟩, computed in ``precision``. known: autodiff's cotangents, used where finite.
-    An entry that is finite in neither is not compared. Where the differences did not converge, through rounding of
-    large values or of a function in float32, the error may be as large as their estimated error.
-    """
-    count = sum(np.size(leaf) for leaf in inputs)
-    if count > MOST:
-        raise ValueError(f"args: {count:,} entries are too many for differences along each; give oracle=, or fewer")
-    limit = tolerance or TOLERANCE
-    findings, skipped, doubtful = [], 0, 0.0
-    for k, (name, ours) in enumerate(zip(names, hand)):
-        slope, doubt = _along_each(contracted, inputs, k, precision)
-        if known is not None:
-            finite = np.isfinite(known[k])
-            slope, doubt = np.where(finite, known[k], slope), np.where(finite, 0, doubt)
-        with np.errstate(invalid="ignore"):
-            unknown = ~np.isfinite(slope) | (doubt > 0.1 * np.abs(slope).max(initial=1.0))
-        if np.shape(ours) == slope.shape:
-            near = np.abs(ours - slope) <= SAFETY * doubt
-            slope = np.where(unknown | near, ours, slope)
-            skipped += int(unknown.sum())
-        usable = np.where(unknown, 0, doubt)
-        doubtful = max(doubtful, norm(usable) / (norm(slope) or 1.0))
-        findings.append(compare(name, ours, slope, limit, max(norm(slope), SAFETY * norm(usable) / limit)))
-    note = f"compared with differences along each of the {count} entries, of an estimated error of {doubtful:.0e}"
-    if skipped:
-        note += f"; {skipped} of them did not converge or are not finite and were not compared"
-    return findings, note, doubtful > 1e-6 or skipped > 0
-
-
-def _along_each(contracted: Callable, inputs, k: int, precision: str) -> tuple[np.ndarray, np.ndarray]:
-    """The derivative along every entry of the k-th input, and estimated errors."""
-    base = np.asarray(inputs[k])
-
-    def central(h):
-        found, steps = np.empty(base.shape), h * np.maximum(1.0, np.abs(base.astype(np.float64)))
-        for index in np.ndindex(base.shape):
-            ends = []
-            for sign in (1, -1):
-                moved = base.copy()
-                moved[index] = base[index] + sign * steps[index]
-                given = [*inputs[:k], moved, *inputs[k + 1 :]]
-                ends.append((contracted(given), float(moved[index])))
-            found[index] = (ends[0][0] - ends[1][0]) / (ends[0][1] - ends[1][1])
-        return found
-
-    return extrapolated(central, _sizes(base), eps(precision) * abs(contracted(inputs)))
-
-
-def contracted(function: Callable, y_bar) -> Callable:
-    """The inputs → ⟨ȳ, f⟩, summed in float64."""
-
-    def of(values) -> float:
-        pairs = zip(jax.tree.leaves(function(*values)), jax.tree.leaves(y_bar))
-        return sum(float(np.sum(np.float64(a) * np.float64(b))) for a, b in pairs if is_floating(a))
-
-    return of

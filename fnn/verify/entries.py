@@ -26,15 +26,33 @@ TOGETHER = 64  # of more entries at kinks only the sum is looked at
 SEED = 0
 
 
+def by_values(
+    slopes: Slopes, names: Sequence[str], weights: np.ndarray, limit: float, hand: list, known: list | None = None
+) -> tuple[list[Finding], str, bool]:
+    """Findings on the cotangents ``hand`` of a function of which there are values only; a note; whether it is weak.
+
+    weights: (m,), of the outputs; known: autodiff's cotangents, which stand where they are finite.
+    """
+    space = slopes.inputs
+    other = [np.shape(ours) != leaf.shape for ours, leaf in zip(hand, space.leaves)]
+    filled = [np.zeros_like(leaf) if wrong else ours for ours, leaf, wrong in zip(hand, space.leaves, other)]
+    given = None if known is None else space.vector(known, dual=True)[None]
+    judge = Cotangents(slopes, names, weights[None], limit, "hand", given)
+    found = judge.findings(space.vector(filled, dual=True)[None])
+    for i, (ours, leaf) in enumerate(zip(hand, space.leaves)):
+        found[i] = compare(names[i], ours, leaf, limit) if other[i] else found[i]
+    return found, judge.note(), judge.weak
+
+
 class Cotangents:
     """The judgement of cotangents of a function's inputs.
 
     slopes: the function; names: of its inputs; weights: (K, m), K cotangents of its outputs as rows; limit: the
-    tolerance.
+    tolerance; known: the right cotangents, (K, n), where they are finite.
     """
 
-    def __init__(self, slopes: Slopes, names: Sequence[str], weights: np.ndarray, limit: float, ours: str):
-        self.slopes, self.names, self.weights = slopes, names, weights
+    def __init__(self, slopes: Slopes, names: Sequence[str], weights: np.ndarray, limit: float, ours: str, known=None):
+        self.slopes, self.names, self.weights, self.known = slopes, names, weights, known
         self.limit = limit if slopes.exact else max(limit, BY_DIFFERENCES)
         self.sides = ours, "the complex step" if slopes.exact else "differences"
         self.random = np.random.default_rng(SEED)
@@ -66,8 +84,9 @@ class Cotangents:
         """One finding per input; ``hand``: the cotangents, (K, n)."""
         if not self.every:
             return [self._by_directions(i, hand) for i in range(len(self.names))]
-        slope, doubt = np.empty_like(hand), np.empty_like(hand)
-        for j, scale in enumerate(self.slopes.scale):
+        slope, doubt = np.full_like(hand, np.nan) if self.known is None else self.known.copy(), np.zeros_like(hand)
+        for j in map(int, np.flatnonzero(~np.isfinite(slope).all(axis=0))):
+            scale = self.slopes.scale[j]
             found, error = self.slopes.along(self.slopes.column(j), self.weights)
             slope[:, j], doubt[:, j] = found / scale, error / scale
         every = [[self._entries(i, k, hand, slope, doubt) for i in range(len(self.names))] for k in range(len(hand))]

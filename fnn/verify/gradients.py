@@ -9,11 +9,10 @@ import numpy as np
 from fnn.checks.arrays import describe, unmasked
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.branches import Wrong, lacking
-from fnn.verify.differences import by_differences
-from fnn.verify.entries import Cotangents
+from fnn.verify.entries import by_values
 from fnn.verify.interpret import called_directly, evaluate, is_array, of_other_libraries
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
-from fnn.verify.report import Finding, Report, compare
+from fnn.verify.report import Finding, Report
 from fnn.verify.slopes import Slopes
 from fnn.verify.tapped import compare_tapped
 
@@ -119,19 +118,13 @@ def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Repo
     notes = () if box.precision == box.dtype else (f"judged at the tolerance of {box.precision}, {INSIDE}",)
     if all(np.isfinite(leaf).all() for leaf in oracle):
         return Report(tuple(_noted(box, call, ours, oracle, limit)), box.dtype, notes), oracle
-    leaves, structure = jax.tree.flatten(box.inputs[0])
-
-    def cost(values) -> float:
-        return float(evaluate(call, (jax.tree.unflatten(structure, values), box.inputs[1])))
-
-    arrays = list(map(np.asarray, leaves))
-    findings, note, weak = by_differences(cost, arrays, box.names, ours, tolerance, oracle, box.precision)
-    notes = (*notes, f"autodiff is not finite: {note}")
-    return Report(tuple(findings), box.dtype, notes, weak=note if weak else ""), oracle
+    return _by_values(box, call, ours, limit, "autodiff is not finite", oracle), oracle
 
 
-def _by_values(box: BlackBox, call: Callable, ours: list, limit: float, reason: str) -> Report:
-    """The report where only values of the objective are to be had."""
+def _by_values(
+    box: BlackBox, call: Callable, ours: list, limit: float, reason: str, known: list | None = None
+) -> Report:
+    """The report where autodiff has no answer, or some of its entries are not finite."""
     leaves, structure = jax.tree.flatten(box.inputs[0])
 
     def cost(*values):
@@ -141,14 +134,8 @@ def _by_values(box: BlackBox, call: Callable, ours: list, limit: float, reason: 
     slopes = Slopes(cost, leaves, box.precision)
     if any(slopes.value(slopes.x) != slopes.y for _ in range(CALLS)):
         return Report((_not_deterministic("objective"),), box.dtype)
-    judge = Cotangents(slopes, box.names, np.ones((1, 1)), limit, "hand")
-    other = [np.shape(hand) != np.shape(leaf) for hand, leaf in zip(ours, leaves)]
-    filled = [np.zeros(np.shape(leaf)) if wrong else hand for hand, leaf, wrong in zip(ours, leaves, other)]
-    found = judge.findings(slopes.inputs.vector(filled, dual=True)[None])
-    found = [compare(finding.name, hand, leaf, limit) if wrong else finding
-             for finding, hand, leaf, wrong in zip(found, ours, leaves, other)]  # fmt: skip
-    note = judge.note()
-    return Report(tuple(found), box.dtype, (f"{reason}: {note}",), weak=note if judge.weak else "")
+    found, note, weak = by_values(slopes, box.names, np.ones(1), limit, ours, known)
+    return Report(tuple(found), box.dtype, (f"{reason}: {note}",), weak=note if weak else "")
 
 
 def _require_scalar(value) -> None:
