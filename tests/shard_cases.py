@@ -9,11 +9,12 @@ import warnings
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import fnn
 from fnn.functions import Objective
 from fnn.optimizers import Optimizer
-from fnn.train import evaluate, fit, loop, predict
+from fnn.train import evaluate, fit, loop, make_step, predict
 from fnn.train.shards import LayerParallel
 
 LOSS, BATCH, EXAMPLES = fnn.SoftmaxCrossEntropy(), 8, 26
@@ -145,6 +146,23 @@ def used():
     return [abs(values[0]["loss"] - values[1]["loss"]), float(np.abs(outputs[0] - outputs[1]).max())]
 
 
+def two_axes():
+    """Steps of make_step with rows of W over one axis of a mesh and examples over another, as the guide shows."""
+    mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "layers"))
+    alone = fnn.init(jax.random.key(1), (5, 8, 4), activation=fnn.Tanh(), dtype="float64")
+    x, y = data()
+    x, y = x[:BATCH], y[:BATCH]
+    step = make_step(MOMENTUM, loss=LOSS)
+    params = jax.device_put(alone, NamedSharding(mesh, PartitionSpec("layers")))
+    spread = jax.device_put((x, y), NamedSharding(mesh, PartitionSpec("data")))
+    state, of_one = jax.jit(MOMENTUM.init)(params), MOMENTUM.init(alone)
+    for _ in range(3):
+        params, state, _ = step(params, state, *spread)
+        alone, of_one, _ = step(alone, of_one, x, y)
+    errors = [np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in zip(*map(jax.tree.leaves, (alone, params)))]
+    return [float(max(errors)), spread_over(params)]
+
+
 def deep():
     return fnn.graph.Graph.layered([5, 8, 3], fnn.Tanh())
 
@@ -171,6 +189,7 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     report = {"errors": errors(list(CASES)[:3] if sys.argv[1] == "some" else CASES)}
     report |= {"where": where_it_lives(), "resumed": resumed(), "used": used(), "refused": refused()}
+    report["two axes"] = two_axes()
     jax.config.update("jax_enable_x64", False)
     report |= {"messages": messages(), "memory": memory()}
     json.dump(report, sys.stdout)

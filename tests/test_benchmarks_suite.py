@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cache, table
+from experiments import cache, machine, table
 from experiments.benchmarks import __main__ as suite
 from experiments.benchmarks import aims, calls, report, startup, timing
 from experiments.benchmarks.timing import Row
@@ -113,8 +113,9 @@ def test_what_fails_is_told_and_the_others_are_kept_beside_what_was(tmp_path, mo
     assert ended.value.code == 1
     assert "stack failed:\n  Error: no stack\n  exit status 1" in capsys.readouterr().out
     records = json.loads(file.read_text())
-    assert set(records) == {"Some GPU", suite.processor()}
-    assert [row["ratio"] for row in records[suite.processor()]["graph"]["rows"]] == [0.5, 1.0, 1.0]
+    model = f"{machine.processor()}, {machine.instructions()}"
+    assert set(records) == {"Some GPU", model}
+    assert [row["ratio"] for row in records[model]["graph"]["rows"]] == [0.5, 1.0, 1.0]
     page = (tmp_path / "README.md").read_text()
     assert "## Some GPU" in page
     assert "| a graph's step, small | time | jax.grad | 0.50 (0.40–0.60) |" in page

@@ -139,6 +139,9 @@ def check_shards(report):
     assert report["resumed"].pop("elsewhere") < 1e-12
     assert report["resumed"] == {"from its checkpoint": True, "in memory": True}
     assert max(report["used"]) < 1e-12
+    error, shares = report["two axes"]
+    assert error < 1e-12
+    assert shares == [0.5]
     assert report["messages"] == ["8", "8,64"]  # of 8 examples: neurons' values and an output's sums, and never a W
     assert all(0.24 < share < 0.27 for share in report["memory"])  # of one device's, on each of four
 

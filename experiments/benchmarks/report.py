@@ -23,6 +23,17 @@ Not measured. Where JAX finds one, this adds its section:
 """
 
 
+SAID = {  # of a module, above its table
+    "variants": """None of these is adopted. The width is the network's, so that whoever wants the gain of whole vectors
+takes 32 units. δᵀ as an array suits the library that XLA calls for some sizes and not for others, and so would be a
+condition on sizes inside an equation; `fit(..., rules=fnn.RULES._replace(weight_gradient=...))` takes it from whoever
+has measured it. The products of several mini-batches at once need x xᵀ of all their examples, which costs
+what they save. What bounds the step are two products with W¹, which at this size XLA computes at less than half of the
+rate of large products, the pass over W¹ for its step, and some fifteen operations on arrays so small that starting each
+is most of its cost.""",
+}
+
+
 def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[str, str]) -> str:
     """kept: {device: {workload: record}}; pictures: file names by device."""
     parts = [
@@ -32,6 +43,15 @@ def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[
         "compile time and temporary memory (what a compiled program asks for beside its arguments and results) are "
         "single figures.",
     ]
+    parts.append(
+        markdown(
+            "Which aims hold on which processors",
+            ("workload", "measure", "peer", "aim", *(cpus := cpu_rows(kept)), *aims.ELSEWHERE),
+            aims.by_processor(cpus),
+            "A ratio in brackets is above the aim.",
+            level=2,
+        )
+    )
     for device, records in in_order(kept):
         parts.append(f"## {device}")
         ((usual, _),) = Counter(map(made_with, records.values())).most_common(1)  # a section with others says so
@@ -41,22 +61,33 @@ def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[
         if reached := aims.reached({name: rows(record) for name, record in records.items()}):
             parts.append(markdown("What is aimed at", AIMS, reached))
         for name, record in chosen(records, titles):
-            parts.append(section(titles[name], record, usual))
+            parts.append(section(name, titles[name], record, usual))
     if all(platform(records) == "cpu" for records in kept.values()):
         parts.append(GPU.rstrip())
     return "\n\n".join(parts) + "\n"
 
 
-def section(title: str, record: dict, usual: str) -> str:
+def cpu_rows(kept: Mapping[str, dict]) -> dict[str, dict[str, list[Row]]]:
+    """The rows of every processor, by module."""
+    return {
+        device: {name: rows(record) for name, record in records.items()}
+        for device, records in in_order(kept) if platform(records) == "cpu"
+    }  # fmt: skip
+
+
+def section(name: str, title: str, record: dict, usual: str) -> str:
     here = made_with(record)
-    when = f"`{record['command']}`, {record['date']}, {table.duration(record)}."
-    return markdown(title, HEADER, [cells(row) for row in rows(record)], when + ("" if here == usual else f" {here}"))
+    when = f"`{record['command']}`, {record['date']}, {table.duration(record)}." + ("" if here == usual else f" {here}")
+    above = "\n\n".join(filter(None, (when, SAID.get(name, "").replace("\n", " "))))
+    return markdown(title, HEADER, [cells(row) for row in rows(record)], above)
 
 
-def markdown(title: str, header: tuple[str, ...], lines: Iterable[tuple[str, ...]], above: str = "") -> str:
+def markdown(
+    title: str, header: tuple[str, ...], lines: Iterable[tuple[str, ...]], above: str = "", level: int = 3
+) -> str:
     """A heading, a line if there is one, and a table."""
     begin = [
-        f"### {title}",
+        f"{'#' * level} {title}",
         "",
         *((above, "") if above else ()),
         table.markdown_row(header),
