@@ -62,7 +62,7 @@ def test_a_variant_that_computes_something_else_is_refused(monkeypatch):
 def test_what_a_device_receives_is_counted_by_its_bytes():
     text = """
   %all-gather.1 = f32[8,64]{1,0} all-gather(%a), channel_id=1
-  %sums = (f32[8]{0}, f32[8,2]{1,0}) all-reduce(%b, %c), channel_id=2
+  %sums = (f32[8]{0}, /*index=1*/f32[8,2]{1,0}) all-reduce(%b, %c), channel_id=2
   %all-gather-start.2 = (f32[4]{0}, f32[16]{0}) all-gather-start(%d), channel_id=3
   %other = f32[100]{0} add(%e, %f)
 """

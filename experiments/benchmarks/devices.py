@@ -29,7 +29,7 @@ from fnn.train.shards import SHARDS, split_of
 BATCH, CLASSES = 256, 16
 LOSS, RULE = fnn.SoftmaxCrossEntropy(), Optimizer(fnn.updates.momentum(0.1, 0.9))
 MESSAGE = re.compile(
-    r"= (\(?[^=\n]*?) (?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
+    r"= (\(?[^(\n]*?) (?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 )
 ARRAY = re.compile(r"\bf32\[([\d,]*)\]")
 
