@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import STARTED
+from experiments import STARTED, machine
 
 LINE = 300  # characters of a line of JSON; a claim or a curve may be longer
 
@@ -61,6 +61,7 @@ def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, 
             "device": str(device),
             "platform": device.platform,
             "kind": device.device_kind,
+            "instructions": machine.instructions(),
         },
         "figures": figures,
     }

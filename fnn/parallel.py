@@ -1,9 +1,11 @@
 """Multiple devices and processes: the mesh, process initialisation, and checks that processes agree.
 
 Data parallelism: every device holds all parameters and computes the gradients for its rows of a mini-batch, and one sum
-over the devices gives those of the whole. ``fit(..., mesh=data_mesh())`` does that. Processes are those of
-``jax.distributed``: each runs the same program, and the mesh spans the devices of all of them. Their number is fixed
-during a run. If one fails, all end; restart them, in any number, from the last checkpoint.
+over the devices gives those of the whole. ``fit(..., mesh=data_mesh())`` does that. Layer parallelism, for layers that
+no device can hold: every device has its rows of every W. ``fit(..., mesh=data_mesh(), shard="layers")`` does that.
+
+Processes are those of ``jax.distributed``: each runs the same program, and the mesh spans the devices of all of them.
+Their number is fixed during a run. If one fails, all end; restart them, in any number, from the last checkpoint.
 """
 
 import atexit
@@ -31,7 +33,7 @@ __all__ = ["data_mesh", "initialize", "leave"]
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with one axis, "data", for ``fit(..., mesh=...)``, which shards every mini-batch's rows over it.
+    """A mesh with one axis, "data", for ``fit(..., mesh=...)``, which shards mini-batches or layers over it.
 
     devices: at least one, without repeats; None means all, including those of other processes. Raises TypeError or
     ValueError that names the argument.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cache, table
+from experiments import cache, machine, table
 from experiments.benchmarks import __main__ as suite
 from experiments.benchmarks import aims, calls, report, startup, timing
 from experiments.benchmarks.timing import Row
@@ -89,6 +89,18 @@ def test_pictures_are_drawn_for_every_device(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == set(names.values())
 
 
+def test_the_picture_shows_the_times_of_the_first_workload_of_a_table():
+    rows = [
+        timing.Row("small", "compile time", "peer", 2.0, "2 s", "1 s", ""),
+        timing.Row("small", "time", "peer", 0.5, "1 s", "2 s", ""),
+        timing.Row("small", "time", "absent", None, "1 s", "", "not installed"),
+        timing.Row("large", "time", "peer", 0.7, "7 s", "10 s", ""),
+    ]
+    assert [row.ratio for row in report.first(rows)] == [0.5]
+    assert [row.ratio for row in report.first(rows[:1])] == [2.0]
+    assert report.first(rows[2:3]) == []
+
+
 def test_what_fails_is_told_and_the_others_are_kept_beside_what_was(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "figures.json"
@@ -113,8 +125,9 @@ def test_what_fails_is_told_and_the_others_are_kept_beside_what_was(tmp_path, mo
     assert ended.value.code == 1
     assert "stack failed:\n  Error: no stack\n  exit status 1" in capsys.readouterr().out
     records = json.loads(file.read_text())
-    assert set(records) == {"Some GPU", suite.processor()}
-    assert [row["ratio"] for row in records[suite.processor()]["graph"]["rows"]] == [0.5, 1.0, 1.0]
+    model = f"{machine.processor()}, {machine.instructions()}"
+    assert set(records) == {"Some GPU", model}
+    assert [row["ratio"] for row in records[model]["graph"]["rows"]] == [0.5, 1.0, 1.0]
     page = (tmp_path / "README.md").read_text()
     assert "## Some GPU" in page
     assert "| a graph's step, small | time | jax.grad | 0.50 (0.40–0.60) |" in page

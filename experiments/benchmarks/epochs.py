@@ -26,6 +26,7 @@ import tyro
 
 from experiments import digits, results
 from experiments.benchmarks.frameworks import Equinox, Flax, ScikitLearn, Torch, TorchCompile
+from experiments.benchmarks.limits import Limit
 from experiments.benchmarks.peers import JittedStep, NaiveScan, NumPy, OurPipeline, Peer, Problem, Products, Weights
 from experiments.benchmarks.timing import Row
 from fnn import train
@@ -42,6 +43,7 @@ PEERS: dict[str, tuple[Callable[[Problem], Peer], bool]] = {  # and whether a pa
     "NumPy": (NumPy, True),
     "scikit-learn": (ScikitLearn, True),
     "its matrix products alone": (Products, False),
+    "the machine's limit": (Limit, False),
 }
 CHECKED_STEPS = 3
 TOLERANCE = 1e-3  # of the way from the initial parameters: float32 leaves 1e-6, a rate of 3.01 for 3 makes it 3e-3

@@ -34,7 +34,10 @@ def contents() -> str:
     ]
     programs += ["experiments/benchmarks/README", "experiments/data/mnist/README"]
     trees = [
-        ("Start", [f"experiments/site/{name}" for name in ("tour", "training", "coming", "questions", "pages")]),
+        (
+            "Start",
+            [f"experiments/site/{name}" for name in ("tour", "training", "growth", "coming", "questions", "pages")],
+        ),
         (
             "Formulas and notebooks",
             ["experiments/site/formulas", *(f"experiments/notebooks/{name}" for name in index + notebooks)],

@@ -30,6 +30,7 @@ class Layout(NamedTuple):
     sorted_arrows: bool  # the steps' gradients are in the order of the weights
     sorted_neurons: bool  # the rows are the neurons in order
     sorted_inputs: bool
+    first_output: int | None  # the first row of the outputs, if they are a range of rows in order
 
 
 class Index(NamedTuple):
@@ -72,6 +73,7 @@ def plan(graph: Graph, dense: bool = False) -> Plan:
         output=outputs[0] if len(set(outputs)) == 1 else PerNeuron(outputs),
         sorted_arrows=np.array_equal(place, np.arange(len(place))),
         sorted_neurons=np.array_equal(at.row, np.arange(len(graph))),
+        first_output=int(at.row[graph.outputs[0]]) if (np.diff(at.row[graph.outputs]) == 1).all() else None,
         sorted_inputs=bool((np.diff(at.row[graph.inputs]) > 0).all()),
     )
     index = Index(

@@ -12,7 +12,6 @@ import numpy as np
 import optax
 from jax import Array
 
-from fnn import parallel
 from fnn.backward import RULES, Rules
 from fnn.checkpoint.fingerprint import describe, differences, key_text
 from fnn.checkpoint.resume import SAME, Keeping, Resumable
@@ -27,12 +26,12 @@ from fnn.optimizers import Optimizer
 from fnn.precision import BFLOAT16
 from fnn.processes import Processes
 from fnn.runs import Run, State
-from fnn.train.devices import Spread
 from fnn.train.epochs import Reached, Work, trained
 from fnn.train.evaluation import evaluator, folded, require_network
 from fnn.train.feed import Pace, feed_of
 from fnn.train.identity import Given, identity, settings
 from fnn.train.loop import begin, for_evaluation, require_training
+from fnn.train.shards import split_of
 from fnn.train.watch import Progress, Watch, require_watching
 
 PRECISIONS = ("bfloat16", None)
@@ -65,6 +64,7 @@ def fit(
     fresh: bool = False,
     batches_per_epoch: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    shard: str = "data",
 ) -> Run:
     """Train for ``epochs`` passes over ``data`` and return a :class:`fnn.train.Run`.
 
@@ -83,9 +83,8 @@ def fit(
     every: epochs between checkpoints, ≥ 1. every_steps: steps between further checkpoints inside an epoch, ≥ 1, or None
     for none. allow: names of the arguments that may differ from those of the run in the directory. fresh: True begins
     anew beside it. batches_per_epoch: the number of mini-batches in an epoch of ``Batches``; fewer are an error, and
-    the rest is not drawn. mesh: ``fnn.parallel.data_mesh()`` shards every mini-batch over its
-    devices, whose number must divide batch_size; only the order of sums differs. The results are on this process's
-    first device in the mesh.
+    the rest is not drawn. mesh: ``fnn.parallel.data_mesh()``, the devices that share the work; only the order of sums
+    differs. shard: "data" or "layers", what each of them has a part of, see below.
 
     A record holds "epoch", "loss" (of one example, the mean over the epoch's mini-batches, each before its step),
     "seconds" since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)
@@ -113,6 +112,14 @@ def fit(
     BlockingIOError if another run is writing to the directory, and OSError if it cannot be read or written; existing
     checkpoints stay intact. Needs orbax-checkpoint.
 
+    With ``mesh`` and ``shard="data"``, every device holds all parameters and has its rows of every mini-batch; the
+    number of devices must divide batch_size, and the results are on this process's first device in the mesh. With
+    ``shard="layers"``, for layers that one device cannot hold, every device holds its rows of every W, of b and of the
+    optimizer's state, and has all of every mini-batch; the number of devices must divide the hidden widths, and an
+    output layer that it does not divide is whole on all. The results stay in these shards, which ``evaluate``,
+    ``predict``, ``fit(run, ...)`` and checkpoints take; a checkpoint may resume on other devices, or with the other
+    ``shard``. For networks of layers, in one process.
+
     With ``mesh`` and several processes, all compare the same identity before the first step, and parameters at the end
     of every epoch. A difference, or a process that has ended or does not come, is an error in all others that names it.
     A signal to one ends all, with the checkpoint saved.
@@ -137,19 +144,17 @@ def fit(
         validation = for_network(validation, kind(params).ports(params), loss, "validation")
     require_watching(callback, keep, patience, validation)
     keeping = Keeping(checkpoint, every, every_steps, allow, fresh).checked(log)
+    split = split_of(mesh, shard, params, feed.batch_size)
     watch = Watch(started, progress, log, callback, batch_size, keep, patience)
     own = {"batch_size": batch_size, "keep": keep, "patience": patience, "batches_per_epoch": batches_per_epoch}
     plain = settings(objective, key=key, dropout=dropout, examples=feed.examples, **own)
     given = Given(before, feed.data, validation, Optimizer(optimizer), objective, plain)
-    begun = _begun(before, given.optimizer)
-    if mesh is not None:
-        parallel.require_mesh(mesh, batch_size)
-        feed = Spread(feed, mesh)
-    work = _work(given, feed, dropout, mesh, loss)
+    begun = _begun(before, given.optimizer, split)
+    work = _work(given, feed if split is None else split.feed(feed), dropout, split, loss)
     return _run(work, begun, watch, keeping, given, begun.epoch + epochs)
 
 
-def _work(given: Given, feed, dropout, mesh, loss: Loss) -> Work:
+def _work(given: Given, feed, dropout, split, loss: Loss) -> Work:
     """What the run is made of; loss: as it was given, without the weights of the training data."""
     params, key = given.before.params, given.before.state.key
     of = kind(params)
@@ -157,7 +162,7 @@ def _work(given: Given, feed, dropout, mesh, loss: Loss) -> Work:
     return Work(
         feed,
         (dropout, key, given.optimizer),
-        {"objective": given.objective, "mesh": mesh},
+        {"objective": given.objective, "split": split},
         partial(_network, x=sample, dropout=dropout, scale=feed.scale),
         evaluator(given.validation, of.ports(params), loss),
         feed.batch_size if given.objective.reduction == "sum" else 1,
@@ -167,7 +172,7 @@ def _work(given: Given, feed, dropout, mesh, loss: Loss) -> Work:
 
 def _run(work: Work, begun: Reached, watch: Watch, keeping: Keeping, given: Given, epochs: int) -> Run:
     """Train until ``epochs`` are done, after the processes have agreed on what, if there are several."""
-    processes = Processes(work.options["mesh"] is not None)
+    processes = Processes(work.options["split"] is not None)
     with closing(work.feed), processes:
         if keeping.checkpoint is not None or processes.count > 1:
             work = work._replace(same=identity(given))
@@ -191,9 +196,9 @@ def _before(params, key) -> Run:
     return params
 
 
-def _begun(before: Run, optimizer: Optimizer) -> Reached:
+def _begun(before: Run, optimizer: Optimizer, split) -> Reached:
     """What is reached before the first epoch; raises ValueError if the optimizer is not the run's."""
-    params, state = begin(optimizer, before.params)
+    params, state = begin(optimizer, before.params if split is None else split.home(before.params), split)
     if not before.history:
         return Reached(params, state, [])
     lines = differences(describe("state", before.state.optimizer_state), describe("state", state), "of the run")
