@@ -57,7 +57,8 @@ def networks() -> dict[str, Any]:
 
 def data() -> tuple[jax.Array, jax.Array]:
     random = np.random.default_rng(0)
-    return tuple(jnp.asarray(random.normal(size=(ROWS, n)), jnp.float32) for n in (INPUTS, OUTPUTS))
+    x, y = (jnp.asarray(random.normal(size=(ROWS, n)), jnp.float32) for n in (INPUTS, OUTPUTS))
+    return x, y
 
 
 Named = Iterator[tuple[str, Program]]
@@ -66,10 +67,10 @@ Named = Iterator[tuple[str, Program]]
 def _passes() -> Named:
     x, y = data()
     for kind, params in networks().items():
-        for function in (fnn.forward, fnn.trace):
-            yield f"{function.__name__}: {kind}", Program(function, (params, x))
-        for function in (fnn.deltas, fnn.backprop, fnn.value_and_backprop, fnn.input_gradient, fnn.pullback):
-            yield f"{function.__name__}: {kind}", Program(function, (params, x, y))
+        for name in ("forward", "trace"):
+            yield f"{name}: {kind}", Program(getattr(fnn, name), (params, x))
+        for name in ("deltas", "backprop", "value_and_backprop", "input_gradient", "pullback"):
+            yield f"{name}: {kind}", Program(getattr(fnn, name), (params, x, y))
     for kind in ("layers", "graph"):
         params = networks()[kind]
         for dropout in (fnn.Dropout(0.5), fnn.DropConnect(0.5)):
@@ -253,12 +254,11 @@ def _whole_programs() -> Named:
     nets, (x, y) = networks(), map(np.asarray, data())
     keys = jax.random.split(KEY(5), 2)
     members = jax.vmap(lambda key: fnn.init(key, (INPUTS, 4, OUTPUTS), batch_norm="full"))(keys)
-    seeds = np.asarray(jax.random.key_data(jax.random.split(KEY(6), 2)))
     many = partial(train.fit_many, members, (x, y), updates.sgd(0.1), epochs=1, batch_size=4, validation=(x, y),
                    progress=False)  # fmt: skip
 
     def together(**options):
-        return [run.params for run in many(keys=jax.random.wrap_key_data(seeds), **options)]
+        return [run.params for run in many(keys=jax.random.split(KEY(6), 2), **options)]
 
     yield "train.fit_many: batch norm", Program(together, traced=False)
     mesh = fnn.parallel.data_mesh(jax.local_devices()[:1])

@@ -16,7 +16,9 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))  # read when jax computes fo
 # autotuned kernels may differ from one call to the next, unless XLA is told to use neither.
 os.environ["XLA_FLAGS"] += " --xla_gpu_deterministic_ops=true"
 
-jax.config.update("jax_default_matmul_precision", "highest")  # a GPU rounds factors to TF32 by default, a TPU to bfloat16
+jax.config.update(
+    "jax_default_matmul_precision", "highest"
+)  # a GPU rounds factors to TF32 by default, a TPU to bfloat16
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)
 

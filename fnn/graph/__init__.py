@@ -9,7 +9,8 @@
 (3,)
 """
 
+from fnn.graph.given import tables
 from fnn.graph.graph import Graph, GraphParams
 from fnn.graph.passes import Trace
 
-__all__ = ["Graph", "GraphParams", "Trace"]
+__all__ = ["Graph", "GraphParams", "Trace", "tables"]

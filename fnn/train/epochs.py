@@ -39,7 +39,7 @@ class Work(NamedTuple):
     """What a run is made of."""
 
     feed: Any
-    given: tuple  # dropout, key and optimizer, as ``loop.take_steps`` takes them
+    given: tuple  # dropout, key, optimizer and tables, as ``loop.take_steps`` takes them
     options: dict[str, Any]  # its objective and mesh
     network: Callable  # (params, optimizer_state) -> the network for inference
     judge: Callable | None  # (network) -> its record on the held-out data, if there are any
@@ -147,7 +147,7 @@ def _epoch(work: Work, kept: Resumable, before: Reached, keep: str | None) -> tu
     """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
     found: list[Any] = []
     epoch, done, mesh = before.epoch + 1, len(before.losses), work.options["mesh"]
-    given = work.given[0], jax.random.fold_in(work.key, epoch), work.given[2]
+    given = work.given[0], jax.random.fold_in(work.key, epoch), *work.given[2:]
     reached = before[:2] if mesh is None else parallel.place(before[:2], mesh)
 
     def at_hand() -> tuple[Any, Any]:

@@ -156,9 +156,9 @@ def _work(given: Given, feed, dropout, mesh, loss: Loss) -> Work:
     sample = feed.sample(key, STATISTICS_EXAMPLES) if of.has_norm(params) else None
     return Work(
         feed,
-        (dropout, key, given.optimizer),
+        (dropout, key, given.optimizer, of.tables(params, given.objective.rules)),
         {"objective": given.objective, "mesh": mesh},
-        partial(_network, x=sample, dropout=dropout, scale=feed.scale),
+        partial(_network, x=sample, dropout=dropout, tables=of.tables(params, RULES), scale=feed.scale),
         evaluator(given.validation, of.ports(params), loss),
         feed.batch_size if given.objective.reduction == "sum" else 1,
         given.settings,

@@ -112,22 +112,24 @@ _step = jax.jit(take_step, static_argnames=("objective", "rows"))
 
 
 @partial(jax.jit, static_argnames=("objective", "scale", "mesh", "inside"))
-def take_steps(begun, batches, first, dropout, key, optimizer, *, objective, scale, mesh=None, inside=False):
+def take_steps(
+    begun, batches, first, dropout, key, optimizer, tables=None, *, objective, scale, mesh=None, inside=False
+):
     """One step per mini-batch: the new (parameters, state), the losses, and whether all of them are finite.
 
     begun: the parameters and the optimizer's state. batches: x, y and the rows of every mini-batch in them, (steps, B);
     or x (steps, B, n), y and None. first: the number of the first step in its epoch, which with ``key`` determines its
-    dropout masks. optimizer: an ``Optimizer``. mesh: shards the rows of every mini-batch, if given; inside: whether
-    this is the loop on one of its devices.
+    dropout masks. optimizer: an ``Optimizer``. tables: what the network's kind looks up, as an argument of the program.
+    mesh: shards the rows of every mini-batch, if given; inside: whether this is the loop on one of its devices.
     """
     if mesh is not None and not inside:
         of_one = partial(take_steps, objective=objective, scale=scale, mesh=mesh, inside=True)
-        return devices.on_every_device(of_one, mesh)(begun, batches, first, dropout, key, optimizer)
+        return devices.on_every_device(of_one, mesh)(begun, batches, first, dropout, key, optimizer, tables)
     rows = ALL_ROWS if mesh is None else Rows(*devices.rows_at_hand(*ALL_ROWS, mesh))
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
-        x, masks = inputs(rows, params, x, number, dropout, key, scale, objective.rules)
+        x, masks = inputs(rows, params, x, number, dropout, key, tables, scale, objective.rules)
         params, state, value = take_step(
             params, state, x, y, masks, optimizer=optimizer, objective=objective, rows=rows
         )
@@ -140,12 +142,12 @@ def take_steps(begun, batches, first, dropout, key, optimizer, *, objective, sca
     return reached, losses, all_finite(losses, begun, reached)
 
 
-def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
+def inputs(rows: Rows, params, x, number, dropout, key, tables, scale, rules):
     """x of a mini-batch as floats, and the masks of step ``number`` in the epoch of ``key``."""
     of = kind(params)
     x = as_floats(x, of.ports(params).dtype, scale)
     masks = rows.masks(jax.random.fold_in(key, number), params, dropout, len(x))
-    return of.given(params, x, masks, rules)[1:]
+    return of.given(params, x, of.with_masks(tables, masks), rules)[1:]
 
 
 def all_finite(losses, begun, reached):
