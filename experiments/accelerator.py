@@ -31,6 +31,7 @@ from experiments.benchmarks.peers import Problem
 from experiments.benchmarks.timing import compiled, interleaved
 from experiments.programs import Program, programs
 from fnn import train, verify
+from fnn.data import as_floats
 from fnn.functions import Objective
 from fnn.optimizers import Optimizer
 from fnn.train import loop
@@ -157,7 +158,7 @@ def launches(options: Options) -> dict:
     optimizer = Optimizer(problem.optimizer)
     begun = loop.start(optimizer, problem.params)
     step = train.make_step(problem.optimizer, loss=problem.loss)
-    rows = [(jnp.float32(problem.data.scale) * x[each], y[each]) for each in order]
+    rows = [(as_floats(x[each], jnp.dtype("float32"), problem.data.scale), y[each]) for each in order]
 
     def one_by_one():
         params, state = begun
