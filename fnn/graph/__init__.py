@@ -7,6 +7,9 @@
 >>> params = graph.init(jax.random.key(0))
 >>> fnn.backprop(params, jax.numpy.ones((5, 1)), jax.numpy.zeros((5, 1))).weights.shape
 (3,)
+
+The indices of the arrows are arguments of every program of fnn. In a function of yours under ``jax.jit`` they are
+constants, unless it takes :func:`tables` as an argument.
 """
 
 from fnn.graph.given import tables

@@ -80,8 +80,8 @@ def output_activations(params: GraphParams) -> tuple[Activation, ...]:
 def tables(params: GraphParams, *, masks=None, rules: Rules = RULES) -> Given:
     """What the passes look up in a graph, to be an argument of a compiled function: a pytree for ``masks=`` there.
 
-    Without it a function of yours under ``jax.jit`` holds the indices of all arrows as constants, about 30 bytes for
-    each; fnn's own programs take them as arguments. params: the parameters of a graph; masks, rules: as for
+    Without it a function of yours under ``jax.jit`` holds the indices of all arrows as constants, about 15 bytes for
+    each in a forward pass; fnn's own programs take them as arguments. params: the parameters of a graph; masks, rules: as for
     ``fnn.forward``, with the rules of the calls that take the result. Raises TypeError or ValueError.
 
     >>> import fnn

@@ -94,8 +94,9 @@ def fit(
     examples.
 
     ``fit(run, data, ...)`` trains ``epochs`` more: moments, epoch numbers and shuffles continue, so that with equal
-    arguments the result is bitwise that of one longer call. Ctrl-C raises ``fnn.train.Interrupted``, a
-    KeyboardInterrupt with the ``run`` as of the last whole epoch.
+    arguments the result is bitwise that of one longer call. (Bitwise, here and below, is on a CPU, or on a GPU with
+    ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``: without it a GPU may round sums differently in every run.) Ctrl-C
+    raises ``fnn.train.Interrupted``, a KeyboardInterrupt with the ``run`` as of the last whole epoch.
 
     With ``checkpoint``, the run is saved after every ``every`` epochs and after the last. Repeating the same call after
     any interruption, even a kill, resumes it with a bitwise identical result (except ``seconds``). A finished run
