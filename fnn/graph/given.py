@@ -81,8 +81,8 @@ def tables(params: GraphParams, *, masks=None, rules: Rules = RULES) -> Given:
     """What the passes look up in a graph, to be an argument of a compiled function: a pytree for ``masks=`` there.
 
     Without it a function of yours under ``jax.jit`` holds the indices of all arrows as constants, about 15 bytes for
-    each in a forward pass; fnn's own programs take them as arguments. params: the parameters of a graph; masks, rules: as for
-    ``fnn.forward``, with the rules of the calls that take the result. Raises TypeError or ValueError.
+    each in a forward pass; fnn's own programs take them as arguments. params: the parameters of a graph; masks, rules:
+    as for ``fnn.forward``, with the rules of the calls that take the result. Raises TypeError or ValueError.
 
     >>> import fnn
     >>> graph = fnn.graph.Graph([("x", "h"), ("h", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])
