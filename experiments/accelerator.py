@@ -28,7 +28,7 @@ import fnn
 from experiments import STARTED, results, row_softmax, table
 from experiments.benchmarks import epochs, matmuls, per_example
 from experiments.benchmarks.peers import Problem
-from experiments.benchmarks.timing import compiled, interleaved
+from experiments.benchmarks.timing import interleaved
 from experiments.programs import Program, programs
 from fnn import train, verify
 from fnn.data import as_floats
@@ -210,13 +210,18 @@ def clipping(options: Options) -> dict:
         "gradient": partial(fnn.backprop, loss=per_example.LOSS),
         "clipped": partial(fnn.per_example.clipped, clip=per_example.CLIP, loss=per_example.LOSS),
     }
-    seconds = interleaved({name: compiled(way, params, x, y).run for name, way in ways.items()}, 5)
+    seconds = interleaved({name: compiled(way, params, x, y) for name, way in ways.items()}, 5)
     with jax.default_matmul_precision("highest"):
         pair = ways["clipped"](params, x[:8], y[:8]), jax.jit(per_example.vmap_clipped)(params, x[:8], y[:8])
     leaves = zip(*(map(np.asarray, jax.tree.leaves(each)) for each in pair))
     ratio = float(np.median(seconds["clipped"] / seconds["gradient"]))
     return {"batch": batch, "clipped / gradient": round(ratio, 3),
             "distance from vmap(grad)": float(f"{max(distance(a, b) for a, b in leaves):.1e}")}  # fmt: skip
+
+
+def compiled(function: Callable, *arguments) -> Callable:
+    """The function of no arguments, compiled once, because a GPU's autotuning takes its time."""
+    return partial(jax.jit(function).lower(*arguments).compile(), *arguments)
 
 
 def large_products(options: Options) -> dict:
@@ -229,7 +234,7 @@ def large_products(options: Options) -> dict:
         "products alone": (matmuls.products, given),
         "one product": (lambda x, W: x @ W, (given[1], given[0][0].W)),
     }
-    seconds = interleaved({way: compiled(call, *args).run for way, (call, args) in ways.items()}, 3)
+    seconds = interleaved({way: compiled(call, *args) for way, (call, args) in ways.items()}, 3)
     seconds["one product"] = seconds["one product"] * (3 * shape.depth - 1)
     rates = {way: round(matmuls.operations(shape) / float(np.median(of)) / 1e12, 3) for way, of in seconds.items()}
     return {"network": f"{shape}, bfloat16", "TFLOP/s": rates}
