@@ -48,7 +48,7 @@ def markdown(records: Sequence[dict], claims: Callable[[dict], list[dict]]) -> s
     lines = []
     for record in records:
         picture = GALLERY / f"{record['experiment']}.png"
-        command = f"`{record['command']}`"
+        command = f"`{record['command']}`{on(record)}"
         if picture.exists():
             command += f" ([picture]({picture.relative_to(HERE).as_posix()}))"
         for number, claim in enumerate(claims(record)):
@@ -68,6 +68,12 @@ def duration(record: dict) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
+def on(record: dict) -> str:
+    """The device of a record that is not of a CPU."""
+    made = record["made with"]
+    return "" if made["platform"] == "cpu" else f" on {made['kind']}"
+
+
 def leading(record: dict) -> list[dict]:
     """An experiment's first claim, and those with a published figure."""
     first, *others = record["claims"]
@@ -79,7 +85,7 @@ def page(records: Sequence[dict]) -> str:
     sections = []
     for record in records:
         name, machine = record["experiment"], record["made with"]
-        parts = [f"## {name}\n\n`{record['command']}`: {duration(record)}, jax {machine['jax']}."]
+        parts = [f"## {name}\n\n`{record['command']}`: {duration(record)}{on(record)}, jax {machine['jax']}."]
         if record["shortened"]:
             parts.append(f"Shortened: {record['shortened']}.")
         rows = (markdown_row([claim[k] for k in COLUMNS]) for claim in record["claims"])

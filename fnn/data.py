@@ -45,7 +45,7 @@ class Dataset:
            weights of classes write ``table[labels]``.
     chunk_bytes: None keeps everything on the device. A number ≥ 1 streams: ``fit`` gathers mini-batches in chunks of
            about that many bytes, at most four at a time, while the device computes. The trained parameters are bitwise
-           the same.
+           the same on a CPU, and on a GPU with deterministic operations (see ``fit``).
 
     Memory-mapped arrays (``np.memmap``, ``np.load(FILE, mmap_mode="r")``) and slices of them are streamed, by default
     in chunks of 16 MiB, and never read whole; ``np.array(x)`` loads them instead. Labels are always loaded, as int32.

@@ -242,7 +242,7 @@ def test_every_name_that_allow_takes_is_that_of_a_change():
     ("context", "difference"),
     [
         (lambda: jax.enable_x64(True), "jax_enable_x64: False in the checkpoint, True given"),
-        (lambda: jax.default_matmul_precision("highest"), "jax_default_matmul_precision: None in .*, highest given"),
+        (lambda: jax.default_matmul_precision("high"), "jax_default_matmul_precision: highest in .*, high given"),
         (lambda: jax.threefry_partitionable(False), "jax_threefry_partitionable: True in .*, False given"),
         (lambda: jax.disable_jit(), "jax_disable_jit: False in .*, True given"),
     ],

@@ -17,8 +17,10 @@ HEADER = ("workload", "measure", "peer", "ours / peer's (quartiles)", "ours", "p
 AIMS = ("workload", "measure", "peer", "aim", "here", "")
 GPU = """## GPU
 
-Not measured. Where JAX finds one, this adds its section:
+Not measured: no part of fnn was ever run on one, only lowered for it (`tests/test_lowering.py`). Where JAX finds one,
+the first of these tries everything there in at most 8 minutes, and the second adds its section here:
 
+    python -m experiments.accelerator --save
     python -m experiments.benchmarks
 """
 

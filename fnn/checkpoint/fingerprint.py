@@ -118,7 +118,9 @@ def differences(
 def require_same_run(directory, saved: dict, given: dict[str, str], allow=()) -> None:
     """Raise ValueError unless a checkpoint's content is of the run ``given``; warns if other versions wrote it."""
     ours, theirs = versions(), saved.get("versions", {})
-    programs = all(ours[name] == theirs.get(name) for name in ("jax", "jaxlib"))
+    programs = all(ours[name] == theirs.get(name) for name in ("jax", "jaxlib")) and _platform(ours) == _platform(
+        theirs
+    )
     lines = differences(saved["run"], given, allow=allow, programs=programs)
     if lines:
         raise ValueError(
@@ -135,6 +137,11 @@ def require_same_run(directory, saved: dict, given: dict[str, str], allow=()) ->
             + ("" if programs else ", and programs were not compared"),
             stacklevel=6,
         )
+
+
+def _platform(of: dict[str, str]) -> str:
+    """That of the device; a graph's program depends on it."""
+    return of.get("device", "").split(" ")[0]
 
 
 def versions() -> dict[str, str]:

@@ -38,7 +38,7 @@ class Work(NamedTuple):
     """What a run is made of."""
 
     feed: Any
-    given: tuple  # dropout, key and optimizer, as ``loop.take_steps`` takes them
+    given: tuple  # dropout, key, optimizer and tables, as ``loop.take_steps`` takes them
     options: dict[str, Any]  # its objective, and how several devices split the steps
     network: Callable  # (params, optimizer_state) -> the network for inference
     judge: Callable | None  # (network) -> its record on the held-out data, if there are any
@@ -146,7 +146,7 @@ def _epoch(work: Work, kept: Resumable, before: Reached, keep: str | None) -> tu
     """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
     found: list[Any] = []
     epoch, done, split = before.epoch + 1, len(before.losses), work.options["split"]
-    given = work.given[0], jax.random.fold_in(work.key, epoch), work.given[2]
+    given = work.given[0], jax.random.fold_in(work.key, epoch), *work.given[2:]
     reached = before[:2] if split is None else split.place(before[:2])
 
     def at_hand() -> tuple[Any, Any]:

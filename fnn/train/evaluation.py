@@ -76,9 +76,9 @@ def _predicted(params, x, name: str) -> Iterator[np.ndarray]:
     require_inputs(x, kind(params).ports(params), name)
     if len(x) == 0:
         raise ValueError(f"{name}: expected at least one example, got an empty array of shape {x.shape}")
-    waiting = None
+    waiting, tables = None, kind(params).tables(params, RULES)
     for rows in blocks(x, chunk_bytes or x.nbytes):
-        found = _outputs(params, jnp.asarray(x[rows]), scale=scale)
+        found = _outputs(params, jnp.asarray(x[rows]), tables, scale=scale)
         if waiting is not None:
             yield np.asarray(waiting)  # while the device computes the next
         waiting = found
@@ -117,7 +117,7 @@ class _Blocks:
 
 
 @partial(jax.jit, static_argnames="scale")
-def folded(params, x, dropout, *, scale):
+def folded(params, x, dropout, tables, *, scale):
     """The network for inference, with the statistics of the mini-batches x, (count, B, n)."""
     own = kind(params)
     if not own.has_norm(params):
@@ -125,31 +125,32 @@ def folded(params, x, dropout, *, scale):
     kept, dtype = own.kept_weights(params, dropout), own.ports(params).dtype
 
     def of_batch(batch):
-        return own.norm_statistics(*own.given(kept, as_floats(batch, dtype, scale), None, RULES))
+        return own.norm_statistics(*own.given(kept, as_floats(batch, dtype, scale), tables, RULES))
 
     of_batches = jax.lax.map(of_batch, x)
     return own.fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), of_batches), dropout)
 
 
 @partial(jax.jit, static_argnames="scale")
-def _outputs(params, x, *, scale):
+def _outputs(params, x, tables, *, scale):
     dtype = kind(params).ports(params).dtype
-    return jax.lax.map(lambda row: forward(params, as_floats(row, dtype, scale)), x, batch_size=ROWS)
+    return jax.lax.map(lambda row: forward(params, as_floats(row, dtype, scale), masks=tables), x, batch_size=ROWS)
 
 
 def _evaluate(params, blocks: _Blocks, loss) -> tuple[Array, Array | None]:
     """The mean loss, and the accuracy; the same at any size of the blocks."""
     found: list = []
+    tables = kind(params).tables(params, RULES)
     for x, y, classes in blocks:
-        found.append(judged(params, x, y, classes, loss=loss, scale=blocks.data.scale))
+        found.append(judged(params, x, y, classes, tables, loss=loss, scale=blocks.data.scale))
         jax.block_until_ready(found[-2:-1])  # so that no more than one block waits on the device
     return means(*(None if part[0] is None else jnp.concatenate(part) for part in zip(*found)))
 
 
 @partial(jax.jit, static_argnames=("loss", "scale"))
-def judged(params, x, y, classes, *, loss, scale):
+def judged(params, x, y, classes, tables, *, loss, scale):
     """For every example, the loss, and 1 if its class was predicted, 0 if not, and −1 if it has no weight."""
-    a = _outputs(params, x, scale=scale)
+    a = _outputs(params, x, tables, scale=scale)
     if classes is None:
         return targets.loss_values(loss, a, y), None
     right = jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)

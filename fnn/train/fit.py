@@ -93,8 +93,9 @@ def fit(
     examples.
 
     ``fit(run, data, ...)`` trains ``epochs`` more: moments, epoch numbers and shuffles continue, so that with equal
-    arguments the result is bitwise that of one longer call. Ctrl-C raises ``fnn.train.Interrupted``, a
-    KeyboardInterrupt with the ``run`` as of the last whole epoch.
+    arguments the result is bitwise that of one longer call. (Bitwise, here and below, is on a CPU, or on a GPU with
+    ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``: without it a GPU may round sums differently in every run.) Ctrl-C
+    raises ``fnn.train.Interrupted``, a KeyboardInterrupt with the ``run`` as of the last whole epoch.
 
     With ``checkpoint``, the run is saved after every ``every`` epochs and after the last. Repeating the same call after
     any interruption, even a kill, resumes it with a bitwise identical result (except ``seconds``). A finished run
@@ -161,9 +162,9 @@ def _work(given: Given, feed, dropout, split, loss: Loss) -> Work:
     sample = feed.sample(key, STATISTICS_EXAMPLES) if of.has_norm(params) else None
     return Work(
         feed,
-        (dropout, key, given.optimizer),
+        (dropout, key, given.optimizer, of.tables(params, given.objective.rules)),
         {"objective": given.objective, "split": split},
-        partial(_network, x=sample, dropout=dropout, scale=feed.scale),
+        partial(_network, x=sample, dropout=dropout, tables=of.tables(params, RULES), scale=feed.scale),
         evaluator(given.validation, of.ports(params), loss),
         feed.batch_size if given.objective.reduction == "sum" else 1,
         given.settings,

@@ -49,17 +49,25 @@ def non_finite(
 ) -> NonFinite:
     """The exception for an epoch that was not finite.
 
-    begun: the parameters and the optimizer's state at its start; chunks, given (dropout, key and optimizer), options:
-    the arguments of ``loop.take_steps``.
+    begun: the parameters and the optimizer's state at its start; chunks, given (dropout, key, optimizer and
+    tables), options: the arguments of ``loop.take_steps``.
     """
-    before, objective, (dropout, key, _) = begun, options["objective"], given
+    before, objective, (dropout, key, _, tables) = begun, options["objective"], given
     for number, batch in steps(chunks):
         reached, _, finite = loop.take_steps(before, batch, number, *given, **options)
         if not finite:
             x, y, order = batch
             x, y = (x[0], y[0]) if order is None else (x[order[0]], y[order[0]])
             x, masks = loop.inputs(
-                loop.ALL_ROWS, before[0], jnp.asarray(x), number, dropout, key, options["scale"], objective.rules
+                loop.ALL_ROWS,
+                before[0],
+                jnp.asarray(x),
+                number,
+                dropout,
+                key,
+                tables,
+                options["scale"],
+                objective.rules,
             )
             of_step = quantities(before[0], x, jnp.asarray(y), masks, objective)
             found = next((told for name, value in of_step if (told := told_of(name, value))), None)

@@ -1,5 +1,6 @@
 """Comparing functions that cannot be looked into: choosing the dtype, and telling rounding from mistakes."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 
 from fnn.checks import arrays
 from fnn.numbers import number
+from fnn.verify.devices import as_called, note
 from fnn.verify.interpret import Traced, evaluate, forgetting, is_array, precision_inside, trace
 from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, is_floating, is_inexact
@@ -31,16 +33,21 @@ def in_best_dtype(dtype, tolerance: float | None, judge: Callable[[str], Report]
         if isinstance(dtype, (type, np.dtype)):  # as jnp.float32
             dtype = np.dtype(dtype).name
         arrays.one_of("dtype", dtype, ("float64", "float32"))
-        return judge(dtype)
+        return _noted(judge(dtype))
     try:
-        return judge("float64")
+        return _noted(judge("float64"))
     except Exception as error:  # user code may raise anything when given float64
         try:
             report = judge("float32")
         except Exception:  # it is not float64 that it cannot take
             raise error from None
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        report = _noted(report)
         return replace(report, notes=(f"judged in float32, because in float64 the code raises {reason}", *report.notes))
+
+
+def _noted(report: Report) -> Report:
+    return replace(report, notes=(*report.notes, *note()))
 
 
 NOT_DETERMINISTIC = "not deterministic: two calls with the same arguments return different numbers"
@@ -67,7 +74,8 @@ class BlackBox:
     consistent: Callable = _as_they_are
 
     def values(self, function: Callable, inputs=None) -> list[np.ndarray]:
-        return [np.asarray(leaf) for leaf in evaluate(function, self.inputs if inputs is None else inputs)]
+        with as_called() if function is self.hand else contextlib.nullcontext():
+            return [np.asarray(leaf) for leaf in evaluate(function, self.inputs if inputs is None else inputs)]
 
     @cached_property
     def _traced(self) -> tuple[Traced, list]:
@@ -187,8 +195,7 @@ class BlackBox:
         """
         with exactly("float32"):
             try:
-                hand = [np.asarray(leaf) for leaf in evaluate(self.hand, inputs)]
-                auto = [np.asarray(leaf) for leaf in evaluate(self.oracle, inputs)]
+                hand, auto = (self.values(function, inputs) for function in (self.hand, self.oracle))
             except Exception:  # in float64 it runs, and that is what was judged
                 return []
         found = []
@@ -228,7 +235,7 @@ def not_compared(leaves) -> list[str]:
 def differing_calls(function: Callable, *args) -> bool:
     """Whether two calls of a function with the same arguments return different numbers."""
     try:
-        with forgetting():
+        with forgetting(), as_called():
             first = evaluate(function, *args)
     except Exception:  # reported where its value is asked for
         return False
@@ -238,7 +245,7 @@ def differing_calls(function: Callable, *args) -> bool:
 def differs_again(function: Callable, args, first) -> bool:
     """Whether another call of a function returns other numbers than the pytree ``first``."""
     try:
-        with forgetting():
+        with forgetting(), as_called():
             again = evaluate(function, *args)
     except Exception:
         return False

@@ -11,6 +11,7 @@ import numpy as np
 from fnn.checks.arrays import describe
 from fnn.verify.arguments import Arguments
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
+from fnn.verify.devices import as_called
 from fnn.verify.entries import by_values
 from fnn.verify.interpret import custom_inside, evaluate, inlined
 from fnn.verify.oracle import TOLERANCE, exactly, is_inexact
@@ -148,7 +149,8 @@ class _Judge:
         self.ours, self.theirs, self.inputs = arguments.of(f), arguments.of(plain), arguments.inputs
         self.names, self.role, self.dtype, self.tolerance = arguments.names, role, dtype, tolerance
         self.random = np.random.default_rng(SEED)
-        self.value = evaluate(self.ours, *self.inputs)
+        with as_called():
+            self.value = evaluate(self.ours, *self.inputs)
         self.notes: list[str] = []
         self.weak = ""
 
@@ -187,7 +189,8 @@ class _Judge:
         """What the forward rule returns may differ from the function's value."""
         limit = self.tolerance or TOLERANCE[self._box(None).precision]
         try:
-            carried = evaluate(lambda *given: jax.vjp(self.ours, *given)[0], *self.inputs)
+            with as_called():
+                carried = evaluate(lambda *given: jax.vjp(self.ours, *given)[0], *self.inputs)
         except Exception as error:  # a rule is the user's: whatever it raises is a finding
             return [Finding("value under differentiation", float("inf"), limit, note=_raised(error), kind="value")]
         found = []

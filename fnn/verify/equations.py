@@ -16,6 +16,7 @@ from fnn.equations import Line, lines
 from fnn.layers import Params
 from fnn.losses import Loss
 from fnn.masks import Mask
+from fnn.verify.devices import as_called
 from fnn.verify.differences import by_rows
 from fnn.verify.interpret import Traced, Value, called, evaluate, is_array, trace
 from fnn.verify.neighbours import Neighbours
@@ -112,7 +113,8 @@ FIRST = Derivation(RULES, AUTODIFF, dict.fromkeys(DELTAS, 2), upstream, size, _r
 def attempt(rule: Callable, *args) -> Value | Failure:
     """What a rule returns, or what it raises."""
     try:
-        return called(rule, *args)
+        with as_called():
+            return called(rule, *args)
     except Exception as error:  # a rule is the user's: whatever it raises is a finding
         return Failure(error)
 

@@ -9,6 +9,7 @@ import numpy as np
 from fnn.checks.arrays import describe, unmasked
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.branches import Wrong, lacking
+from fnn.verify.devices import as_called
 from fnn.verify.entries import by_values
 from fnn.verify.interpret import called_directly, evaluate, is_array, of_other_libraries
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
@@ -90,7 +91,9 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
         if report is not None:
             return report
         names = ["params" + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(inputs[0])]
-        broken = _broken(inputs[0], evaluate(by_hand, inputs), names)
+        with as_called():
+            returned = evaluate(by_hand, inputs)
+        broken = _broken(inputs[0], returned, names)
         if broken:
             return Report(tuple(broken), dtype)
         box = BlackBox(lambda given: jax.tree.leaves(by_hand(given)), _by_autodiff(objective), inputs, names, dtype,

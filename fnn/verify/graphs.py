@@ -24,6 +24,7 @@ from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_ro
 from fnn.layers import Dense
 from fnn.losses import as_targets
 from fnn.masks import Mask, masked
+from fnn.verify.devices import as_called
 from fnn.verify.neighbours import OF_ZERO, ULPS, Sides, accept, persists
 from fnn.verify.oracle import (
     AUTODIFF,
@@ -191,7 +192,8 @@ def _compared(data, loss, rules, tolerance) -> Iterator[Compared]:
     case = leaves(params), x, y, mask, index, auto
     named = rules if rules == RULES else Rules(*map(_named, Rules._fields, checks.exact(rules)))
     try:
-        by_hand = _by_hand(*case, layout=layout, loss=loss, rules=named)
+        with as_called():
+            by_hand = _by_hand(*case, layout=layout, loss=loss, rules=named)
     except _Raised as raised:
         rule, error = raised.args
         note = f"it raises {type(error).__name__}: {error}"[:200]

@@ -19,6 +19,7 @@ import numpy as np
 
 from fnn.verify.arguments import Arguments
 from fnn.verify.blackbox import NOT_DETERMINISTIC
+from fnn.verify.devices import as_called
 from fnn.verify.interpret import evaluate, precision_inside, trace
 from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
@@ -114,7 +115,8 @@ class Kernel:
 
     def _called(self, y_bar):
         """The kernel as its users compile it."""
-        found = jax.jit(self._pulled(self.f, y_bar))(*self.inputs)
+        with as_called():
+            found = jax.jit(self._pulled(self.f, y_bar))(*self.inputs)
         return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
 
     def _precision(self) -> str:

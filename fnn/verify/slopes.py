@@ -16,6 +16,7 @@ from jax.extend import core
 
 from fnn.verify import complexstep
 from fnn.verify.complexstep import NotAnalytic
+from fnn.verify.devices import on_cpu_if_possible
 from fnn.verify.differences import extrapolated
 from fnn.verify.interpret import Traced, called_directly, in_numpy_alone, is_array, trace
 from fnn.verify.neighbours import jittered, persists
@@ -98,7 +99,7 @@ class Slopes:
     def _compiled(traced) -> Callable:
         """The function compiled for the many calls of differences; the program is dropped with the check."""
         compiled = jax.jit(core.jaxpr_as_fun(traced.jaxpr))
-        return lambda *leaves: jax.tree.unflatten(traced.structure, compiled(*leaves))
+        return lambda *leaves: jax.tree.unflatten(traced.structure, on_cpu_if_possible(lambda: compiled(*leaves)))
 
     @staticmethod
     def _floating(tree) -> list:
