@@ -24,7 +24,7 @@ from fnn.graph.graph import Graph, GraphParams
 from fnn.kinds import LAYERS, AnyParams, given, kind
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.markup import SMALL, grid, is_small, marked_up, matrix, numbers, plain, shape
+from fnn.markup import SMALL, counted, grid, is_small, marked_up, matrix, numbers, plain, shape
 from fnn.numbers import number
 from fnn.runs import Run, network_of
 from fnn.stacking import unstack
@@ -217,7 +217,7 @@ def _named(params) -> tuple[str, list]:
     if isinstance(params, GraphParams):
         return str(params.graph), [params.graph.activations[k] for k in np.flatnonzero(params.graph.generation)]
     sizes = "-".join(map(str, [params[0].W.shape[1], *(len(layer.W) for layer in params)]))
-    return f"{sizes}, {len(params)} layers", [layer.activation for layer in params]
+    return f"{sizes}, {counted(len(params), 'layer')}", [layer.activation for layer in params]
 
 
 def _described(function) -> str:

@@ -89,6 +89,15 @@ def test_the_parameters_of_a_graph_show_their_weights():
     assert "inf</title>" in infinite
 
 
+def test_one_of_a_kind_is_singular():
+    assert repr(graph()) == "Graph(3 neurons, 3 arrows, 3 generations, 1 input, 1 output)"
+    assert fnn.summary(fnn.trace((dense(3, 2),), np.ones((2, 3), np.float32))).footer == "1 entry, float32"
+    assert fnn.explain((dense(3, 2),), np.ones(3, np.float32), np.ones(2, np.float32)).title.startswith("3-2, 1 layer,")
+    assert (
+        repr(Run((), (), [{"epoch": 1, "loss": 0.5}], State((), 1, 3, jax.random.key(0)))) == "Run(1 epoch, loss 0.5)"
+    )
+
+
 def test_the_trace_of_a_graph_shows_its_numbers():
     page = fnn.trace(graph().init(jax.random.key(0)), np.ones(1, np.float32))._repr_html_()
     assert [f">{name}</td>" in page for name in ("psi", "z", "a")] == [True] * 3

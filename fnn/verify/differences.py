@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from fnn.markup import counted
 from fnn.verify.oracle import is_floating
 from fnn.verify.report import Finding, compare, norm
 
@@ -92,7 +93,8 @@ def by_differences(contracted: Callable, inputs, names, hand, tolerance, known=N
         usable = np.where(unknown, 0, doubt)
         doubtful = max(doubtful, norm(usable) / (norm(slope) or 1.0))
         findings.append(compare(name, ours, slope, limit, max(norm(slope), SAFETY * norm(usable) / limit)))
-    note = f"compared with differences along each of the {count} entries, of an estimated error of {doubtful:.0e}"
+    each = counted(count, "entry", "entries")
+    note = f"compared with differences along each of {each}, of an estimated error of {doubtful:.0e}"
     if skipped:
         note += f"; {skipped} of them did not converge or are not finite and were not compared"
     return findings, note, doubtful > 1e-6 or skipped > 0
