@@ -2,7 +2,7 @@
 
 import textwrap
 from dataclasses import dataclass, field
-from types import EllipsisType
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ class Puzzle:
 
     __repr__ = __str__
 
-    def grade(self, number: int | EllipsisType | None) -> Graded:
+    def grade(self, number: Any) -> Graded:
         """Whether that one is wrong, with the report of ``fnn.verify`` on it.
 
         number: from 1 to the number of forms; None or ``...``: not filled in yet. Raises TypeError or ValueError for
