@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fnn
+from fnn.display import Table
 from fnn.runs import Run, State
 
 
@@ -87,6 +88,10 @@ def test_the_parameters_of_a_graph_show_their_weights():
     assert "#d9622b" not in many._repr_html_()
     infinite = jax.tree.map(lambda leaf: leaf * np.inf, params)._repr_html_()
     assert "inf</title>" in infinite
+
+
+def test_every_line_of_a_footer_is_a_line_in_html():
+    assert "<p>1 &lt; 2<br>and more</p>" in Table(("a",), (("1",),), footer="1 < 2\nand more")._repr_html_()
 
 
 def test_one_of_a_kind_is_singular():

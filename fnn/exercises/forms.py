@@ -20,7 +20,7 @@ ARGUMENTS = {
     "bias_gradient": "delta",
 }
 NUMBERS = dict(zip(ARGUMENTS, ("(1)", "(2b)", "(2a)", "(3)", "(4)")))
-ASSUMED = "tanh in the hidden layers, a sigmoid at the output, the loss ½‖a − y‖²"
+ASSUMED = "tanh in the hidden layers, a sigmoid at the output; the loss is ½‖a − y‖²"
 
 
 @dataclass(frozen=True)

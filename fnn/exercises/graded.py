@@ -15,7 +15,7 @@ from fnn.verify.grading.handin import parameters
 from fnn.verify.grading.questions import judge_rule
 from fnn.verify.report import Report
 
-COLOURS = {True: "#1d7a3e", False: "#c01f2f", None: "#5b6575"}  # readable on light pages and on dark ones
+STYLES = {True: "background:#e2f2e2;color:#111", False: "background:#f8dada;color:#111", None: ""}  # as of a report
 CHECK = "write check=lambda f: fnn.verify.gradient(f, objective, params)"
 MARKS = {True: "✓ ", False: "✗ ", None: ""}
 
@@ -47,7 +47,7 @@ class Graded:
         return f"{MARKS[self.ok]}{self.name}: {self.said}"
 
     def _repr_html_(self) -> str:
-        verdict = f'<p style="color:{COLOURS[self.ok]}"><b>{html.escape(self._verdict())}</b></p>'
+        verdict = f'<p style="padding:4px 10px;{STYLES[self.ok]}"><b>{html.escape(self._verdict())}</b></p>'
         if self.report is None:
             return verdict
         if self.report.wrong:

@@ -24,7 +24,7 @@ class Puzzle:
     _planted: int = field(compare=False)
 
     def __str__(self) -> str:
-        head = f"Puzzle {self.seed}: one of these is wrong ({ASSUMED}; examples are rows)."
+        head = f"Puzzle {self.seed}: one of these is wrong.\n({ASSUMED}; examples are rows)"
         written = (textwrap.indent(str(form), "    ") for form in self.forms)
         return "\n".join([head, *(f"{number:2}. {text[4:]}" for number, text in enumerate(written, 1))])
 
