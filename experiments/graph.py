@@ -107,8 +107,8 @@ def small_graph(options: Options) -> tuple[GraphParams, dict]:
     return run.params, {"first epoch": run.history[0]["loss"], "last epoch": run.history[-1]["loss"]}
 
 
-def draw_graph(axes: Axes, params: GraphParams, x, y, title: str, *, names: bool = False) -> None:
-    """Generations from left to right; arrows by the sign of their weight, neurons by their λ, and named if asked."""
+def draw_graph(axes: Axes, params: GraphParams, x, y, title: str) -> None:
+    """Generations from left to right; arrows by the sign of their weight, neurons by their λ."""
     graph, lam = params.graph, np.asarray(fnn.deltas(params, x, y))
     place = np.zeros((len(graph), 2))
     for number in range(graph.generation.max() + 1):
@@ -127,10 +127,6 @@ def draw_graph(axes: Axes, params: GraphParams, x, y, title: str, *, names: bool
         place[:, 0], place[:, 1], c=lam, cmap="RdBu", vmin=-most, vmax=most, s=150, edgecolors=GREY, zorder=3
     )
     axes.figure.colorbar(shown, ax=axes, label="λ of one example", shrink=0.8)
-    if names:
-        axes.margins(y=0.15)
-        for neuron, at in zip(graph.neurons, place):
-            axes.annotate(str(neuron), (at[0], at[1]), (0, 9), textcoords="offset points", ha="center")
     axes.set(title=title, xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 

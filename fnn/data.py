@@ -1,4 +1,4 @@
-"""Data sets whose values are checked once, and those in the files of MNIST (``fnn.idx``)."""
+"""Data sets whose values are checked once: small digits that come with the package, and the files of MNIST."""
 
 import copy
 import os
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn import digits
 from fnn.blocks import by_blocks
 from fnn.checks.arrays import as_array, describe, memory_mapped, native, unmasked
 from fnn.checks.network import Ports
@@ -20,7 +21,7 @@ from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
 from fnn.streams import CHUNK_BYTES, GATHERED, Batches
 
-__all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
+__all__ = ["Batches", "Dataset", "load_digits", "load_idx", "load_mnist"]
 
 IDX_PREFIX = re.compile(r"(?:(.+)-)?(?:train|t10k|test)-(?:images|labels)[-.]idx")  # how the names of the files begin
 MNIST_SETS = (("train",), ("t10k", "test"))  # EMNIST and QMNIST write "test"
@@ -234,6 +235,22 @@ def require_inputs(x: np.ndarray, ports: Ports, name: str) -> None:
         raise TypeError(
             f"{name}: expected x in {ports.dtype} as the parameters have, got {x.dtype}; convert one of them"
         )
+
+
+def load_digits() -> tuple[Dataset, Dataset]:
+    """The training and test sets of small handwritten digits that come with the package; nothing is downloaded.
+
+    1,500 and 297 images of 8 × 8 pixels: rows (N, 64) of uint8 from 0 to 16, scale 1/16, and labels (N,) from 0 to 9,
+    int32. They are the digits of scikit-learn, from the UCI repository (CC BY 4.0). Raises ValueError if the installed
+    file was changed.
+
+    >>> train, test = load_digits()
+    >>> train.x.shape, test.x.shape
+    ((1500, 64), (297, 64))
+    """
+    x, y = digits.arrays()
+    data = Dataset(x, y, scale=1 / digits.INK)
+    return data[: digits.TRAINING], data[digits.TRAINING :]
 
 
 def load_mnist(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from fnn.display import Table
+from fnn.markup import counted
 
 EPOCHS_SHOWN = 10  # of a run, in a notebook
 Record = dict[str, float]
@@ -51,7 +52,7 @@ class Run:
         if not self.history:
             return "Run(0 epochs)"
         last = ", ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items() if name != "epoch")
-        return f"Run({self.state.epoch} epochs, {last})"
+        return f"Run({counted(self.state.epoch, 'epoch')}, {last})"
 
     def _repr_html_(self) -> str:
         """The records of the last epochs as a table."""

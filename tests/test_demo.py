@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import fnn
+from fnn import digits
 from fnn.__main__ import START, main
-from fnn.demo import digits, show
+from fnn.data import load_digits
+from fnn.demo import show
 
 EXTRAS = {"matplotlib", "orbax", "safetensors", "sklearn", "tqdm", "tyro"}
 
@@ -41,7 +43,7 @@ def test_the_digits_are_those_of_scikit_learn_in_two_parts():
     pytest.importorskip("sklearn", reason="the extra sklearn is not installed")
     from experiments import demo_digits
 
-    training, test = digits.load()
+    training, test = load_digits()
     assert (len(training), len(test)) == (1500, 297)
     x, y = demo_digits.arrays()
     np.testing.assert_array_equal(np.concatenate([training.x, test.x]), x)
@@ -58,7 +60,7 @@ def test_digits_that_were_changed_are_refused(changed, tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / digits.FILE, **wrong)
     monkeypatch.setattr(digits.resources, "files", lambda package: tmp_path)
     with pytest.raises(ValueError, match=r"digits.npz: SHA-256 of its arrays is [0-9a-f]{64}, expected .* again"):
-        digits.load()
+        load_digits()
 
 
 def test_a_digit_is_drawn_with_two_characters_for_a_pixel():

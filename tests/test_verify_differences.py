@@ -49,7 +49,7 @@ def test_central_differences_judge_what_autodiff_cannot(case):
     report = judged(1)
     assert report.ok
     how = "differences" if name == "callback" else "the complex step"  # it goes through a loop
-    assert f"compared with {how} along each of the 6 entries" in note(report)
+    assert f"compared with {how} along each of 6 entries" in note(report)
     assert all(named(judged(factor)) == {"args[0]"} for factor in (1.1, -1, 0))
 
 
@@ -92,7 +92,7 @@ def test_one_wrong_entry_among_two_hundred_is_located_by_differences(case):
     report = custom_vjp(f, np.tanh(normal(10, 20)))
     assert {finding.index for finding in report.wrong} == {index}
     assert len(report.wrong) == 1
-    assert "each of the 200 entries" in note(report)
+    assert "each of 200 entries" in note(report)
 
 
 def test_differences_go_through_pytrees_and_beside_integer_outputs():

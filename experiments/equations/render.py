@@ -26,6 +26,7 @@ from experiments.equations.quotes import QUOTES
 from experiments.equations.register import KINDS, ROWS, RULE, Finding, Quote, Row, Verdict
 from experiments.table import markdown_row
 from fnn.display import Table
+from fnn.markup import counted
 
 ROOT = Path(__file__).parents[2]
 PATH = ROOT / "experiments" / "equations.md"
@@ -74,8 +75,9 @@ def entries(letter: str, only=()) -> list[Entry]:
 def count(found: list[Entry]) -> str:
     """How many findings there are of each kind, in words."""
     verdicts = [entry.finding.verdict for entry in found]
-    counted = [f"{verdicts.count(kind)} {name.lower()}" for kind, name in KINDS.items() if kind in verdicts]
-    return f"{len({entry.row.id for entry in found})} rows, {len(found)} findings: {', '.join(counted)}"
+    kinds = [f"{verdicts.count(kind)} {name.lower()}" for kind, name in KINDS.items() if kind in verdicts]
+    rows = counted(len({entry.row.id for entry in found}), "row")
+    return f"{rows}, {counted(len(found), 'finding')}: {', '.join(kinds)}"
 
 
 # -- in a terminal and as HTML -----------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ def tables(only=()) -> list[Table]:
     for letter, title in DOCUMENTS.items():
         if found := entries(letter, only):
             rows = tuple(cells(entry.row, entry.finding) for entry in found)
-            made.append(Table(HEADER, rows, title=title, footer=count(found)))
+            made.append(Table(HEADER, rows, title=title.replace("*", ""), footer=count(found)))
     return made
 
 

@@ -20,7 +20,7 @@ from fnn.graph import topology, validation
 from fnn.graph.picture import is_drawn, picture
 from fnn.graph.random import drawn_arrows
 from fnn.layers import Dense, Params
-from fnn.markup import is_concrete
+from fnn.markup import counted, is_concrete
 from fnn.numbers import floating_dtype, layer_sizes, number
 from fnn.stacking import unstack
 
@@ -50,7 +50,7 @@ class Graph:
     >>> import fnn
     >>> graph = Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])
     >>> graph
-    Graph(3 neurons, 3 arrows, 3 generations, 1 inputs, 1 outputs)
+    Graph(3 neurons, 3 arrows, 3 generations, 1 input, 1 output)
     >>> fnn.forward(graph.init(jax.random.key(0)), jnp.ones((5, 1))).shape
     (5, 1)
     """
@@ -88,10 +88,11 @@ class Graph:
         return self.kinds == other.kinds and self.neurons == other.neurons
 
     def __repr__(self) -> str:
-        counts = len(self), len(self.arrows), self.generation.max(initial=0) + 1, len(self.inputs), len(self.outputs)
-        return type(self).__name__ + "({:,} neurons, {:,} arrows, {:,} generations, {:,} inputs, {:,} outputs)".format(
-            *counts
-        )
+        counts = {
+            "neuron": len(self), "arrow": len(self.arrows), "generation": self.generation.max(initial=0) + 1,
+            "input": len(self.inputs), "output": len(self.outputs),
+        }  # fmt: skip
+        return f"{type(self).__name__}({', '.join(counted(number, thing) for thing, number in counts.items())})"
 
     def _repr_html_(self) -> str:
         return _picture(self, repr(self))

@@ -41,6 +41,7 @@ from fnn.checks.targets import columns
 from fnn.data import Dataset
 from fnn.functions import Objective
 from fnn.kinds import kind
+from fnn.markup import counted
 from fnn.optimizers import Optimizer
 from fnn.precision import BFLOAT16
 from fnn.runs import Run
@@ -102,7 +103,7 @@ def identity(given: Given) -> dict[str, str]:
 def _initial(before: Run) -> str:
     """The parameters with which the run began; of a resumed one that was never saved, those it resumes with."""
     told = (before.state.same or {}).get(INITIAL)
-    after = f", after {before.state.epoch} epochs" if before.state.epoch else ""
+    after = f", after {counted(before.state.epoch, 'epoch')}" if before.state.epoch else ""
     return told or f"SHA-256 {digest_of(before.params)[:SHOWN]}{after}"
 
 

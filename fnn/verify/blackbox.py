@@ -17,7 +17,7 @@ from fnn.verify.interpret import Traced, evaluate, forgetting, is_array, precisi
 from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, is_floating, is_inexact
 from fnn.verify.patterns import statements
-from fnn.verify.report import Finding, Report, compare, norm
+from fnn.verify.report import Finding, Report, compare, left_out, norm
 from fnn.verify.smallest import beside, shown, shrunk
 
 DRAWS = 5  # of other roundings
@@ -229,7 +229,7 @@ def _where_known(hand: np.ndarray, oracle: np.ndarray) -> tuple[np.ndarray, np.n
 def not_compared(leaves) -> list[str]:
     """A note on how many numbers of the oracle are not finite."""
     count = sum(int((~np.isfinite(leaf)).sum()) for leaf in leaves)
-    return [f"{count} values were not compared, because autodiff is not finite there"] if count else []
+    return left_out(count, "autodiff is not finite there")
 
 
 def differing_calls(function: Callable, *args) -> bool:

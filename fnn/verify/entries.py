@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fnn.markup import counted
 from fnn.verify.differences import TOLERANCE as BY_DIFFERENCES
 from fnn.verify.neighbours import FRESH, breaks_a_sum
 from fnn.verify.patterns import statements
@@ -62,13 +63,16 @@ class Cotangents:
 
     def note(self) -> str:
         """How it was compared."""
-        count, by = self.slopes.inputs.size, "the complex step" if self.slopes.exact else "differences"
+        count, by = (
+            counted(self.slopes.inputs.size, "entry", "entries"),
+            "the complex step" if self.slopes.exact else "differences",
+        )
         error = "" if self.slopes.exact else f", of an estimated error of {self.doubtful:.0e}"
         if self.every:
-            text = f"compared with {by} along each of the {count:,} entries{error}"
+            text = f"compared with {by} along each of {count}{error}"
         else:
             text = (
-                f"compared with {by} along {DIRECTIONS} directions of signs for each leaf, {count:,} entries in all"
+                f"compared with {by} along {DIRECTIONS} directions of signs for each leaf, {count} in all"
                 f"{error}: each shows a single wrong entry; others escape with a chance below 1/1000"
             )
         if self.unknown:

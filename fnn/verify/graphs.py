@@ -38,7 +38,7 @@ from fnn.verify.oracle import (
 )
 from fnn.verify.patterns import same, statements
 from fnn.verify.probes import kinks
-from fnn.verify.report import Compared, Finding, Report, compare, norm, worst
+from fnn.verify.report import Compared, Finding, Report, at_kinks, compare, left_out, norm, worst
 
 BATCH, SEED = 7, 0
 MOST_NEURONS = 64  # that a report lists one by one; beyond, it lists generations
@@ -125,8 +125,7 @@ def judge(cases, loss, rules, tolerance, dtype) -> Report:
                 compared = compared._replace(finding=replace(compared.finding, case=name if len(cases) > 1 else ""))
                 found.setdefault(compared.finding.name, []).append(compared)
     findings = tuple(map(worst, found.values()))
-    notes = [f"{kinks} values at a kink were compared with both one-sided derivatives"] if kinks else []
-    notes += [f"{unknown} values were not compared, because autodiff is not finite there"] if unknown else []
+    notes = at_kinks(kinks) + left_out(unknown, "autodiff is not finite there")
     notes += ["cases: " + ", ".join(name for name, *_ in cases)] if len(cases) > 1 else []
     return Report(findings, dtype, tuple(notes), "equation", SEED if len(cases) > 1 else None)
 

@@ -23,7 +23,7 @@ from fnn.verify.devices import as_called
 from fnn.verify.interpret import evaluate, precision_inside, trace
 from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
-from fnn.verify.report import Finding, norm, widened
+from fnn.verify.report import Finding, left_out, norm, widened
 from fnn.verify.stages import like, random_like, without_float0
 
 FACTOR = {"bfloat16": 3.0, "float16": 8.0, "float32": 32.0}
@@ -97,7 +97,7 @@ class Kernel:
                 findings.append(finding)
         notes = [f"errors are those of the worst block, in units of the reference's rounding error in {self.precision}"]
         unknown = sum(int((~np.isfinite(leaf)).sum()) for leaf in truth.arrays)
-        notes += [f"{unknown} values were not compared, because the reference is not finite there"] if unknown else []
+        notes += left_out(unknown, "the reference is not finite there")
         return findings, notes
 
     @staticmethod

@@ -126,3 +126,9 @@ def test_a_row_cannot_be_registered_twice():
         @row("fnn.backprop")
         def H9():
             return true("nothing", 0)
+
+
+def test_a_table_counts_in_the_singular_and_shows_no_markdown():
+    (one,) = render.tables(("H5",))
+    assert one.footer.startswith("1 row, ")
+    assert "*" not in one.title
