@@ -1,7 +1,6 @@
 """IDX files, the format of MNIST: an array after a header with its dtype and shape.
 
-A file is read as far as its header promises and no further, and the header is believed only within limits, so that a
-file from anywhere costs little memory unless it holds what it promises.
+Only as many bytes are read as the header declares, and only up to a limit, so an untrusted file cannot exhaust memory.
 """
 
 import contextlib
@@ -29,13 +28,13 @@ DIGEST = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 
 
 def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: int | None = None) -> np.ndarray:
-    """The array in an IDX file, plain or packed by gzip or xz, in the machine's byte order.
+    """The array in an IDX file, plain or compressed by gzip or xz, in native byte order.
 
-    path: a regular file; sha256: of the **unpacked** bytes, checked if given; rank: the required number of dimensions;
-    limit: the largest size in bytes that a header may promise, by default 4 GiB, and for a packed file 64 MiB or 100
-    times its own size, whichever is more. The header is read first, and never more bytes than it promises. Raises
-    FileNotFoundError, or ValueError for an invalid file. A plain file of images can be memory-mapped instead:
-    ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
+    path: a regular file; sha256: of the **uncompressed** bytes, checked if given; rank: the required number of
+    dimensions; limit: the largest size in bytes that a header may declare, by default 4 GiB, and for a compressed file
+    64 MiB or 100 times its own size, whichever is more. The header is read first, and never more bytes than it
+    declares. Raises FileNotFoundError, or ValueError for an invalid file. A plain file of images can be memory-mapped
+    instead: ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
 
     >>> import tempfile
     >>> from pathlib import Path

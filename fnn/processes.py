@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other: texts, through the coordination service that they joined.
+"""Text messages between the processes of one run, through JAX's coordination service.
 
 Unlike a sum over devices, this needs no device, waits for a limited time, and can say which process is missing and why.
 """

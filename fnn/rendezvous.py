@@ -1,4 +1,4 @@
-"""All processes meet before JAX connects them, because JAX ends a process that waits in vain by SIGABRT.
+"""All processes meet before JAX connects them, because JAX aborts a process that waits in vain.
 
 Process 0 listens at the coordinator's address, and the others say who they are. When all are there it says so, and
 stops listening; then JAX's own service takes the port. What each sends is one line: "fnn 1 of 4", "all" or "no: why".

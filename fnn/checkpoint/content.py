@@ -23,7 +23,7 @@ STATE = re.compile(r"optimizer_state(\[\d+\])?")  # a part of an optimizer's sta
 
 
 class Damaged(ValueError):
-    """What is read is not what was written."""
+    """The stored content differs from what was written."""
 
 
 def require_arrays(trees: dict) -> None:
@@ -113,8 +113,8 @@ def on_device(array: np.ndarray, template):
 def structured(saved: dict, arrays: list[np.ndarray], params, optimizer_state) -> tuple:
     """The arrays in the form of the templates ``params`` and ``optimizer_state``.
 
-    Parts of an optimizer's state that are not like those in the checkpoint start anew, with a warning: an optimizer
-    that was allowed to differ may have others.
+    Parts of the optimizer's state that do not match the checkpoint are reinitialised with a warning, because an
+    optimizer that was allowed to differ may have a different state.
     """
     trees = {"params": params, "optimizer_state": optimizer_state}
     given = {name: text for of in trees for name, text in describe(of, trees[of]).items()}

@@ -5,7 +5,7 @@ when it is complete. In it are
 
     state/           the arrays, in orbax-checkpoint's format, under the names "0", "1", …
     meta/metadata    JSON: {"content": a string, "sha256": of that string}
-    fnn.sha256       the mark of our folders: the SHA-256 of every file in state/, as ``sha256sum -c`` reads it
+    fnn.sha256       marks our folders: the SHA-256 of every file in state/, in the format of ``sha256sum -c``
 
 and the content, again JSON, describes them:
 
@@ -17,14 +17,14 @@ and the content, again JSON, describes them:
                  node and leaf of the parameters and the optimizer's state; from ``fit`` also the key, the loss,
                  batch_size, reduction, examples and dropout
     epoch, step  epochs and steps done;  history  one record per epoch;  stopped  whether a callback ended the run
-    losses       of the first steps of the next epoch, for a checkpoint inside one, which lies in the folder "steps"
-    versions     of fnn, jax, jaxlib and numpy, and the device; others are told, and not refused
+    losses       of the first steps of the next epoch, for a checkpoint within an epoch, in the folder "steps"
+    versions     of fnn, jax, jaxlib and numpy, and the device; a difference gives a warning
     key          null, or {"implementation": "threefry2x32" (or "raw"), "data": […]}
 
 A damaged epoch (a file, an array or the content does not match its digest) is skipped with a warning, and the one
-before it is used; the next save renames it to ``damaged-EPOCH``. Restored values never differ from those saved. What
-cannot be read for another reason, or is of another format, is an error and stays as it is. Only folders with our mark
-are ever removed, when newer epochs are saved.
+before it is used; the next save renames it to ``damaged-EPOCH``. Restored values never differ from those saved.
+Anything that cannot be read for another reason, or has a different format, raises an error and is left untouched. Only
+folders with our mark are ever removed, when newer epochs are saved.
 
 One run at a time writes to the directory, which it locks (``fnn.checkpoint.lock``); any number may read.
 """
@@ -107,8 +107,8 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
     """The newest intact checkpoint in ``directory``, bit for bit, structured like ``params`` and ``optimizer_state``.
 
     params, optimizer_state: pytrees with the structure, shapes and dtypes that were saved (from ``fnn.init`` and
-    ``optimizer.init``); their values are not used. Where they have NumPy arrays, NumPy arrays come back, also of dtypes
-    that JAX has only with x64. run: as it was saved. Needs orbax-checkpoint.
+    ``optimizer.init``); their values are not used. NumPy arrays in them come back as NumPy arrays, including 64-bit
+    dtypes that JAX supports only with x64. run: as saved. Needs orbax-checkpoint.
 
     Warns if a newer checkpoint is damaged. Raises FileNotFoundError if there is none, ValueError if none is intact, if
     it is of another format, or if the run differs, naming the differences, and OSError if it cannot be read.
@@ -126,7 +126,7 @@ def _require_records(history) -> None:
 
 
 def resume(directory, params, optimizer_state, run: dict[str, str], allow: Sequence[str] = ()) -> Checkpoint | None:
-    """Like :func:`restore`, but None where there is no checkpoint; allow: arguments of ``fit`` that may differ."""
+    """Like :func:`restore`, but None if there is no checkpoint; allow: arguments of ``fit`` that may differ."""
     given = description(params, optimizer_state, run)
 
     def same_run(saved: dict) -> None:

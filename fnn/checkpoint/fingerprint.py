@@ -1,4 +1,4 @@
-"""A run's identity as text, so that another run's checkpoint is refused with the differences named."""
+"""A run's identity as text, so that a checkpoint of a different run is refused with the differences named."""
 
 import dataclasses
 import hashlib

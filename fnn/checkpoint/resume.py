@@ -1,4 +1,4 @@
-"""Resuming an interrupted run: the argument ``checkpoint`` of ``fit``, and those beside it."""
+"""Resuming an interrupted run: the argument ``checkpoint`` of ``fit`` and those related to it."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ SAME = "every process must give fit the same arguments"
 
 
 class Keeping(NamedTuple):
-    """What ``fit`` is told about checkpoints: its arguments of these names."""
+    """The arguments of ``fit`` that concern checkpoints, under the same names."""
 
     checkpoint: str | os.PathLike | None
     every: int
@@ -61,7 +61,7 @@ class Keeping(NamedTuple):
 
 
 class Resumable:
-    """A context manager for the epochs of one run, with checkpoints in a directory, or none without it.
+    """A context manager for the epochs of one run, with checkpoints if there is a directory.
 
     resumed: whether the directory existed before. A run creates it before training, so this holds even for a run that
     was killed before its first checkpoint. Inside the context, SIGTERM and Ctrl-C, unless whoever started the process

@@ -66,9 +66,9 @@ def export(path, params: AnyParams | Run) -> None:
     """Write ``params`` to the file ``path``, atomically.
 
     params: layers or a graph, with activations that are dataclasses, and neurons named by strings or integers; or a
-    ``fnn.train.Run``, of which the ``network`` is meant. Raises TypeError or ValueError for anything else, and OSError
-    if the file cannot be written. An existing file is replaced only when the new one is complete, so that a reader sees
-    one or the other, however many processes write. Equal parameters give equal bytes.
+    ``fnn.train.Run``, whose ``network`` is written. Raises TypeError or ValueError for anything else, and OSError if
+    the file cannot be written. An existing file is replaced only when the new one is complete, so a reader sees one or
+    the other, however many processes write. Equal parameters give equal bytes.
     """
     path = files.path_of("path", path, "the path of a file", "network.safetensors")
     safetensors, params = _safetensors(), native(network_of(params))

@@ -1,4 +1,4 @@
-"""Argument checks for ``implicit``, made before compiled code runs, as in ``checks``."""
+"""Argument checks for ``implicit``, before compiled code runs, as in ``checks``."""
 
 import jax
 import jax.numpy as jnp

@@ -78,7 +78,7 @@ class Loss:
 
 
 def as_targets(y: Array, a: Array) -> Array:
-    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,), of NaN where there is no such class."""
+    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,); NaN for labels out of range."""
     if jnp.issubdtype(y.dtype, jnp.integer):
         y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # one byte cannot hold 300 classes
         rows = (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)

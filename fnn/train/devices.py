@@ -1,4 +1,4 @@
-"""Data parallelism: the loop on every device of a mesh, each with its own rows of every mini-batch.
+"""Data parallelism: the loop runs on every device of a mesh, each with its own rows of every mini-batch.
 
 Parameters and optimizer state are replicated, and every device takes the same step with the sum of all devices'
 gradients; without a batch norm, that sum is the step's only communication. Only its order depends on the number of

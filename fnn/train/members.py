@@ -1,4 +1,4 @@
-"""The members of ``fit_many``: parameters with a leading axis, keys, rates and the devices that share them."""
+"""The members of ``fit_many``: parameters with a leading axis, keys, rates, and the devices they share."""
 
 from typing import Any
 

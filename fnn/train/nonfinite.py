@@ -1,4 +1,4 @@
-"""NaN and infinity in training: found once per epoch, on the device, and then named with their equation.
+"""NaN and infinity in training: detected once per epoch, on the device, then traced to their equation.
 
 The compiled loop reports whether an epoch's losses and new parameters are finite (``loop.take_steps``). This costs
 nothing, because NaN spreads. If they are not, the epoch is repeated step by step, from its first parameters and with

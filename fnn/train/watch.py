@@ -1,4 +1,4 @@
-"""What watches a run: the callback, the best epoch, and patience."""
+"""Monitoring a run: the callback, the best epoch, and patience."""
 
 import math
 import os
