@@ -217,7 +217,7 @@ def from_safetensors(
         found.activation(f"layers[{i}]", activation)
     if left := sorted(tensors.keys() - used):
         raise ValueError(
-            f"layers: expected every tensor of {path} in a layer, got none with {', '.join(left)}; "
+            f"layers: expected every tensor of {path} in a layer, but none has {', '.join(left)}; "
             f"write unused={left} if the network does not need them"
         )
     return found.finished("layers", dtype)
@@ -362,7 +362,7 @@ def _written_torch(torch, i: int, layer: Dense) -> list:
         known = ", ".join(cls.__name__ for cls in (activations.Identity, *TO_TORCH))
         raise TypeError(
             f"params[{i}].activation: expected one of {known}, got {layer.activation}, which PyTorch does not have; "
-            "write it as a torch.nn.Module, and to_torch the layers before it"
+            "write it as a torch.nn.Module, and convert the layers before it"
         )
     return [linear, activation]
 

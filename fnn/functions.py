@@ -50,7 +50,7 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
     a = _forward(*given(params, x, masks, rules), rules=rules)
     if masks is None and kind(params).has_norm(params) and not isinstance(a, jax.core.Tracer):
         warnings.warn(
-            "params: with a batch norm, forward computes with the statistics of x, as in training; for inference write "
+            "params: with a batch norm, forward uses the statistics of x, as in training; for inference write "
             "fnn.forward(fnn.fold(params, statistics=fnn.statistics(params, batches)), x), or run.network after fit; "
             "in training fnn.trace(params, x)[-1].a",
             stacklevel=2,

@@ -54,9 +54,9 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
         _require_within(path, size, limit, None if unpacked is file else file)
         body = _read(unpacked, size)
         if len(body) < size:
-            raise ValueError(f"{path}: truncated: the header promises {size:,} bytes, the file holds {len(body):,}")
+            raise ValueError(f"{path}: truncated: the header declares {size:,} bytes, the file holds {len(body):,}")
         if unpacked.read(1):
-            raise ValueError(f"{path}: the file continues after the {size:,} bytes that its header promises")
+            raise ValueError(f"{path}: the file continues after the {size:,} bytes that its header declares")
     if sha256 is not None:
         digest = hashlib.sha256(head)
         digest.update(body)
@@ -65,7 +65,7 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
     try:
         array = np.frombuffer(body, dtype).reshape(shape)
     except ValueError as error:  # more dimensions, or larger empty ones, than an array may have
-        raise ValueError(f"{path}: no array has the dimensions that the header promises: {error}") from error
+        raise ValueError(f"{path}: no array has the dimensions that the header declares: {error}") from error
     return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder())
 
 
@@ -122,7 +122,7 @@ class _Xz(io.RawIOBase):
 
 
 def _header(path, file: IO[bytes], rank: int | None) -> tuple[bytes, np.dtype, tuple[int, ...]]:
-    """The header's bytes, and the dtype and the shape that it promises."""
+    """The header's bytes, and the dtype and the shape that it declares."""
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES:
         raise ValueError(f"{path}: not an IDX file: it begins with {head!r}, expected 0, 0, a type, a rank")
@@ -136,22 +136,22 @@ def _header(path, file: IO[bytes], rank: int | None) -> tuple[bytes, np.dtype, t
 
 
 def _require_within(path, size: int, limit: int | None, packed: IO[bytes] | None) -> None:
-    """Raise ValueError if a header promises more than the limit; packed: the file, if it is."""
+    """Raise ValueError if a header declares more than the limit; packed: the file, if it is."""
     most = LIMIT if limit is None else limit
     if size > most:
-        raise ValueError(f"{path}: the header promises {size:,} bytes, over the limit of {most:,}; pass limit=")
+        raise ValueError(f"{path}: the header declares {size:,} bytes, over the limit of {most:,}; pass limit=")
     if limit is None and packed is not None:
         times, least = EXPANSION
         found = os.fstat(packed.fileno()).st_size
         if size > max(least, times * found):
             raise ValueError(
-                f"{path}: the header promises {size:,} bytes, over {times} times the {found:,} of the packed file; "
+                f"{path}: the header declares {size:,} bytes, over {times} times the {found:,} of the packed file; "
                 f"pass limit={size} if that is right"
             )
 
 
 def _read(file: IO[bytes], size: int) -> bytearray:
-    """At most ``size`` bytes, in pieces, so that memory is not reserved for whatever a header promises."""
+    """At most ``size`` bytes, in pieces, so that memory is not reserved for whatever a header declares."""
     body = bytearray()
     while len(body) < size and (piece := file.read(min(size - len(body), PIECE))):
         body += piece

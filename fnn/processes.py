@@ -72,9 +72,9 @@ class Processes:
                 raise RuntimeError(f"{self.what}: process {process} has ended: {why}")
             if time.monotonic() > ends:
                 raise TimeoutError(
-                    f"{self.what}: process {process} has not come within {seconds} s; every process must call fit with "
-                    "mesh=fnn.parallel.data_mesh() and the same arguments; one that only takes longer needs "
-                    "fnn.parallel.initialize(..., collective_timeout=)"
+                    f"{self.what}: process {process} did not arrive within {seconds} s; every process must call fit "
+                    "with mesh=fnn.parallel.data_mesh() and the same arguments; if one only takes longer, raise "
+                    "collective_timeout in fnn.parallel.initialize"
                 )
 
     def _left(self, process: int) -> str | None:
@@ -92,7 +92,7 @@ class Processes:
             others = ((i, self._left(i)) for i in range(self.count) if i != self.own)
             told = [f"process {i} has ended: {why}" for i, why in others if why is not None]
             raise RuntimeError(
-                f"after {self.what}: {'; '.join(told) or 'another process has ended, or does not come'}: "
+                f"after {self.what}: {'; '.join(told) or 'another process has ended or does not respond'}: "
                 f"{str(error).splitlines()[0]}"
             ) from error
 

@@ -44,7 +44,7 @@ def _wait_for_others(bind: str, count: int, ends: float, seconds: float) -> None
                     come[who] = visitor
         except TimeoutError as error:
             missing = ", ".join(str(i) for i in range(1, count) if i not in come)
-            why = f"num_processes: process {missing} of {count} has not come to {bind} within {seconds:g} s; {ADVICE}"
+            why = f"num_processes: process {missing} of {count} did not reach {bind} within {seconds:g} s; {ADVICE}"
             _tell(come.values(), NO + why)
             raise TimeoutError(why) from error
         except ValueError as error:

@@ -59,7 +59,7 @@ def test_one_process_needs_no_others(address):
 def test_who_does_not_come_is_named(address):
     waiting, other = met(address, (4, 0), (4, 2), seconds=1.0)
     assert isinstance(waiting, TimeoutError)
-    assert f"num_processes: process 1, 3 of 4 has not come to {address} within 1 s; start every" in str(waiting)
+    assert f"num_processes: process 1, 3 of 4 did not reach {address} within 1 s; start every" in str(waiting)
     assert "process 0" in str(other)
 
 

@@ -73,7 +73,7 @@ def unpack_meta(meta: dict[str, str]) -> dict:
     """The content of the JSON item, its digest verified; raises Damaged, or ValueError for another format."""
     text = meta["content"]
     if hashlib.sha256(text.encode()).hexdigest() != meta["sha256"]:
-        raise Damaged("the content is damaged: its SHA-256 is not the one that was written")
+        raise Damaged("the content is damaged: its SHA-256 does not match")
     saved = json.loads(text)
     if saved["format"] != FORMAT:
         raise ValueError(f"expected format {FORMAT!r}, got {saved['format']!r}")
@@ -95,7 +95,7 @@ def unpack(saved: dict, state: dict[str, np.ndarray]) -> list[np.ndarray]:
     arrays = [np.asarray(state.get(str(number), empty)) for number, empty in enumerate(like(saved))]
     for entry, array in zip(saved["arrays"], arrays):
         if digest(array) != entry["sha256"]:
-            raise Damaged(f"{entry['path']} is damaged: its SHA-256 is not the one that was written")
+            raise Damaged(f"{entry['path']} is damaged: its SHA-256 does not match")
     return arrays
 
 
@@ -123,7 +123,7 @@ def structured(saved: dict, arrays: list[np.ndarray], params, optimizer_state) -
     anew = {found[0] for found in map(STATE.match, differing) if found}
     if anew:
         warnings.warn(
-            f"optimizer: its state is not like that in the checkpoint, and starts anew in {', '.join(sorted(anew))}",
+            f"optimizer: its state does not match the checkpoint and is reinitialised in {', '.join(sorted(anew))}",
             stacklevel=6,
         )
     found = dict(zip((entry["path"] for entry in saved["arrays"]), arrays))
@@ -162,7 +162,7 @@ def _on_host(name: str, leaf) -> np.ndarray:
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         if not leaf.is_fully_replicated:
-            raise ValueError(f"{name}: expected an array that every process holds whole, got {leaf.sharding}")
+            raise ValueError(f"{name}: expected an array that every process holds in full, got {leaf.sharding}")
         leaf = leaf.addressable_data(0)
     return native(np.array(leaf))
 

@@ -168,7 +168,7 @@ def _last_before(directory, epoch: int) -> int:
     last = 0 if found is None else found[0]["epoch"]
     if last >= epoch:
         raise ValueError(
-            f"epoch: {directory} holds a whole checkpoint of epoch {last}, got epoch={epoch}; "
+            f"epoch: {directory} already holds an intact checkpoint of epoch {last}, got epoch={epoch}; "
             f"write epoch={last + 1} or more, or name another directory"
         )
     return last
@@ -181,7 +181,7 @@ def _newest(directory, check: Callable[[dict], None]) -> tuple[dict, list[np.nda
             return _newest_of(directory, orbax.epochs(directory), check)
         except FileNotFoundError:  # another process has saved newer ones, and removed what was read
             continue
-    raise OSError(f"checkpoint: {directory} cannot be read, because a run removes each of its epochs too soon")
+    raise OSError(f"checkpoint: {directory} cannot be read, because a run keeps removing its epochs")
 
 
 def _newest_of(directory, epochs: Sequence[int], check: Callable[[dict], None]):
@@ -194,15 +194,15 @@ def _newest_of(directory, epochs: Sequence[int], check: Callable[[dict], None]):
             continue
         if damaged:
             warnings.warn(
-                f"{directory}: resuming from epoch {epoch}, because what is newer is damaged:\n  "
+                f"{directory}: resuming from epoch {epoch}, because newer checkpoints are damaged:\n  "
                 + "\n  ".join(damaged),
                 stacklevel=5,
             )
         return saved, arrays
     if damaged:
         raise ValueError(
-            f"checkpoint: none in {directory} is whole:\n  " + "\n  ".join(damaged) + "\n"
-            "name another directory to start afresh, or restore a copy of this one"
+            f"checkpoint: none in {directory} is intact:\n  " + "\n  ".join(damaged) + "\n"
+            "name another directory to start over, or restore a backup of this one"
         )
     return None
 
@@ -214,6 +214,8 @@ def _read(directory, epoch: int, check: Callable[[dict], None]) -> tuple[dict, l
     except content.Damaged:
         raise
     except ValueError as error:
-        raise ValueError(f"checkpoint: epoch {epoch} in {directory} is not for this version of fnn: {error}") from error
+        raise ValueError(
+            f"checkpoint: epoch {epoch} in {directory} cannot be read by this version of fnn: {error}"
+        ) from error
     check(saved)
     return saved, content.unpack(saved, orbax.read(directory, epoch, "state", content.numbered(content.like(saved))))

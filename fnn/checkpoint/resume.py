@@ -140,7 +140,7 @@ class Resumable:
         except ValueError as error:
             if self.whole is None:
                 raise
-            warnings.warn(f"resuming from the last whole epoch, because {error}", stacklevel=6)
+            warnings.warn(f"resuming from the last complete epoch, because {error}", stacklevel=6)
             return None
 
     def _set_aside(self) -> None:
@@ -153,13 +153,13 @@ class Resumable:
             aside.mkdir()
             for name in names:
                 os.rename(self.directory / name, aside / name)
-        self.processes.exchange("fit, before it begins anew", {})
+        self.processes.exchange("fit, before it starts over", {})
 
     def _require_one_run(self, found: Checkpoint, begun: Checkpoint) -> None:
         """Raise ValueError unless the directory's run is ``begun`` with further epochs, and no more than were asked."""
         if str([*found.history[: begun.epoch]]) != str([*begun.history]):  # NaN does not equal itself
             raise ValueError(
-                f"checkpoint: {self.directory} does not hold the run that is resumed, with its {begun.epoch} epochs; "
+                f"checkpoint: {self.directory} does not hold the run to resume, which has {begun.epoch} epochs; "
                 "name another directory"
             )
         if found.epoch > self.epochs:
@@ -179,7 +179,7 @@ class Resumable:
             )
         elif self.same.get("data") == NO_IDENTITY:
             warnings.warn(
-                f"data: whether these Batches are those of the run in {self.directory} was not compared; write "
+                f"data: these Batches were not compared with those of the run in {self.directory}; write "
                 "Batches(make, identity='name, version')",
                 stacklevel=6,
             )

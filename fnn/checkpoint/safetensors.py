@@ -94,13 +94,13 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Any:
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}; write it with export, or read "
-            "another program's file by fnn.convert.from_safetensors(path, layers)"
+            "another program's file with fnn.convert.from_safetensors(path, layers)"
         )
     try:
         digests = json.loads(metadata["sha256"])
         for name, found in _digests(tensors, metadata["architecture"]).items():
             if digests.pop(name) != found:
-                raise ValueError(f"{name} is damaged: its SHA-256 is not the one that was written")
+                raise ValueError(f"{name} is damaged: its SHA-256 does not match")
         if digests:
             raise ValueError(f"{', '.join(digests)} is missing")
         return _built(json.loads(metadata["architecture"]), tensors, classes)

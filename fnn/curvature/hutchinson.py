@@ -54,7 +54,7 @@ def hessian_trace(
     params, x, y, _, masks = given_direction(params, x, y, params, loss, reduction, masks)
     arrays.prng_key(key)
     if (samples := whole("samples", samples)) < 2:
-        raise ValueError(f"samples: expected at least 2, for one has no standard error, got {samples}")
+        raise ValueError(f"samples: expected at least 2, because one has no standard error, got {samples}")
     return _hessian_trace(params, x, y, masks, key, samples=samples, loss=loss, reduction=reduction)
 
 

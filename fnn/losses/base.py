@@ -74,7 +74,7 @@ class Loss:
 
     def sample(self, key: Array, a: Array) -> Array:
         """Targets drawn from p(y | a) with −log p(y | a) = L(a, y) + const: as (B, n), or labels (B,)."""
-        raise TypeError(f"{self} is −log p of no distribution that can be sampled; give y instead of key")
+        raise TypeError(f"{self} is not −log p of a distribution that can be sampled; give y instead of key")
 
 
 def as_targets(y: Array, a: Array) -> Array:

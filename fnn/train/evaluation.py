@@ -49,12 +49,12 @@ def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
     batches = x()
     if hasattr(batches, "ndim") or not hasattr(batches, "__iter__"):
         raise TypeError(
-            f"x: expected a function that gives an iterable of arrays (N, n), got one that gives "
+            f"x: expected a function that returns an iterable of arrays (N, n), got one that returns "
             f"{arrays.describe(batches)}; write lambda: [x]"
         )
     found = [part for number, batch in enumerate(batches) for part in _predicted(params, batch, f"x: batch {number}")]
     if not found:
-        raise ValueError("x: expected a function that gives at least one array (N, n), got none")
+        raise ValueError("x: expected a function that yields at least one array (N, n), got none")
     return np.concatenate(found)
 
 
@@ -173,7 +173,7 @@ def _for_inference(params):
     params = require_network(network_of(params))
     if kind(params).has_norm(params):
         raise ValueError(
-            "params: a network with a batch norm has no output for single examples; write "
+            "params: a network with a batch norm has no output for a single example; write "
             "fnn.fold(params, statistics=fnn.statistics(params, batches)), or run.network after fit"
         )
     return params

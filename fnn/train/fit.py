@@ -187,7 +187,7 @@ def _before(params, key) -> Run:
     if key is not None:
         arrays.prng_key(key)
         if key_text(key) != key_text(own):
-            raise ValueError("key: expected that of the run, which draws its shuffles and masks; leave key out")
+            raise ValueError("key: expected the run's own key, which draws its shuffles and masks; leave key out")
     return params
 
 
@@ -199,8 +199,8 @@ def _begun(before: Run, optimizer: Optimizer) -> Reached:
     lines = differences(describe("state", before.state.optimizer_state), describe("state", state), "of the run")
     if lines:
         raise ValueError(
-            "optimizer: its state is not like that of the run:\n  " + "\n  ".join(lines) + "\n"
-            "resume with the optimizer that the run had, or write fit(run.params, ...) to begin with this one"
+            "optimizer: its state does not match that of the run:\n  " + "\n  ".join(lines) + "\n"
+            "resume with the run's optimizer, or write fit(run.params, ...) to start with this one"
         )
     held = before.state
     history = [dict(record) for record in before.history]
@@ -220,7 +220,7 @@ def _rules(rules: Rules, precision: str | None, params) -> Rules:
         return rules
     if rules != RULES:
         raise ValueError(
-            f"precision: 'bfloat16' is rules=fnn.BFLOAT16, got other rules too, {rules}; write precision=None"
+            f"precision: 'bfloat16' means rules=fnn.BFLOAT16, but got other rules too, {rules}; write precision=None"
         )
     return BFLOAT16
 

@@ -96,5 +96,5 @@ def require_members_mesh(mesh, members: int) -> None:
     if jax.process_count() > 1:
         raise ValueError(
             f"mesh: expected the devices of one process, got {jax.process_count()} processes; "
-            "write mesh=None, with other keys in every process"
+            "write mesh=None, with different keys in every process"
         )
