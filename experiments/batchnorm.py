@@ -1,8 +1,8 @@
 """Batch normalisation on MNIST, after Ioffe and Szegedy 2015, section 4.1 (E3): ``python -m experiments.batchnorm``.
 
 784-100-100-100-10, sigmoid, small Gaussian initial weights, batch 60, with and without batch norm: test accuracy
-against steps, and the 15th, 50th and 85th percentiles of what one unit of the last hidden layer receives. Published are
-curves and no table. Nothing is shortened: 50,000 steps, as published.
+against steps, and the 15th, 50th and 85th percentiles of the input to one unit of the last hidden layer. The paper
+shows curves but no table. Nothing is shortened: 50,000 steps, as published.
 """
 
 from collections.abc import Sequence

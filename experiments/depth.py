@@ -1,11 +1,11 @@
 """The δ's of deep networks before training, and what depth costs: ``python -m experiments.depth``.
 
-δ^ℓ = (δ^{ℓ+1} W^{ℓ+1}) ⊙ σ'(z^ℓ) (equations H9, N5): every layer on the way back multiplies by W and by σ', so δ's root
-mean square (RMS) shrinks or grows by a factor per layer. It is at most max σ' · ‖W‖₂, with ‖W‖₂ the largest singular
-value and max σ' = ¼ for the sigmoid; with weights of variance s²/n it is about s · RMS σ'. Random examples, float64:
-in float32 the smallest of these δ's are 0.
+δ^ℓ = (δ^{ℓ+1} W^{ℓ+1}) ⊙ σ'(z^ℓ) (equations H9, N5): the backward pass multiplies by W and σ' in every layer, so the
+root mean square (RMS) of δ shrinks or grows by a factor per layer. This factor is at most max σ' · ‖W‖₂, with ‖W‖₂ the
+largest singular value and max σ' = ¼ for the sigmoid; for weights of variance s²/n it is about s · RMS σ'. Random
+examples, in float64, because in float32 the smallest of these δ's are 0.
 
-The networks are stacked, so that they compile as fast as shallow ones; ``depth_cost`` measures it.
+The networks are stacked, so that they compile as fast as shallow ones; ``depth_cost`` measures this.
 """
 
 from collections.abc import Callable, Sequence

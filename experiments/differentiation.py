@@ -1,7 +1,7 @@
-"""Four ways to a gradient, how exact and how long (L16): ``python -m experiments.differentiation``.
+"""Accuracy and run time of four ways to compute a gradient (L16): ``python -m experiments.differentiation``.
 
-By hand (``fnn.backprop``), by automatic differentiation in reverse mode, by the complex step Im C(θ + ih)/h, and by
-forward and central differences, in float64 on a tanh network.
+Hand-written (``fnn.backprop``), reverse-mode automatic differentiation, the complex step Im C(θ + ih)/h, and forward
+and central differences, in float64 on a tanh network.
 
 1. The error against the step h. Truncation grows with h and rounding with 1/h, so differences have a best step; the
    complex step subtracts nothing and is exact to rounding for every small h; the other two have no step. The truth is

@@ -1,7 +1,7 @@
-"""Break an equation on purpose and see what the checker says: ``python -m experiments.find_the_mistake``.
+"""Break an equation on purpose and see the checker's report: ``python -m experiments.find_the_mistake``.
 
-The network is 6-5-4-3; ``--mistake`` chooses what is done wrong and ``--layer`` where, so that a lecture can
-show, or ask for, the mistake behind a report.
+The network is 6-5-4-3; ``--mistake`` chooses the mistake and ``--layer`` its place, so that a lecture can show a report
+and ask for the mistake behind it.
 """
 
 from collections.abc import Callable, Sequence

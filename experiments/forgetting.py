@@ -7,8 +7,8 @@ something new". 784-100-10, ReLU, momentum, first on the digits 0–4, then
 2. on 5–9 with a tenth of the old images among them;
 3. on all ten: nothing is forgotten.
 
-The gradient is computed alike in all three, so it is not back-propagation that forgets: a loss that no longer contains
-the old examples has its minimum elsewhere.
+The gradient is computed in the same way in all three, so back-propagation is not what forgets: a loss without the old
+examples has its minimum elsewhere.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Networks that are graphs (S1, S2): ``python -m experiments.graph``.
 
 1. MNIST with layers, with layers and skip connections, and with a sparse random graph.
-2. Pruning: the weakest arrows of the trained layers are taken away, and the graph that is left is trained on. Beside
-   it, a random graph with as many arrows between the same layers, trained from the start.
+2. Pruning: the weakest arrows of the trained layers are removed, and training continues on the remaining graph. For
+   comparison, a random graph with as many arrows between the same layers is trained from scratch.
 3. A small random graph fitted to f*(x, y) = sin(πx) cos(πy), drawn with the λ's of one example as colours.
 """
 

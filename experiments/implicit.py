@@ -1,9 +1,9 @@
 """Robustness to the learning rate: explicit against implicit SGD (S9), ``python -m experiments.implicit``.
 
-The test loss after a fixed number of steps, for every η over six decades, on three problems: linear regression and
-logistic regression on features of unequal size, and MNIST with a 784-100-10 tanh network. The claim is that implicit
-SGD is robust to a large η. Two measures judge it, and can disagree: a method *learns* at an η where its test loss ends
-below that of the start, and is *good* there where its test loss is within twice the best of all methods and rates.
+The test loss after a fixed number of steps, for every η over six decades, on three problems: linear and logistic
+regression on features of different scales, and MNIST with a 784-100-10 tanh network. The claim is that implicit SGD is
+robust to a large η. Two criteria, which can disagree: a method *learns* at an η if its final test loss is below the
+initial one, and is *good* if its test loss is at most twice the best of all methods and rates.
 """
 
 from collections.abc import Callable, Sequence

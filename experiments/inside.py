@@ -1,4 +1,4 @@
-"""What a network looks like inside while it learns the digits: the size of its δ's and its saturation, by layer.
+"""Inside a network while it learns the digits: the size of its δ's and its saturation, by layer.
 
 For runs of seconds, such as the notebooks'; ``experiments.glorot`` follows the published setting.
 """

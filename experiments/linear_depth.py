@@ -1,8 +1,8 @@
 """A linear network of any depth is a linear regression (L3, L13): ``python -m experiments.linear_depth``.
 
-Without activations W_L (… (W_1 x + b_1) …) + b_L = W x + B: networks of 1 to 8 layers, trained by descent, end at the
-regression in closed form, whatever their depth; with tanh a network of one hidden layer gets below it. Only the path
-differs, because in the parameters of a deep network the loss is not convex.
+Without activations, W_L (… (W_1 x + b_1) …) + b_L = W x + B: networks of 1 to 8 layers, trained by gradient descent,
+converge to the closed-form regression whatever their depth; with tanh, one hidden layer reaches a lower loss. Only the
+path differs, because the loss is not convex in the parameters of a deep network.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
 """Train a network on handwritten digits with hand-written gradients (E1): ``python -m experiments.mnist``.
 
-It loads MNIST, checks the hand-written gradient against ``jax.grad`` on real digits, trains, and leaves the
-learning curves, a sheet of the mistakes, the history and the parameters in a folder.
+It loads MNIST, checks the hand-written gradient against ``jax.grad`` on real digits, trains, and saves the learning
+curves, a sheet of misclassified digits, the history and the parameters in a folder.
 
-The hyper-parameters of the default were chosen with ``--hold-out``: by training on the first 50,000 images and
-looking at the last 10,000 training images; the test set took no part. ``experiments.nielsen`` has those of a book.
+The default hyperparameters were chosen with ``--hold-out``, by training on the first 50,000 training images and
+validating on the last 10,000; the test set was not used. ``experiments.nielsen`` uses those of a book.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""The tables of experiments, made from the JSON that each one left: ``python -m experiments.table [RUN …]``.
+"""The tables of experiments, generated from their JSON records: ``python -m experiments.table [RUN …]``.
 
 Each RUN is a folder that an experiment wrote; its figures.json and its picture go to experiments/gallery/ under the
-experiment's name. Then two tables are written anew: in experiments/README.md, between two comments, the first claim
-of every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures. Beside
-a published figure stands what differs: shortened, other data, another rate, one seed, not reproduced.
+experiment's name. Then two tables are rewritten: in experiments/README.md, between two comments, the first claim of
+every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures. Beside a
+published figure stands what differs: shortened, other data, another rate, one seed, not reproduced.
 """
 
 import json

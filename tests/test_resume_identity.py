@@ -228,9 +228,7 @@ def saved(folder, options):
 
 def test_batches_without_an_identity_are_said_not_to_be_compared(tmp_path):
     train(tmp_path, data=batches(None), epochs=1)
-    with pytest.warns(
-        UserWarning, match=r"data: these Batches were not compared .*; write Batches\(make, identity="
-    ):
+    with pytest.warns(UserWarning, match=r"data: these Batches were not compared .*; write Batches\(make, identity="):
         train(tmp_path, data=batches(None))
 
 
