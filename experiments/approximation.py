@@ -40,7 +40,7 @@ class Options:
     widths: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 128)
     seeds: int = 5
     steps: int = 2000
-    """Of Adam, each on all points."""
+    """Adam steps, each on all points."""
     out: Path | None = None
 
 

@@ -35,7 +35,7 @@ class Options:
     learning_rate: float = 0.1
     seed: int = 0
     record_every: int = 250
-    """Steps between two points of the curves."""
+    """Steps between points of the curves."""
     out: Path | None = None
 
 

@@ -39,9 +39,9 @@ class Options:
     epochs: int = 2
     batch_size: int = 60
     examples: int = 60_000
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     watched: float = 1.0
-    """The rate whose runs are looked into."""
+    """The learning rate whose runs are examined."""
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Path | None = None
 

@@ -39,11 +39,11 @@ class Options:
     """How one neuron, and how networks, divide the plane."""
 
     seeds: int = 100
-    """Starts of every small network."""
+    """Random starts of each small network."""
     steps: int = 2000
-    """Of every descent."""
+    """Steps of gradient descent."""
     points: int = 200
-    """Of the disc, its ring and the spirals, each."""
+    """Points in each of the disc with its ring and the spirals."""
     out: Path | None = None
 
 

@@ -41,13 +41,13 @@ class Options:
     """The size of δ by layer in deep networks before training; time and memory of a gradient against depth."""
 
     depths: tuple[int, ...] = (4, 16, 64, 256)
-    """Hidden layers of the networks; the deepest is drawn."""
+    """Numbers of hidden layers; the deepest network is plotted."""
     cost_depths: tuple[int, ...] = (4, 16, 64, 256, 1024)
-    """Hidden layers of the networks whose cost is measured, at least 3: fewer make no stack."""
+    """Numbers of hidden layers for the cost measurements, at least 3, because fewer do not form a stack."""
     width: int = 100
-    """Neurons of a hidden layer, and inputs."""
+    """Neurons per hidden layer, and inputs."""
     examples: int = 32
-    """Random ones, x from N(0, 1)."""
+    """Random examples, x from N(0, 1)."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     out: Path | None = None
 

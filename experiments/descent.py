@@ -40,9 +40,9 @@ class Options:
     """Gradient descent in one and two dimensions: step lengths, a saddle, many minima, least squares."""
 
     steps: int = 400
-    """Of every descent."""
+    """Steps of gradient descent."""
     examples: int = 50
-    """Points of the regressions."""
+    """Data points in the regressions."""
     out: Path | None = None
 
 

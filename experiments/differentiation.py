@@ -40,12 +40,12 @@ class Options:
     inputs: int = 20
     outputs: int = 10
     hidden: int = 8
-    """Neurons of the network whose error is shown."""
+    """Hidden neurons of the network whose error is shown."""
     widths: tuple[int, ...] = (4, 16, 64, 256)
-    """Those of the networks that are timed."""
+    """Hidden neurons of the networks that are timed."""
     batch: int = 16
     seconds: float = 1.0
-    """For the runs of which the median is the time; three at least."""
+    """Seconds of runs whose median is the time; at least three runs."""
     out: Path | None = None
 
 

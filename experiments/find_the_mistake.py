@@ -39,7 +39,7 @@ class Options:
 
     mistake: Literal[tuple(MISTAKES)] = "no-derivative"  # type: ignore[valid-type]
     layer: Literal[1, 2, 3] = 1
-    """Counted from the input; the output δ is at layer 3 and the hidden ones are at 1 and 2."""
+    """The layer, counted from the input: 3 for the output δ, 1 or 2 for the hidden ones."""
     batch: int = 17
     dtype: Literal["float64", "float32"] = "float64"
 

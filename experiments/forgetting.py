@@ -36,14 +36,14 @@ class Options:
 
     hidden: int = 100
     epochs: int = 3
-    """Of each half."""
+    """Epochs of each half."""
     seeds: tuple[int, ...] = (0, 1, 2)
     batch_size: int = 100
     learning_rate: float = 0.05
     examples: int = 60_000
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     data: Path | None = None
-    """Folder with four IDX files, as Fashion-MNIST's; MNIST if not given."""
+    """Folder with four IDX files, such as Fashion-MNIST; MNIST by default."""
     out: Path | None = None
 
 

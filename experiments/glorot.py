@@ -70,13 +70,13 @@ class Options:
     full: bool = False
     """400,000 steps: about an hour and a half."""
     width: int = 1000
-    """Neurons of a hidden layer."""
+    """Neurons per hidden layer."""
     record_every: int = 400
-    """Steps between two points of the curves."""
+    """Steps between points of the curves."""
     seed: int = 0
-    """Of the training."""
+    """Random seed of the training."""
     starts: int = 5
-    """Networks drawn for the ratios before training."""
+    """Random networks for the ratios before training."""
     out: Path | None = None
 
 

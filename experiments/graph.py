@@ -37,9 +37,9 @@ class Options:
     epochs: int = 4
     hidden: int = 100
     arrows: int = 20_000
-    """Of the random graph, which has 300 hidden neurons in 5 generations."""
+    """Arrows of the random graph, which has 300 hidden neurons in 5 generations."""
     kept: tuple[float, ...] = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
-    """Fractions of the arrows that are left, one pruning after the other."""
+    """Fractions of the arrows that remain after each successive pruning."""
     fine_tuning: int = 1
     """Epochs after each pruning."""
     examples: int = 60_000

@@ -44,9 +44,9 @@ class Options:
     """Mini-batches of 100 on MNIST: 600 are one epoch."""
     test_images: int = 5000
     rates_per_decade: int = 2
-    """Of the regressions; MNIST has one."""
+    """Learning rates per decade for the regressions; one for MNIST."""
     full: bool = False
-    """Six epochs of MNIST, all test images, and two rates for each decade there too."""
+    """Six epochs on MNIST with all test images and two rates per decade."""
     momentum: float = 0.9
     seed: int = 0
     out: Path | None = None

@@ -28,9 +28,9 @@ class Options:
     """Linear networks of several depths beside the regression in closed form."""
 
     depths: tuple[int, ...] = (1, 2, 4, 8)
-    """Layers."""
+    """Numbers of layers."""
     width: int = 6
-    """Of the hidden layers; more than outputs, or the network could not be every linear map."""
+    """Width of the hidden layers; at least the number of outputs, so that the network can be any linear map."""
     examples: int = 60
     steps: int = 4000
     learning_rate: float = 0.01

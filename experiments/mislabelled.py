@@ -42,17 +42,17 @@ class Options:
     """Flip training labels, train, and find the flipped ones by the length of their gradients."""
 
     flipped: float = 0.05
-    """Of the training labels."""
+    """Fraction of the training labels to flip."""
     hidden: tuple[int, ...] = (300,)
     epochs: int = 40
     batch_size: int = 100
     learning_rate: float = 0.05
     alpha: float = 0.9
-    """Of momentum."""
+    """Momentum coefficient."""
     examples: int = 60_000
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     shown: int = 30
-    """Digits of the sheet."""
+    """Digits on the sheet."""
     out: Path | None = None
 
 

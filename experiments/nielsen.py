@@ -64,12 +64,12 @@ class Options:
     """Six figures of Nielsen's book, each with several seeds."""
 
     only: tuple[str, ...] = ()
-    """Parts of the names of the rows to run; all if empty."""
+    """Run only rows whose names contain one of these; all if empty."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int | None = None
-    """For a short run: as published if not given."""
+    """Epochs, for a short run; by default as published."""
     examples: int = TRAINED
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     out: Path | None = None
 
 

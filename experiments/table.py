@@ -23,10 +23,10 @@ HEADER = "| command | claim | published | here | differs | time |\n|---|---|---|
 
 @dataclass(frozen=True)
 class Options:
-    """Keep what some runs left, and make the tables from all that is kept."""
+    """Store the records of some runs, and generate the tables from all stored records."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders that experiments wrote."""
+    """Output folders of experiments."""
 
 
 def keep(run: Path) -> None:

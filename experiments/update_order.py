@@ -42,13 +42,13 @@ class Options:
     hidden: tuple[int, ...] = (100, 100)
     rates: tuple[float, ...] = (0.3, 1.0, 2.0, 3.0)
     steps: int = 3000
-    """Mini-batches of the training curves."""
+    """Steps of the training curves."""
     batch_size: int = 50
     record_every: int = 100
     examples: int = 60_000
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     depth: int = 32
-    """Layers of the network whose memory is planned."""
+    """Layers of the network whose memory use is planned."""
     width: int = 256
     seed: int = 0
     out: Path | None = None
