@@ -146,7 +146,7 @@ def _require_within(path, size: int, limit: int | None, packed: IO[bytes] | None
         if size > max(least, times * found):
             raise ValueError(
                 f"{path}: the header declares {size:,} bytes, over {times} times the {found:,} of the packed file; "
-                f"pass limit={size} if that is right"
+                f"pass limit={size} if that is correct"
             )
 
 

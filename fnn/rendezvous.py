@@ -99,7 +99,7 @@ def _listening(bind: str) -> Iterator[socket.socket]:
 
 
 def _say_hello(address: str, hello: str, ends: float, seconds: float) -> None:
-    last = "nobody answers"
+    last = "no answer"
     while (left := ends - time.monotonic()) > 0:
         try:
             with socket.create_connection(_parts(address), timeout=min(left, 2)) as server:
@@ -109,9 +109,9 @@ def _say_hello(address: str, hello: str, ends: float, seconds: float) -> None:
                     break
                 if answer.startswith(NO):
                     raise RuntimeError(f"coordinator_address: process 0 at {address}: {answer.removeprefix(NO)}")
-                last = f"something else answers, {answer!r}" if answer else "process 0 waits for others, or has ended"
+                last = f"unexpected answer {answer!r}" if answer else "process 0 is waiting for others, or has ended"
         except OSError as error:
-            last = f"nobody answers ({error.strerror or error})"
+            last = f"no answer ({error.strerror or error})"
         time.sleep(POLL)
     else:
         raise TimeoutError(f"coordinator_address: {address}: {last} within {seconds:g} s; {ADVICE}")
