@@ -1,8 +1,8 @@
 """Batch normalisation on MNIST, after Ioffe and Szegedy 2015, section 4.1 (E3): ``python -m experiments.batchnorm``.
 
 784-100-100-100-10, sigmoid, small Gaussian initial weights, batch 60, with and without batch norm: test accuracy
-against steps, and the 15th, 50th and 85th percentiles of what one unit of the last hidden layer receives. Published are
-curves and no table. Nothing is shortened: 50,000 steps, as published.
+against steps, and the 15th, 50th and 85th percentiles of the input to one unit of the last hidden layer. The paper
+shows curves but no table. Nothing is shortened: 50,000 steps, as published.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Options:
     learning_rate: float = 0.1
     seed: int = 0
     record_every: int = 250
-    """Steps between two points of the curves."""
+    """Steps between points of the curves."""
     out: Path | None = None
 
 

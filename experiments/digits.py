@@ -1,4 +1,4 @@
-"""The real digits that lie beside these programs, checked by their SHA-256."""
+"""The MNIST digits that ship with these programs, checked by their SHA-256."""
 
 from pathlib import Path
 

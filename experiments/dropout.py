@@ -33,22 +33,22 @@ class Options:
 
     hidden: tuple[int, ...] = (800, 800)
     epochs: int = 6
-    """On the whole training set."""
+    """Epochs on the whole training set."""
     small: int = 1000
-    """Images of the small training set."""
+    """Images in the small training set."""
     small_epochs: int = 200
     full: bool = False
     """100 epochs on the whole set and 1,000 on the small one: about an hour."""
     keep: float = 0.5
-    """Of hidden neurons, and of the arrows that leave them."""
+    """Keep probability of hidden neurons and of the arrows out of them."""
     keep_input: float = 0.8
-    """Of pixels, by dropout."""
+    """Keep probability of pixels in dropout."""
     batch_size: int = 100
     learning_rate: float = 0.1
     masks: int = 1000
-    """Sampled masks, and Gaussian samples, whose mean is compared with W p."""
+    """Number of sampled masks and Gaussian samples whose mean is compared with W p."""
     images: int = 300
-    """Test images for that."""
+    """Test images for this comparison."""
     max_norm: float = 3.0
     seed: int = 0
     out: Path | None = None

@@ -1,7 +1,7 @@
-"""Break an equation on purpose and see what the checker says: ``python -m experiments.find_the_mistake``.
+"""Break an equation on purpose and see the checker's report: ``python -m experiments.find_the_mistake``.
 
-The network is 6-5-4-3; ``--mistake`` chooses what is done wrong and ``--layer`` where, so that a lecture can
-show, or ask for, the mistake behind a report.
+The network is 6-5-4-3; ``--mistake`` chooses the mistake and ``--layer`` its place, so that a lecture can show a report
+and ask for the mistake behind it.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Options:
 
     mistake: Literal[tuple(MISTAKES)] = "no-derivative"  # type: ignore[valid-type]
     layer: Literal[1, 2, 3] = 1
-    """Counted from the input; the output δ is at layer 3 and the hidden ones are at 1 and 2."""
+    """The layer, counted from the input: 3 for the output δ, 1 or 2 for the hidden ones."""
     batch: int = 17
     dtype: Literal["float64", "float32"] = "float64"
 

@@ -1,17 +1,17 @@
 """Activations and δ's by layer, after Glorot and Bengio 2010 (E2): ``python -m experiments.glorot``.
 
 Networks of 4 or 5 hidden layers of 1,000 neurons with a softmax, plain gradient descent in batches of 10; initial
-weights U[−1/√n_in, 1/√n_in] (standard) or U[−r, r], r = √6/√(n_in + n_out) (normalised). Activations are what
-``fnn.trace`` returns and δ's what ``fnn.deltas`` returns, of 300 test images, all neurons of a layer taken together.
+weights U[−1/√n_in, 1/√n_in] (standard) or U[−r, r], r = √6/√(n_in + n_out) (normalised). Activations come from
+``fnn.trace`` and δ's from ``fnn.deltas``, for 300 test images, pooled over all neurons of a layer.
 
-1. Training with sigmoids: the last hidden layer falls to 0, its derivative with it, and learning waits (figure 2).
+1. Training with sigmoids: the last hidden layer and its derivative fall to 0, and learning stalls (figure 2).
 2. Training with tanh and softsign: 98th percentile and standard deviation by layer (figure 3).
 3. Before training, tanh: activations (figure 6) and δ's (figure 7), standard and normalised.
 
-The data are MNIST. The paper's figures are of generated shapes, 32 × 32 pixels: what compares is the shape of the
-curves. Its table has MNIST too. Shortened: 20,000 steps, one of what figure 2 calls an epoch, where it shows 140.
-The learning rates of tanh and softsign were chosen on the last 10,000 training images, after 10,000 steps; that of the
-sigmoid so that the end of its waiting is seen.
+The data are MNIST. The paper's figures use generated shapes of 32 × 32 pixels, so only the shape of the curves is
+comparable. Its table includes MNIST. Shortened: 20,000 steps, one of the 140 epochs in figure 2. The learning rates for
+tanh and softsign were chosen on the last 10,000 training images, after 10,000 steps; the rate for the sigmoid was
+chosen so that the end of its plateau is visible.
 """
 
 import dataclasses
@@ -70,13 +70,13 @@ class Options:
     full: bool = False
     """400,000 steps: about an hour and a half."""
     width: int = 1000
-    """Neurons of a hidden layer."""
+    """Neurons per hidden layer."""
     record_every: int = 400
-    """Steps between two points of the curves."""
+    """Steps between points of the curves."""
     seed: int = 0
-    """Of the training."""
+    """Random seed of the training."""
     starts: int = 5
-    """Networks drawn for the ratios before training."""
+    """Random networks for the ratios before training."""
     out: Path | None = None
 
 

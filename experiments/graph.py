@@ -1,8 +1,8 @@
 """Networks that are graphs (S1, S2): ``python -m experiments.graph``.
 
 1. MNIST with layers, with layers and skip connections, and with a sparse random graph.
-2. Pruning: the weakest arrows of the trained layers are taken away, and the graph that is left is trained on. Beside
-   it, a random graph with as many arrows between the same layers, trained from the start.
+2. Pruning: the weakest arrows of the trained layers are removed, and training continues on the remaining graph. For
+   comparison, a random graph with as many arrows between the same layers is trained from scratch.
 3. A small random graph fitted to f*(x, y) = sin(πx) cos(πy), drawn with the λ's of one example as colours.
 """
 
@@ -37,9 +37,9 @@ class Options:
     epochs: int = 4
     hidden: int = 100
     arrows: int = 20_000
-    """Of the random graph, which has 300 hidden neurons in 5 generations."""
+    """Arrows of the random graph, which has 300 hidden neurons in 5 generations."""
     kept: tuple[float, ...] = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
-    """Fractions of the arrows that are left, one pruning after the other."""
+    """Fractions of the arrows that remain after each successive pruning."""
     fine_tuning: int = 1
     """Epochs after each pruning."""
     examples: int = 60_000

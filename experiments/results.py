@@ -1,4 +1,4 @@
-"""What every experiment leaves: a folder with pictures and a JSON of its figures, its claims and what made them."""
+"""The output of every experiment: a folder with pictures and a JSON of its figures, claims and provenance."""
 
 import dataclasses
 import json

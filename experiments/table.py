@@ -1,9 +1,9 @@
-"""The tables of experiments, made from the JSON that each one left: ``python -m experiments.table [RUN …]``.
+"""The tables of experiments, generated from their JSON records: ``python -m experiments.table [RUN …]``.
 
 Each RUN is a folder that an experiment wrote; its figures.json and its picture go to experiments/gallery/ under the
-experiment's name. Then two tables are written anew: in experiments/README.md, between two comments, the first claim
-of every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures. Beside
-a published figure stands what differs: shortened, other data, another rate, one seed, not reproduced.
+experiment's name. Then two tables are rewritten: in experiments/README.md, between two comments, the first claim of
+every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures. Beside a
+published figure stands what differs: shortened, other data, another rate, one seed, not reproduced.
 """
 
 import json
@@ -23,10 +23,10 @@ HEADER = "| command | claim | published | here | differs | time |\n|---|---|---|
 
 @dataclass(frozen=True)
 class Options:
-    """Keep what some runs left, and make the tables from all that is kept."""
+    """Store the records of some runs, and generate the tables from all stored records."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders that experiments wrote."""
+    """Output folders of experiments."""
 
 
 def keep(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data sets whose values are checked once: small digits that come with the package, and the files of MNIST."""
+"""Data sets, whose values are checked once; small digits that ship with the package, and the files of MNIST."""
 
 import copy
 import os
@@ -42,8 +42,8 @@ class Dataset:
     y:     (N,) integer labels ≥ 0, or (N, m) floating targets.
     scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
     weights: None, or weights ≥ 0 of the examples in the loss, (N,), or of each of their targets, (N, m), floating or
-           bool, where 0 says that the target is missing; y may hold anything there, such as NaN or the label −1. For
-           weights of classes write ``table[labels]``.
+           bool. A weight of 0 marks a missing target, where y may hold anything, such as NaN or the label −1. For
+           class weights, write ``table[labels]``.
     chunk_bytes: None keeps everything on the device. A number ≥ 1 streams: ``fit`` gathers mini-batches in chunks of
            about that many bytes, at most four at a time, while the device computes. The trained parameters are bitwise
            the same on a CPU, and on a GPU with deterministic operations (see ``fit``).
@@ -260,15 +260,15 @@ def load_mnist(
 
     path: a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
     t10k-labels-idx1-ubyte, each optionally with ``.gz`` or ``.xz``, with ``.idx`` for ``-idx``, and with ``test`` for
-    ``t10k``. Of several forms the plain one is taken. Fashion-MNIST and KMNIST use the same names. name: what stands
-    before these names: ``name="emnist-letters"`` or another of EMNIST's, or ``name="qmnist"``. sha256: file name
-    without ``.gz`` or ``.xz`` → digest of the unpacked bytes, in hexadecimal, checked if given. limit: the largest size
-    of one file in bytes, as in :func:`load_idx`.
+    ``t10k``. If several forms exist, the plain one is used. Fashion-MNIST and KMNIST use the same names. name: a prefix
+    of these names, such as ``"emnist-letters"`` (or another of EMNIST's) or ``"qmnist"``. sha256: file name without
+    ``.gz`` or ``.xz`` → digest of the unpacked bytes, in hexadecimal, checked if given. limit: the largest size of one
+    file in bytes, as in :func:`load_idx`.
 
-    Images become rows: (N, 784) uint8, scale 1/255. Labels become (N,) int32, as they stand in the file: those of
+    Images become rows: (N, 784) uint8, scale 1/255. Labels become (N,) int32 with the values in the file: those of
     emnist-letters are 1 to 26. EMNIST's images are stored transposed. QMNIST's labels (``idx2-int``) are int32 of shape
-    (N, 8), of which the first column, the class, is taken. Raises FileNotFoundError or ValueError that names the file,
-    or the name in ``sha256`` that is none of the four, before anything is read.
+    (N, 8), of which the first column, the class, is used. Raises FileNotFoundError or ValueError that names the file,
+    or an unknown name in ``sha256``, before anything is read.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

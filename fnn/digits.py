@@ -1,4 +1,4 @@
-"""1,797 small images of handwritten digits, which come with the package (their licence: fnn/demo/LICENSE-digits.md)."""
+"""1,797 small images of handwritten digits that ship with the package (licence: fnn/demo/LICENSE-digits.md)."""
 
 import hashlib
 from importlib import resources

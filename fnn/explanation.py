@@ -125,10 +125,10 @@ class Explanation:
     def page(self, path: str | os.PathLike, *, rate: float = RATE) -> Path:
         """Write one HTML file that draws the network and steps through this computation with the arrow keys.
 
-        path: of the file, which is written whole or not at all and may replace an older one; rate: η > 0 of the update
-        W − η ∂C/∂W at the end. The file needs no network and no other file. A click on a neuron or a weight shows its
-        equations with their numbers; layers of more than 40 neurons are heat maps; a line that ``fnn.verify`` found
-        wrong is red. Returns the path. Raises TypeError, ValueError or OSError that names what is wrong.
+        path: the file, which is written atomically and may replace an older one. rate: η > 0 for the update W − η ∂C/∂W
+        at the end. The file is self-contained and works offline. A click on a neuron or a weight shows its equations
+        with their numbers; layers of more than 40 neurons are heat maps; a line that ``fnn.verify`` found wrong is red.
+        Returns the path. Raises TypeError, ValueError or OSError that names what is wrong.
 
         >>> import jax, tempfile, fnn
         >>> params = fnn.init(jax.random.key(0), (2, 3, 1))
@@ -156,8 +156,8 @@ def explain(
 ) -> Explanation:
     """Every z, a, δ and gradient for one example, each with its equation, its shape and, if small, its numbers.
 
-    params: layers or a graph, without batch norm, because that needs more than one example; or a ``fnn.train.Run``, of
-    which the ``network`` is meant. x: (n_0,); y: (n_L,), or an integer label if the loss takes labels; loss: see
+    params: layers or a graph, without batch norm, because that needs more than one example; or a ``fnn.train.Run``,
+    whose ``network`` is used. x: (n_0,); y: (n_L,), or an integer label if the loss takes labels; loss: see
     ``fnn.losses``. rules: the equations to use; custom ones are checked by ``fnn.verify.network``, and the lines that
     it finds wrong say so. Vectors are columns here, as in textbooks: z = W a + b and g = Wᵀ δ. A graph has one line per
     neuron and per arrow, whose indices are the neurons' names.

@@ -1,4 +1,4 @@
-"""``Run``: what ``fnn.train.fit`` returns, for inference, for reading, and for training further."""
+"""``Run``: the result of ``fnn.train.fit``, for inference, inspection and further training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Run:
     state:   a :class:`State`, from which ``fit(run, data, ...)`` resumes.
     best:    with ``keep``, the network for inference of the best epoch so far, otherwise None.
 
-    ``evaluate``, ``predict``, ``checkpoint.export`` and ``explain`` take a run and then mean its ``network``.
+    ``evaluate``, ``predict``, ``checkpoint.export`` and ``explain`` accept a run and use its ``network``.
     """
 
     network: Any

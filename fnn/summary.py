@@ -1,4 +1,4 @@
-"""``fnn.summary``: a network, or a trace of it, as a table."""
+"""``fnn.summary``: a network or its trace as a table."""
 
 import math
 from collections.abc import Sequence

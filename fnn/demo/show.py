@@ -24,7 +24,7 @@ def show() -> None:
     right = trained(params, training, test, fnn.RULES, progress=True)
     print("\n3. Now forget sigma' in equation (2b):\n\n   def hidden_delta(g, activation, z, a): return g\n")
     wrong = trained(params, training, test, fnn.RULES._replace(hidden_delta=without_slope), progress=False)
-    print(f"It trains all the same: {wrong:.1%} instead of {right:.1%} of the test digits. The report is not fooled:\n")
+    print(f"It still trains: {wrong:.1%} test accuracy instead of {right:.1%}. The report is not fooled:\n")
     print(report(params, training, fnn.RULES._replace(hidden_delta=without_slope)))
     print("\nNext: check your own with help(fnn.verify.network), or train with help(fnn.train.fit).")
 

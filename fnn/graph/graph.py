@@ -34,15 +34,15 @@ class Graph:
                  or, for neurons 0 … N−1, a sequence of N, whose entries for inputs are ignored.
     inputs, outputs: neurons, in the order of the columns of x and of the network's output. An output may have
                  outgoing arrows.
-    normed:      the neurons that a batch norm is for, if the parameters have one; by default, as in layers, all that
-                 are neither input nor output. An output may be one of them, an input may not.
+    normed:      the neurons to normalise if the parameters have a batch norm; by default, as in layers, all hidden
+                 ones. Outputs may be included, inputs may not.
 
     Neurons are numbered from 0. Integers 0 … N−1 keep their number; names are numbered inputs first, then in order of
     appearance in the arrows, then in the outputs. Every array over neurons (biases, ψ, λ) has that order;
     ``index(name)`` is a neuron's number.
 
     neurons (N,): the names; arrows (M, 2): their numbers; inputs, outputs: numbers; activations: one per neuron;
-    generation (N,): the length of the longest path to it, 0 for inputs; normed (N,): whether a batch norm is for it.
+    generation (N,): the length of the longest path to it, 0 for inputs; normed (N,): whether it is normalised.
 
     Raises TypeError or ValueError for an arrow into an input, an unknown neuron, a repeated arrow, and a cycle, which
     the message shows. Warns, with names, about neurons that reach no output or that no input reaches.

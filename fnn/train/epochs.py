@@ -1,4 +1,4 @@
-"""The epochs of a run, one after another, and what is reached after each."""
+"""The epochs of a run, and its state after each."""
 
 import time
 import warnings
@@ -20,9 +20,9 @@ from fnn.train.watch import Watch
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during ``fit``; ``run`` is the run as of the last whole epoch, which ``fit(run, ...)`` continues.
+    """Ctrl-C during ``fit``; ``run`` is the run after the last complete epoch, which ``fit(run, ...)`` resumes.
 
-    Of ``fit_many``, ``run`` is the list of all members' runs.
+    For ``fit_many``, ``run`` is the list of all members' runs.
     """
 
     def __init__(self, epoch: int, run: Run | list[Run]):
@@ -101,7 +101,7 @@ class Reached(NamedTuple):
 
 
 def trained(work: Work, kept: Resumable, begun: Reached, watch: Watch) -> Run:
-    """Run the remaining epochs, until the callback or impatience stops them."""
+    """Run the remaining epochs, until the callback or ``patience`` stops them."""
     found, left = kept.resume(begun.saved(work, watch.keep))
     reached = Reached.restored(found, watch.keep)
     started = watch.started - (reached.history[-1]["seconds"] if reached.history else 0)

@@ -26,10 +26,10 @@ ROWS = 2048  # per pass through the network
 def evaluate(params: AnyParams | Run, data, *, loss: Loss = SquaredError()) -> Record:
     """{"loss": the mean over the examples, "accuracy": if y holds classes} for held-out data.
 
-    params: a ``Run``, of which the ``network`` is meant, or layers or a graph without batch norm. data: a ``Dataset``,
-    (x, y) or (x, y, weights). The accuracy is that of the examples with a weight above 0, each counted once; the class
-    is the output with the highest activation. Memory-mapped data are read in blocks; only the last bits of the result
-    may differ. Raises TypeError or ValueError that names the argument.
+    params: a ``Run``, whose ``network`` is used, or layers or a graph without batch norm. data: a ``Dataset``, (x, y)
+    or (x, y, weights). The accuracy is over the examples with a weight above 0, each counted once; the class is the
+    output with the highest activation. Memory-mapped data are read in blocks; only the last bits of the result may
+    differ. Raises TypeError or ValueError that names the argument.
     """
     params, data = _for_evaluation(params, data, loss)
     blocks = _Blocks(data, kind(params).ports(params))
@@ -39,9 +39,9 @@ def evaluate(params: AnyParams | Run, data, *, loss: Loss = SquaredError()) -> R
 def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
     """The network's outputs for every example of x: (N, n_L); ``.argmax(1)`` is the class.
 
-    params: as for :func:`evaluate`. x: an array (N, n), in memory or memory-mapped, as ``fit`` takes it: floating, or
-    bytes, which are scaled by 1/255; a table of pandas; a ``Dataset``, whose y is not used; or a function without
-    arguments that gives an iterable of such arrays, as ``lambda: (batch for batch in loader)``.
+    params: as for :func:`evaluate`. x: an array (N, n), in memory or memory-mapped, as for ``fit``: floating, or bytes,
+    which are scaled by 1/255; a pandas DataFrame; a ``Dataset``, whose y is ignored; or a function without arguments
+    that returns an iterable of such arrays, such as ``lambda: (batch for batch in loader)``.
     """
     params = _for_inference(params)
     if not callable(x):
@@ -49,12 +49,12 @@ def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
     batches = x()
     if hasattr(batches, "ndim") or not hasattr(batches, "__iter__"):
         raise TypeError(
-            f"x: expected a function that gives an iterable of arrays (N, n), got one that gives "
+            f"x: expected a function that returns an iterable of arrays (N, n), got one that returns "
             f"{arrays.describe(batches)}; write lambda: [x]"
         )
     found = [part for number, batch in enumerate(batches) for part in _predicted(params, batch, f"x: batch {number}")]
     if not found:
-        raise ValueError("x: expected a function that gives at least one array (N, n), got none")
+        raise ValueError("x: expected a function that yields at least one array (N, n), got none")
     return np.concatenate(found)
 
 
@@ -174,7 +174,7 @@ def _for_inference(params):
     params = require_network(network_of(params))
     if kind(params).has_norm(params):
         raise ValueError(
-            "params: a network with a batch norm has no output for single examples; write "
+            "params: a network with a batch norm has no output for a single example; write "
             "fnn.fold(params, statistics=fnn.statistics(params, batches)), or run.network after fit"
         )
     return params

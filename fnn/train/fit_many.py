@@ -78,10 +78,10 @@ def fit_many(
     is as in ``fit`` and shared by all members. The data are on the device once, for any N, and are not streamed.
 
     callback: called after every epoch with a :class:`Progress`, whose params have the leading axis and whose history is
-    a tuple with the records of every member; returning True stops all, and a dict of numbers, or of N of them, joins
-    the records. checkpoint, every: as in ``fit``; all members are saved together. mesh: its devices, whose number must
-    divide N, share the members; with one process only. Ctrl-C raises ``fnn.train.Interrupted``, whose ``run`` is the
-    list of runs as of the last whole epoch.
+    a tuple with the records of every member; returning True stops all, and a dict whose values are one or N numbers
+    joins the records. checkpoint, every: as in ``fit``; all members are saved together. mesh: its devices, whose number
+    must divide N, share the members; single process only. Ctrl-C raises ``fnn.train.Interrupted``, whose ``run`` is the
+    list of runs after the last complete epoch.
 
     Returns a list with the ``Run`` of every member, as from ``fit``, which may also resume it; "seconds" is the
     time for all together. The results equal those of separate ``fit`` calls up to rounding, because all members'

@@ -1,6 +1,6 @@
-"""A run's identity: everything that decides its result, as text by name.
+"""A run's identity: everything that affects its result, as text by name.
 
-A checkpoint keeps it, so that another run's is refused with the difference named, and several processes compare it
+A checkpoint stores it, so that a different run is refused with the difference named, and several processes compare it
 before the first step. ``fingerprint.argument`` says by which argument's name, in ``fit(..., allow=)``, an entry may
 differ. What is compared:
 
@@ -12,8 +12,7 @@ differ. What is compared:
     flags              the settings of JAX and XLA that change numbers
     and                key, batch_size, dropout, precision, reduction, keep, patience, batches_per_epoch
 
-What may differ without a word: ``epochs``, ``callback``, ``progress``, ``log``, ``every``, ``every_steps``, ``mesh``,
-``shard``.
+These may differ freely: ``epochs``, ``callback``, ``progress``, ``log``, ``every``, ``every_steps``, ``mesh``, ``shard``.
 """
 
 import hashlib

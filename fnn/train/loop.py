@@ -183,8 +183,8 @@ def begin(optimizer: Optimizer, params, split=None):
         if str(error).startswith("optimizer: "):
             raise
         raise TypeError(
-            f"optimizer: its step cannot be taken from params, gradients, state, value, grad, value_fn and grad_fn: "
-            f"{type(error).__name__}: {error}; write fnn.updates.sgd(0.1), or another of optax's"
+            f"optimizer: its update fails with params, gradients, state, value, grad, value_fn and grad_fn: "
+            f"{type(error).__name__}: {error}; write fnn.updates.sgd(0.1), or an optax optimizer"
         ) from error
     return begun
 

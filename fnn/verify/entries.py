@@ -63,10 +63,8 @@ class Cotangents:
 
     def note(self) -> str:
         """How it was compared."""
-        count, by = (
-            counted(self.slopes.inputs.size, "entry", "entries"),
-            "the complex step" if self.slopes.exact else "differences",
-        )
+        count = counted(self.slopes.inputs.size, "entry", "entries")
+        by = "the complex step" if self.slopes.exact else "differences"
         error = "" if self.slopes.exact else f", of an estimated error of {self.doubtful:.0e}"
         if self.every:
             text = f"compared with {by} along each of {count}{error}"

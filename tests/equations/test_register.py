@@ -74,7 +74,7 @@ def test_every_finding_quotes_its_sentence_and_what_is_not_right_says_how_it_sho
 def test_the_rule_stands_at_the_top_and_names_the_kinds():
     page = render.PATH.read_text()
     assert page.index(RULE) < page.index("## Hedges")
-    assert "\n\nIn all 71 rows, " in page
+    assert "\n\nIn total, 71 rows, " in page
     assert all(f"### {name}\n" in page for name in KINDS.values())
 
 
