@@ -83,8 +83,8 @@ def fit(
     see below. every: epochs between checkpoints, ≥ 1. every_steps: steps between additional checkpoints within an
     epoch, ≥ 1, or None. allow: names of the arguments that may differ from those of the run in the directory. fresh:
     True starts over and moves its checkpoints aside. batches_per_epoch: the number of mini-batches in an epoch of
-    ``Batches``; fewer are an error, and the rest is not drawn. mesh: ``fnn.parallel.data_mesh()``, the devices that share
-    the work; only the order of summation differs. shard: "data" or "layers", what is split over them, see below.
+    ``Batches``; fewer are an error, and the rest is not drawn. mesh: ``fnn.parallel.data_mesh()``, the devices that
+    share the work; only the order of summation differs. shard: "data" or "layers", what is split over them, see below.
 
     A record holds "epoch", "loss" (per example, averaged over the epoch's mini-batches, each before its step),
     "seconds" since the start and, with ``validation``, "validation_loss" and (for labels or one-hot rows)

@@ -12,7 +12,8 @@ differ. What is compared:
     flags              the settings of JAX and XLA that change numbers
     and                key, batch_size, dropout, precision, reduction, keep, patience, batches_per_epoch
 
-These may differ freely: ``epochs``, ``callback``, ``progress``, ``log``, ``every``, ``every_steps``, ``mesh``, ``shard``.
+These may differ freely: ``epochs``, ``callback``, ``progress``, ``log``, ``every``, ``every_steps``, ``mesh``,
+``shard``.
 """
 
 import hashlib
