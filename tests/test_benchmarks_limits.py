@@ -1,15 +1,18 @@
-"""What bounds a step: the machine's limit, the variants that were tried, several devices; and which machine it was."""
+"""What bounds a step, what was tried, what several devices and parts of training cost, and which machine it was."""
 
 import json
+from importlib.util import find_spec
 
 import jax
 import numpy as np
 import pytest
 
+import fnn
 from experiments import machine
-from experiments.benchmarks import aims, devices, limits, matmuls, peers, variants
+from experiments.benchmarks import aims, costs, devices, epochs, graph, limits, matmuls, peers, per_example, variants
 from experiments.benchmarks.timing import Row
 from fnn.data import Dataset
+from fnn.graph import Graph
 
 pytestmark = pytest.mark.project
 
@@ -97,3 +100,45 @@ def test_an_aim_is_said_to_hold_or_not_on_every_processor():
     lines = aims.by_processor({"one": {first.module: [row]}, "other": {}})
     assert lines[0][4:6] == (f"({row.ratio:.3g})", "")
     assert {len(line) for line in lines} == {4 + 2 + len(aims.ELSEWHERE)}
+
+
+def test_costs_are_beside_the_same_without(tmp_path):
+    costs.main(["--steps", "2", "--epochs", "3", "--rounds", "2", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    rows = costs.rows(found)
+    assert len(rows) == len(costs.PARTS) - 1 + len(found["bookkeeping"]) - 1
+    assert {row.peer for row in rows} == {costs.PLAIN, costs.ALONE}
+    assert found["parts"][costs.PLAIN]["ratio"] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "installed", "why"),
+    [((2, 3, 2), False, "not installed"), ((900, 101, 2), True, "left out above 1000 neurons")],
+)
+def test_connex_is_left_out_with_a_reason(sizes, installed, why, monkeypatch):
+    monkeypatch.setattr(graph, "find_spec", lambda name: installed or None)
+    params = Graph.layered(sizes, fnn.Tanh()).init(jax.random.key(0))
+    made, missing = graph.connex_step(params, None, None)
+    assert made == {}
+    assert missing["connex"].startswith(why)
+
+
+@pytest.mark.parametrize("name", ["MLX", "torch.compile, tuned and fused"])
+def test_a_peer_that_is_not_installed_is_a_row_that_says_so(name):
+    if all(find_spec(package) for package in ("mlx", "torch")):
+        pytest.skip("both are installed")
+    _, missing, _ = epochs.peers_of(problem((784, 8, 10)), [name])
+    assert missing[name] in ("not installed", "left out")
+    figure = {"workload": "a net", "ours s": 1.0, "peers": {}, "notes": missing}
+    rows = {row.peer: row for row in epochs.rows({"epochs": {"one": figure}})}
+    assert (rows[name].ratio, rows[name].note) == (None, missing[name])
+
+
+def test_optax_clips_as_the_clipped_rows_do():
+    params = fnn.init(jax.random.key(0), (6, 8, 3), activation=fnn.ReLU())
+    x, y = np.random.default_rng(0).random((5, 6), np.float32), np.array([0, 1, 2, 0, 1], np.int32)
+    ours = fnn.per_example.clipped(params, x, y, per_example.CLIP, loss=per_example.LOSS)
+    with jax.numpy_dtype_promotion("standard"):
+        theirs = per_example.optax_clipped(params, x, y)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -29,11 +29,12 @@ WORKLOADS = {  # by the issue's order; each is a module of this folder
     "matmuls": "Bound by computing", "stack": "Deep and narrow",
     "per_example": "Per-example quantities and the tangent kernel", "curvature": "Curvature", "graph": "Graphs",
     "implicit": "Implicit steps", "memory": "Memory of every activation", "growth": "Growth with the problem's size",
-    "devices": "Several devices",
+    "devices": "Several devices", "costs": "What parts of training cost",
     "startup": "Starting", "calls": "Single calls", "chain_rule": "Reverse order and the naive chain rule",
 }  # fmt: skip
 PACKAGES = (
     "jax", "jaxlib", "numpy", "optax", "equinox", "flax", "jax-privacy", "scikit-learn", "scipy", "torch",
+    "connex", "mlx",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 
 from experiments import digits, results
-from experiments.benchmarks.frameworks import Equinox, Flax, ScikitLearn, Torch, TorchCompile
+from experiments.benchmarks.frameworks import MLX, Equinox, Flax, ScikitLearn, Torch, TorchCompile, TorchFastest
 from experiments.benchmarks.limits import Limit
 from experiments.benchmarks.peers import JittedStep, NaiveScan, NumPy, OurPipeline, Peer, Problem, Products, Weights
 from experiments.benchmarks.timing import Row
@@ -40,6 +40,8 @@ PEERS: dict[str, tuple[Callable[[Problem], Peer], bool]] = {  # and whether a pa
     "Flax": (Flax, True),
     "PyTorch": (Torch, True),
     "torch.compile": (TorchCompile, True),
+    "torch.compile, tuned and fused": (TorchFastest, True),
+    "MLX": (MLX, True),
     "NumPy": (NumPy, True),
     "scikit-learn": (ScikitLearn, True),
     "its matrix products alone": (Products, False),

@@ -1,7 +1,7 @@
 """Interleaved timing of several ways to do one thing, and what compiling one takes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ def compiled(function: Callable, *arguments) -> Program:
 
 
 def interleaved(
-    ways: dict[str, Callable], rounds: int, least: float = 0.02, clock: Callable[[], float] = time.perf_counter
+    ways: Mapping[str, Callable], rounds: int, least: float = 0.02, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, np.ndarray]:
     """Seconds per call of every way, (rounds,) each: every round calls each way in turn, for ``least`` seconds.
 
