@@ -94,20 +94,21 @@ def claims(options: Options, runs: dict) -> list[results.Claim]:
     def percent(name: str, at: int) -> str:
         return results.spread([run[name][at][0] for run in runs.values()], 1, 100)
 
+    classes = "the digits 0–4" if options.data is None else f"the classes 0–4 of {digits.name(options.data)}"
     afterwards = "; ".join(f"{name} {percent(name, -1)}" for name in COLOURS)
     return [
         results.Claim(
-            f"784-{options.hidden}-10, {options.epochs} epochs on the digits 0–4: accuracy on them, then after "
+            f"784-{options.hidden}-10, {options.epochs} epochs on {classes}: accuracy on them, then after "
             f"{options.epochs} epochs on other data, {len(runs)} seeds",
             f"{percent('5–9 alone', 0)} %; {afterwards} %",
         )
     ]
 
 
-def draw(path: Path, runs: dict) -> None:
+def draw(path: Path, runs: dict, what: str) -> None:
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for half, (axes, title) in enumerate(zip(panels, ("the digits 0–4, learnt first", "the digits 5–9"))):
+    for half, (axes, title) in enumerate(zip(panels, (f"the {what} 0–4, learnt first", f"the {what} 5–9"))):
         for name, colour in COLOURS.items():
             for number, run in enumerate(runs.values()):
                 share = 100 * np.array(run[name])[:, half]
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = claims(options, runs)
     print(f"{made[0].claim}: {made[0].here}")
     out = results.folder(options.out, "forgetting")
-    draw(out / "forgetting.png", runs)
+    draw(out / "forgetting.png", runs, "digits" if options.data is None else "classes")
     results.save(out, "forgetting", options, made, runs)
 
 

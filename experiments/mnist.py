@@ -203,11 +203,12 @@ def save(options: Options, runs: Sequence[Timed], test: Dataset) -> None:
     sizes = "-".join(map(str, (test.x.shape[1], *options.hidden, 10)))
     name = type(ACTIVATIONS[options.activation]).__name__
     labels = test.y if test.y.ndim == 1 else test.y.argmax(axis=1)
-    title = f"MNIST, {sizes}, {name}, seed {options.seed[0]}"
+    title = f"{digits.name(options.data)}, {sizes}, {name}, seed {options.seed[0]}"
     figures.learning_curves(out / "mnist.png", runs[0].run.history, title)
     figures.mistakes(out / "mnist-mistakes.png", test.x, labels, predict(runs[0].run, test))
     data = "accuracy on the held-out training images" if options.hold_out else "test accuracy"
     claim = f"{sizes}, {name}, {options.optimizer}, {options.epochs} epochs: {data} at the last epoch"
+    claim = claim if options.data is None else f"{digits.name(options.data)}, {claim}"
     last = ", ".join(f"{100 * each.accuracies[-1]:.2f}" for each in runs)
     here = f"{last} %; one run {runs[0].ended:.0f} s, gradient check included"
     histories = {

@@ -2,10 +2,12 @@
 
 Each RUN is a folder that an experiment wrote; its figures.json and its picture go to experiments/gallery/ under the
 experiment's name. Then two tables are rewritten: in experiments/README.md, between two comments, the first claim of
-every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures. Beside a
-published figure stands what differs: shortened, other data, another rate, one seed, not reproduced.
+every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures, and how
+long a run at full length takes. Beside a published figure stands what differs: shortened, other data, another rate, one
+seed, not reproduced.
 """
 
+import ast
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -88,12 +90,22 @@ def page(records: Sequence[dict]) -> str:
         parts = [f"## {name}\n\n`{record['command']}`: {duration(record)}{on(record)}, jax {machine['jax']}."]
         if record["shortened"]:
             parts.append(f"Shortened: {record['shortened']}.")
+        parts += at_length(HERE / f"{name}.py")
         rows = (markdown_row([claim[k] for k in COLUMNS]) for claim in record["claims"])
         parts.append("\n".join([markdown_row(COLUMNS), "|---|---|---|---|", *rows]))
         if (GALLERY / f"{name}.png").exists():
             parts.append(f"![{name}]({name}.png)")
         sections.append("\n\n".join(parts) + "\n")
     return "# Results in full: figures and tables\n\nMade by `python -m experiments.table`.\n\n" + "\n".join(sections)
+
+
+def at_length(program: Path) -> list[str]:
+    """What a program's docstring says of its ``--full`` run: the paragraph that begins with it, if there is one."""
+    if not program.exists():  # a benchmark, or a package
+        return []
+    paragraphs = (ast.get_docstring(ast.parse(program.read_text())) or "").split("\n\n")
+    full = [" ".join(part.split()) for part in paragraphs if part.startswith("``--full``")]
+    return [f"`python -m experiments.{program.stem} --full`{part[10:].replace('``', '`')}" for part in full]
 
 
 def between(readme: str, table: str) -> str:
