@@ -193,10 +193,10 @@ def from_safetensors(
     FileNotFoundError, or TypeError or ValueError that names the layer or the tensor. ``fnn.checkpoint.load(path)``
     reads what ``fnn.checkpoint.export`` wrote.
 
-    >>> import tempfile, safetensors.numpy
+    >>> import tempfile, safetensors.numpy, fnn
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     safetensors.numpy.save_file({"0.weight": np.ones((2, 3), np.float32)}, f"{folder}/mlp.safetensors")
-    ...     from_safetensors(f"{folder}/mlp.safetensors", [("0.weight", None, activations.ReLU())])
+    ...     from_safetensors(f"{folder}/mlp.safetensors", [("0.weight", None, fnn.ReLU())])
     (Dense(W=(2, 3), b=(2,), ReLU(), float32),)
     """
     _, tensors = contents(path)

@@ -271,6 +271,7 @@ def load_mnist(
     or an unknown name in ``sha256``, before anything is read.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for of in ("train", "test"):  # one image of 2 × 2 pixels and its label, each
     ...         image = b"\\0\\0\\x08\\3" + b"\\0\\0\\0\\1" + b"\\0\\0\\0\\2" * 2 + b"\\0\\1\\2\\3"

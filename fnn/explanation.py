@@ -222,7 +222,7 @@ def _named(params) -> tuple[str, list]:
 
 def _described(function) -> str:
     """The function with the first paragraph of its docstring, which is its formula."""
-    text = inspect.getdoc(type(function)) or ""
+    text = (inspect.getdoc(type(function)) or "").replace("``", "")
     return f"{function}: {' '.join(text.split(chr(10) * 2)[0].split())}"
 
 

@@ -18,7 +18,7 @@ class State(NamedTuple):
 
     optimizer_state: as after the last step. epoch, step: epochs and steps done. key: draws shuffles and masks.
     best_epoch: that of ``Run.best``, 0 if none is kept. same: name → text, the settings of the last call, by which a
-    run is told from another (``checkpoint.resume.settings``).
+    run is told from another (see ``checkpoint`` of ``fnn.train.fit``).
     """
 
     optimizer_state: Any
@@ -36,7 +36,7 @@ class Run:
     network: the network for inference, which was validated: W p instead of W after dropout, and batch norms folded.
     params:  as trained, with batch norms; with dropout, the W that the masks multiplied.
     history: a list with one record per epoch, a dict of numbers.
-    state:   a :class:`State`, from which ``fit(run, data, ...)`` resumes.
+    state:   a State, from which ``fit(run, data, ...)`` resumes.
     best:    with ``keep``, the network for inference of the best epoch so far, otherwise None.
 
     ``evaluate``, ``predict``, ``checkpoint.export`` and ``explain`` accept a run and use its ``network``.

@@ -1,5 +1,6 @@
 """The documentation: every public name has its place, every link inside the repository leads somewhere."""
 
+import doctest
 import importlib
 import inspect
 import os
@@ -53,6 +54,22 @@ def test_every_name_of_fnn_is_on_its_page():
         r"(?::\w+:`~?|auto\w+:: |py:\w+:: )(?:fnn\.)?(?:(?:activations|losses)\.)?(\w+)`?(?=[,.;\s])", PAGES["fnn"]
     )
     assert set(fnn.__all__) <= set(named)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_the_examples_of_a_page_run_with_the_imports_that_it_names(name):
+    (assumed,) = re.findall(r"(?m)^The examples assume (.*)\.$", PAGES[name])
+    module = fnn if name == "fnn" else pytest.importorskip(f"fnn.{name}", reason="an extra is not installed")
+    names: dict = {}
+    exec("\n".join(re.findall(r"`(.*?)`", assumed)), names)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(optionflags=flags)
+    for public in module.__all__:
+        value = getattr(module, public)
+        for example in finder.find(value, public, globs=names) if callable(value) else ():
+            runner.run(example)
+    assert runner.summarize().failed == 0
 
 
 def test_every_page_of_the_reference_is_of_a_module():

@@ -16,6 +16,7 @@ class Activation:
     Parameters are dataclass fields, stored as Python floats. ``smooth``: whether the derivative is continuous.
 
     >>> import jax.numpy as jnp
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Square(Activation):
     ...     def value(self, z):

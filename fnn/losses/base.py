@@ -16,6 +16,7 @@ NEVER_NEGATIVE = (Gaussian, ReLU, Sigmoid, Softmax, Softplus, Threshold)  # outp
 class Loss:
     """Base class of losses; a custom one defines ``value`` and ``gradient``.
 
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class LogCosh(Loss):
     ...     def value(self, a, y):

@@ -41,7 +41,7 @@ def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
 
     params: as for :func:`evaluate`. x: an array (N, n), in memory or memory-mapped, as for ``fit``: floating, or bytes,
     which are scaled by 1/255; a pandas DataFrame; a ``Dataset``, whose y is ignored; or a function without arguments
-    that returns an iterable of such arrays, such as ``lambda: (batch for batch in loader)``.
+    that returns an iterable of such arrays, such as ``lambda: (np.asarray(x) for x, y in loader)``.
     """
     params = _for_inference(params)
     if not callable(x):
