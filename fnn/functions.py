@@ -158,11 +158,10 @@ def pullback(
 def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, *, key: Array):
     """Masks for one mini-batch, drawn from ``key``: one :class:`Mask` per layer, or one ``Mask`` for a graph.
 
-    batch: the number of examples, ≥ 1. The same key gives the same masks. With a single number ``keep``, the network's
-    inputs are never dropped; the arrows out of them are dropped by ``DropConnect`` in layers, but not in a graph. For a
-    graph, an array has one entry per neuron (``Dropout``) or per arrow (``DropConnect``). Dropping a neuron changes
-    what its receivers see, not the network's output. May be called under jit. Raises TypeError or ValueError that names
-    the argument.
+    batch: the number of examples, ≥ 1. The same key gives the same masks. A single number ``keep`` is for every neuron
+    except the network's inputs (``Dropout``), or for every arrow (``DropConnect``). For a graph, an array has one entry
+    per neuron or per arrow. Dropping a neuron changes what its receivers see, not the network's output. May be called
+    under jit. Raises TypeError or ValueError that names the argument.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2))
