@@ -132,6 +132,7 @@ GOOD: dict[str, Good] = {
     "graph.Graph.init": Good(GRAPH.init, {"key": KEY}),
     "graph.Graph.layered": Good(Graph.layered, {"sizes": (3, 4, 2)}),
     "graph.Graph.random": Good(Graph.random, {"key": KEY, "neurons": 8, "arrows": 12}),
+    "graph.tables": Good(fnn.graph.tables, {"params": GRAPH.init(jax.random.key(1))}),
     "train.fit": Good(fnn.train.fit, {"params": PARAMS, **FIT}),
     "train.evaluate": Good(fnn.train.evaluate, {"params": PARAMS, "data": (X, Y)}),
     "train.predict": Good(fnn.train.predict, {"params": PARAMS, "x": X}),

@@ -226,7 +226,7 @@ def test_what_does_not_come_again_is_said():
     optimizer, options = Optimizer(updates.sgd(0.1)), {"objective": Objective(SQUARED, "mean"), "scale": 1.0}
     chunks = InMemory(data, data.y, SQUARED, 4).chunks(key, 3)
     begun = network(), optimizer.init(network())
-    error = nonfinite.non_finite(begun, chunks, 3, (None, key, optimizer), [], **options)
+    error = nonfinite.non_finite(begun, chunks, 3, (None, key, optimizer, None), [], **options)
     assert (error.epoch, error.step) == (3, None)
     assert "epoch 3: the loss, parameters or optimizer state are not finite, but are when" in str(error)
 

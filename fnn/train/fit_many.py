@@ -125,25 +125,14 @@ def fit_many(
     unused = {"keep": None, "patience": None, "batches_per_epoch": None}
     same = partial(settings, objective, examples=len(data), dropout=dropout, batch_size=batch_size, **unused)
     work = _Work(
-        partial(
-            _one_epoch,
-            xy,
-            seeds,
-            keys,
-            dropout,
-            rule,
-            of.tables(first, rules),
-            batch_size,
-            mesh,
-            objective=objective,
-            scale=data.scale,
-        ),
+        partial(_one_epoch, xy, seeds, keys, dropout, rule, of.tables(first, rules), batch_size, mesh,
+                objective=objective, scale=data.scale),
         networks,
         _evaluator(validation, ports, loss, networks, tables, members),
         batch_size if reduction == "sum" else 1,
         [jax.random.wrap_key_data(key, impl=jax.random.key_impl(keys)) for key in seeds],
         same,
-    )
+    )  # fmt: skip
     rates = None if learning_rates is None else np.asarray(learning_rates).tolist()
     of_all = same(key=keys) | {"learning_rates": str(rates)}
     keeping = Keeping(checkpoint, every, None, (), False).checked()
