@@ -139,9 +139,8 @@ def fit_many(
     if keeping.checkpoint is not None:
         all_members = Run(None, first, [], State(None, 0, 0, keys))
         of_all = identity(Given(all_members, data, validation, rule, objective, of_all)) | of_members(params)
-    kept = Resumable(keeping, epochs, of_all, callback is not None, Processes(False))
     watch = Watch(started, progress, None, callback, batch_size, None, None)
-    with kept:
+    with Resumable(keeping, epochs, of_all, callback is not None, Processes(False)) as kept:
         return _trained(work, kept, Checkpoint(params, states, None, 0), watch)
 
 
