@@ -1,4 +1,4 @@
-"""The real digits that lie beside these programs, checked by their SHA-256."""
+"""The MNIST digits that ship with these programs, checked by their SHA-256, or another data set in their format."""
 
 from pathlib import Path
 
@@ -18,6 +18,11 @@ SHA256 = {
 def load(folder: Path = FOLDER) -> tuple[Dataset, Dataset]:
     """Training and test set; the digests are checked for MNIST, not for another data set in ``folder``."""
     return load_mnist(folder, SHA256 if Path(folder) == FOLDER else None)
+
+
+def name(folder: Path | None) -> str:
+    """What titles and claims call the data: MNIST, or the folder's name, as "fashion-mnist"."""
+    return "MNIST" if folder is None else Path(folder).resolve().name
 
 
 def one_hot(data: Dataset) -> Dataset:

@@ -7,8 +7,8 @@ something new". 784-100-10, ReLU, momentum, first on the digits 0–4, then
 2. on 5–9 with a tenth of the old images among them;
 3. on all ten: nothing is forgotten.
 
-The gradient is computed alike in all three, so it is not back-propagation that forgets: a loss that no longer contains
-the old examples has its minimum elsewhere.
+The gradient is computed in the same way in all three, so back-propagation is not what forgets: a loss without the old
+examples has its minimum elsewhere.
 """
 
 from collections.abc import Sequence
@@ -36,14 +36,14 @@ class Options:
 
     hidden: int = 100
     epochs: int = 3
-    """Of each half."""
+    """Epochs of each half."""
     seeds: tuple[int, ...] = (0, 1, 2)
     batch_size: int = 100
     learning_rate: float = 0.05
     examples: int = 60_000
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     data: Path | None = None
-    """Folder with four IDX files, as Fashion-MNIST's; MNIST if not given."""
+    """Folder with four IDX files, such as Fashion-MNIST; MNIST by default."""
     out: Path | None = None
 
 
@@ -94,20 +94,21 @@ def claims(options: Options, runs: dict) -> list[results.Claim]:
     def percent(name: str, at: int) -> str:
         return results.spread([run[name][at][0] for run in runs.values()], 1, 100)
 
+    classes = "the digits 0–4" if options.data is None else f"the classes 0–4 of {digits.name(options.data)}"
     afterwards = "; ".join(f"{name} {percent(name, -1)}" for name in COLOURS)
     return [
         results.Claim(
-            f"784-{options.hidden}-10, {options.epochs} epochs on the digits 0–4: accuracy on them, then after "
+            f"784-{options.hidden}-10, {options.epochs} epochs on {classes}: accuracy on them, then after "
             f"{options.epochs} epochs on other data, {len(runs)} seeds",
             f"{percent('5–9 alone', 0)} %; {afterwards} %",
         )
     ]
 
 
-def draw(path: Path, runs: dict) -> None:
+def draw(path: Path, runs: dict, what: str) -> None:
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for half, (axes, title) in enumerate(zip(panels, ("the digits 0–4, learnt first", "the digits 5–9"))):
+    for half, (axes, title) in enumerate(zip(panels, (f"the {what} 0–4, learnt first", f"the {what} 5–9"))):
         for name, colour in COLOURS.items():
             for number, run in enumerate(runs.values()):
                 share = 100 * np.array(run[name])[:, half]
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = claims(options, runs)
     print(f"{made[0].claim}: {made[0].here}")
     out = results.folder(options.out, "forgetting")
-    draw(out / "forgetting.png", runs)
+    draw(out / "forgetting.png", runs, "digits" if options.data is None else "classes")
     results.save(out, "forgetting", options, made, runs)
 
 

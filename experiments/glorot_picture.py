@@ -10,7 +10,7 @@ from experiments.figures import BLUE, GREY, RED
 
 STYLES = {
     "sigmoid": (GREY, "-"), "tanh": (RED, "-"), "tanh, normalised": (RED, "--"), "softsign": (BLUE, "-"),
-    "softsign, normalised": (BLUE, "--"),
+    "softsign, normalised": (BLUE, "--"), "sigmoid, η = 0.15": (GREY, "--"), "sigmoid, η = 0.1": (GREY, ":"),
 }  # fmt: skip
 
 

@@ -1,9 +1,12 @@
 """Robustness to the learning rate: explicit against implicit SGD (S9), ``python -m experiments.implicit``.
 
-The test loss after a fixed number of steps, for every η over six decades, on three problems: linear regression and
-logistic regression on features of unequal size, and MNIST with a 784-100-10 tanh network. The claim is that implicit
-SGD is robust to a large η. Two measures judge it, and can disagree: a method *learns* at an η where its test loss ends
-below that of the start, and is *good* there where its test loss is within twice the best of all methods and rates.
+The test loss after a fixed number of steps, for every η over six decades, on three problems: linear and logistic
+regression on features of different scales, and MNIST with a 784-100-10 tanh network. The claim is that implicit SGD is
+robust to a large η. Two criteria, which can disagree: a method *learns* at an η if its final test loss is below the
+initial one, and is *good* if its test loss is at most twice the best of all methods and rates.
+Every seed has its own data, starts and mini-batches.
+
+``--full``: six epochs of MNIST, all test images, and two rates for each decade there too. The paper gives no length.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +23,7 @@ import tyro
 from matplotlib.figure import Figure
 
 import fnn
-from experiments import digits, results
+from experiments import digits, long_runs, results
 from experiments.figures import BLUE, GREY, RED
 
 ORANGE = "#d98a1f"
@@ -44,11 +47,15 @@ class Options:
     """Mini-batches of 100 on MNIST: 600 are one epoch."""
     test_images: int = 5000
     rates_per_decade: int = 2
-    """Of the regressions; MNIST has one."""
+    """Learning rates per decade for the regressions; one for MNIST."""
     full: bool = False
-    """Six epochs of MNIST, all test images, and two rates for each decade there too."""
+    """Six epochs on MNIST with all test images and two rates per decade."""
     momentum: float = 0.9
-    seed: int = 0
+    seeds: int = 5
+    checkpoint: Path | None = None
+    """Folder that keeps what has finished: a repeated command resumes, and several processes may share it."""
+    report: bool = False
+    """Train nothing, and leave the record of what has finished in the folder."""
     out: Path | None = None
 
 
@@ -76,9 +83,11 @@ def rates(per_decade: int) -> np.ndarray:
     return np.logspace(-3, 3, 6 * per_decade + 1)
 
 
-def regression(options: Options, logistic: bool, features: int = 20, batch: int = 10, tests: int = 2000) -> Problem:
+def regression(
+    options: Options, seed: int, logistic: bool, features: int = 20, batch: int = 10, tests: int = 2000
+) -> Problem:
     """Features with standard deviations from 0.1 to 10; targets with noise, or classes drawn by their probability."""
-    random = np.random.default_rng([options.seed, logistic])
+    random = np.random.default_rng([seed, logistic])
     size = np.logspace(-1, 1, features)
     theta = random.normal(size=(features, 1)) / size[:, None] / (1 if logistic else features**0.5)
     x = random.normal(size=(options.steps * batch + tests, features)) * size
@@ -94,9 +103,9 @@ def regression(options: Options, logistic: bool, features: int = 20, batch: int 
     return Problem(params, inputs, targets, last, loss, rates(options.rates_per_decade), {"implicit": step})
 
 
-def mnist(options: Options, batch: int = 100) -> Problem:
+def mnist(options: Options, seed: int, batch: int = 100) -> Problem:
     train, test = digits.load()
-    random = np.random.default_rng(options.seed)
+    random = np.random.default_rng(seed)
     passes = -(-options.mnist_steps * batch // len(train))
     order = np.concatenate([random.permutation(len(train)) for _ in range(passes)])
     order = order[: options.mnist_steps * batch].reshape(-1, batch)
@@ -104,7 +113,7 @@ def mnist(options: Options, batch: int = 100) -> Problem:
     loss = fnn.SoftmaxCrossEntropy()
     step = partial(fnn.implicit.layerwise, loss=loss)
     return Problem(
-        fnn.init(jax.random.key(options.seed), (784, 100, 10), activation=fnn.Tanh()),
+        fnn.init(jax.random.key(seed), (784, 100, 10), activation=fnn.Tanh()),
         jnp.asarray(train.x[order]), jnp.asarray(train.y[order], "int32"), last, loss,
         rates(2 if options.full else 1),
         {"implicit": step, "implicit, linear output": partial(step, output="linear")},
@@ -196,37 +205,70 @@ def verdict(report: dict) -> str:
     return "\n".join([*lines, f"  at its own best rate: {each}"])
 
 
-def claim(of: dict) -> results.Claim:
-    """Robust, and not better: how many rates it learns at, and its best loss."""
-    implicit, explicit = (of["report"][name] for name in ("implicit", "explicit"))
-    counts = " and ".join(str(len(each["learns at"])) for each in (implicit, explicit))
-    best = " and ".join("none" if each["best"] is None else f"{each['best']:.2f}" for each in (implicit, explicit))
-    better = min(("explicit", "implicit"), key=lambda name: of["report"][name]["best"] or np.inf) + " descent's"
+def run(options: Options, seed: int, _: Path | None = None) -> dict:
+    """The losses of every method at every rate, and what follows from them, by problem."""
+    problems = {
+        "linear regression": regression(options, seed, logistic=False),
+        "logistic regression": regression(options, seed, logistic=True),
+        DIGITS: mnist(options, seed),
+    }
+    outcome = {}
+    for title, problem in problems.items():
+        losses = {name: sweep(problem, method) for name, method in methods(problem, options.momentum).items()}
+        x, y = problem.test
+        before = float(jnp.mean(problem.loss.value(fnn.forward(problem.params, x), y)))
+        report = judge(losses, problem.rates, before)
+        outcome[title] = {"rates": problem.rates.tolist(), "losses": losses, "before": before, "report": report,
+                          "steps": len(problem.x)}  # fmt: skip
+    return outcome
+
+
+def claims(options: Options, outcomes: list[dict]) -> list[results.Claim]:
+    """Robust, and not better: at how many rates it learns, and its best loss, on MNIST and then the regressions."""
+    digits_first = (DIGITS, *(title for title in outcomes[0] if title not in (DIGITS, "seconds")))
+    return [claim(options, title, [outcome[title] for outcome in outcomes]) for title in digits_first]
+
+
+def claim(options: Options, title: str, seeds: list[dict]) -> results.Claim:
+    """For one problem."""
+    names = ("implicit", "explicit")
+    counts = " and ".join(
+        results.spread([len(of["report"][name]["learns at"]) for of in seeds], 1) for name in names
+    )  # fmt: skip
+    bests = {name: np.array([of["report"][name]["best"] for of in seeds], float) for name in names}  # NaN for none
+    best = " and ".join(results.spread(list(bests[name]), 3) for name in names)
+    lower = int((bests["implicit"] < bests["explicit"]).sum())
     return results.Claim(
-        f"{DIGITS}: learning rates at which it learns, of {len(of['rates'])} from 0.001 to 1,000, and best test loss, "
-        "implicit and explicit",
+        f"{title}: learning rates at which it learns, of {len(seeds[0]['rates'])} from 0.001 to 1,000, and best test "
+        f"loss, implicit and explicit, {long_runs.count(len(seeds), options.seeds)}",
         f"{counts}; {best}",
         "more robust at high rates (Fagan and Iyengar 2018)",
-        f"other networks and data; {of['steps']:,} mini-batches, one seed; the best loss is {better}",
+        f"other networks and data; {seeds[0]['steps']:,} mini-batches; the best loss of a rate is lower with implicit "
+        f"steps in {lower} of {len(seeds)} seeds",
     )
 
 
-def draw(path: Path, outcome: dict[str, dict]) -> None:
+def draw(path: Path, outcomes: list[dict]) -> None:
+    """The median over the seeds, lowest and highest."""
     figure = Figure(figsize=(13, 4), layout="constrained")
-    for axes, (title, of) in zip(figure.subplots(1, 3), outcome.items()):
-        known = [value for values in of["losses"].values() for value in values if value is not None]
-        low, high = min(known) / 1.5, of["before"] * 4
-        axes.axhline(of["before"], color="#bbbbbb", linestyle=":", label="before training")
-        for name, values in of["losses"].items():
+    titles = [title for title in outcomes[0] if title != "seconds"]
+    for axes, title in zip(figure.subplots(1, 3), titles):
+        seeds = [outcome[title] for outcome in outcomes]
+        rates, before = seeds[0]["rates"], float(np.mean([of["before"] for of in seeds]))
+        known = [v for of in seeds for values in of["losses"].values() for v in values if v is not None]
+        low, high = min(known) / 1.5, before * 4
+        axes.axhline(before, color="#bbbbbb", linestyle=":", label="before training")
+        for name in seeds[0]["losses"]:
             colour, marker = STYLES[name]
-            capped = np.array([high if value is None else min(value, high) for value in values])
-            axes.plot(of["rates"], capped, color=colour, marker=marker, markersize=4, label=name)
+            capped = [[high if v is None else min(v, high) for v in of["losses"][name]] for of in seeds]
+            axes.fill_between(rates, np.min(capped, axis=0), np.max(capped, axis=0), color=colour, alpha=0.2, lw=0)
+            axes.plot(rates, np.median(capped, axis=0), color=colour, marker=marker, markersize=4, label=name)
         axes.set(xscale="log", yscale="log", ylim=(low, high * 1.6), xlabel="learning rate η", title=title)
         axes.axhspan(high / 1.15, high * 1.6, color="#f3e3de", zorder=0)
         axes.text(1.2e-3, high * 1.3, "worse, or diverged", fontsize=8, color=RED, va="center")
         axes.spines[["top", "right"]].set_visible(False)
     first, *_, last = figure.axes
-    first.set_ylabel("test loss")
+    first.set_ylabel("test loss" + (f", median and range of {len(outcomes)} seeds" if len(outcomes) > 1 else ""))
     handles, labels = last.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=110)
@@ -236,26 +278,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
     if options.full:
         options = replace(options, mnist_steps=3600, test_images=10_000)
-    shortened = f"MNIST for {options.mnist_steps} mini-batches, {options.test_images:,} test images, one seed"
+    names = {seed: [f"seed {seed}"] for seed in range(options.seeds)}
+    left = long_runs.finished(
+        options.checkpoint,
+        {name: partial(run, options, seed) for seed, (name,) in names.items()},
+        settings=results.command("implicit", replace(options, seeds=5)),
+        report=options.report,
+    )
+    done = [left[name] for seed in long_runs.complete(left, names) for name in names[seed]]
+    for title in (title for title in done[0] if title != "seconds"):
+        of = done[0][title]
+        print(table(f"{title}, first seed", of["losses"], np.array(of["rates"]), of["report"]))
+        print(verdict(of["report"]), flush=True)
+    shortened = f"MNIST for {options.mnist_steps} mini-batches, {options.test_images:,} test images"
     print(f"Shortened: {shortened}.")
-    problems = {
-        "linear regression": regression(options, logistic=False),
-        "logistic regression": regression(options, logistic=True),
-        DIGITS: mnist(options),
-    }
-    outcome = {}
-    for title, problem in problems.items():
-        losses = {name: sweep(problem, method) for name, method in methods(problem, options.momentum).items()}
-        x, y = problem.test
-        before = float(jnp.mean(problem.loss.value(fnn.forward(problem.params, x), y)))
-        report = judge(losses, problem.rates, before)
-        print(table(title, losses, problem.rates, report))
-        print(verdict(report), flush=True)
-        outcome[title] = {"rates": problem.rates.tolist(), "losses": losses, "before": before, "report": report,
-                          "steps": len(problem.x)}  # fmt: skip
+    made = claims(options, done)
+    for one in made:
+        print(f"{one.claim}: {one.here}")
     out = results.folder(options.out, "implicit")
-    draw(out / "implicit.png", outcome)
-    results.save(out, "implicit", options, [claim(outcome[DIGITS])], outcome, shortened=shortened)
+    draw(out / "implicit.png", done)
+    results.save(out, "implicit", options, made, left, shortened=shortened, seconds=long_runs.seconds(left))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every experiment leaves: a folder with pictures and a JSON of its figures, its claims and what made them."""
+"""The output of every experiment: a folder with pictures and a JSON of its figures, claims and provenance."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments import STARTED, machine
 
+LOCAL = ("out", "checkpoint", "report")  # options that change no figure
 LINE = 300  # characters of a line of JSON; a claim or a curve may be longer
 
 
@@ -37,10 +38,13 @@ def folder(out: Path | None, name: str) -> Path:
     return chosen
 
 
-def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, *, shortened: str = "") -> None:
+def save(
+    out: Path, name: str, options, claims: Sequence[Claim], figures: dict, *, shortened: str = "", seconds: float = 0
+) -> None:
     """Write figures.json: the command, claims, run time, options, figures, and the versions that made them.
 
-    name: of the program, experiments.NAME; options: its dataclass; shortened: what the published run has more of.
+    name: of the program, experiments.NAME; options: its dataclass; shortened: what the published run has more of;
+    seconds: the run time of what several processes, or earlier ones, have finished; else it is that of this process.
     ``python -m experiments.table FOLDER`` keeps it for the tables. Raises ValueError if a claim beside a published
     figure does not say what differs.
     """
@@ -52,9 +56,9 @@ def save(out: Path, name: str, options, claims: Sequence[Claim], figures: dict, 
         "experiment": name,
         "command": command(name, options),
         "claims": [claim._asdict() for claim in claims],
-        "seconds": round(time.perf_counter() - STARTED, 1),
+        "seconds": round(seconds or time.perf_counter() - STARTED, 1),
         "shortened": shortened,
-        "options": {key: str(value) for key, value in vars(options).items() if key != "out"},
+        "options": {key: str(value) for key, value in vars(options).items() if key not in LOCAL},
         "made with": {
             "jax": jax.__version__,
             "python": platform.python_version(),
@@ -110,7 +114,7 @@ def command(name: str, options) -> str:
     words = ["python -m", f"experiments.{name}"]
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if field.name != "out" and value != field.default:
+        if field.name not in LOCAL and value != field.default:
             several = isinstance(value, (tuple, list))
             words += [f"--{field.name.replace('_', '-')}", *map(str, value if several else [value])]
     return " ".join(words).replace(" True", "")

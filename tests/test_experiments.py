@@ -114,24 +114,61 @@ def test_unknown_options_are_refused(arguments):
 @pytest.mark.slow
 @pytest.mark.long
 def test_dropout_compares_three_networks_and_two_ways_of_inference(tmp_path, capsys):
-    dropout.main(["--hidden", "16", "--epochs", "1", "--small", "200", "--small-epochs", "2", "--masks", "20",
-                  "--images", "10", "--out", str(tmp_path)])  # fmt: skip
-    assert "Shortened" in capsys.readouterr().out
+    dropout.main(["--hidden", "16", "--epochs", "1", "--small", "200", "--small-epochs", "20", "--masks", "20",
+                  "--images", "10", "--checkpoint", str(tmp_path / "kept"), "--out", str(tmp_path)])  # fmt: skip
+    assert "Shortened: 1 of 167 epochs" in capsys.readouterr().out
     figures = record(tmp_path)["figures"]
     assert set(figures["small"]) == set(figures["whole"]) == {"nothing", "dropout", "DropConnect"}
-    for ways in figures["inference"].values():
+    assert [len(run["0"]["test loss"]) for run in figures["small"].values()] == [2, 2, 2]
+    for ways in (figures["whole"][name]["0"]["inference"] for name in ("dropout", "DropConnect")):
         assert ways["Gaussian"]["mean absolute difference"] < ways["W p"]["largest difference"] < 0.5
     assert (tmp_path / "dropout.png").stat().st_size > 10_000
+    assert len(list((tmp_path / "kept").glob("*.json"))) == 6
+
+
+def test_dropouts_momentum_rises_while_its_rate_falls():
+    """Against the recursion written out: Δ ← pΔ − (1 − p) ε g."""
+    steps, delta, g = 20, 0.0, {"b": jnp.ones(1)}
+    rule = dropout.rule(dropout.Options(learning_rate=2.0), steps)
+    state = rule.init(g)
+    for t in range(steps + 1):
+        p, rate = 0.5 + 0.49 * t / steps, 2 / (1 + 10 * t / steps)
+        delta = p * delta - (1 - p) * rate
+        step, state = rule.update(g, state, g)
+        assert float(step["b"][0]) == pytest.approx(delta, rel=1e-5)
+
+
+def test_a_network_without_a_finished_run_is_left_out_and_the_seeds_are_counted():
+    def run(error):
+        return {"test accuracy": [1 - error / 100], "test loss": [error]}
+
+    whole = {"nothing": {0: run(1.5), 1: run(1.6)}, "dropout": {0: run(1.2), 1: run(1.7)}}
+    small = {name: {0: run(9)} for name in whole}
+    made = dropout.claims(dropout.Options(epochs=100, seeds=5), small, whole)
+    assert [claim.claim.rsplit(", ", 1)[1] for claim in made] == ["1 of 5 seeds", "2 of 5 seeds", "2 of 5 seeds"]
+    assert made[1].here == "1.55 ± 0.07 %"
+    assert made[2].differs.startswith("not reproduced: lower than with nothing in 1 of 2 seeds; 100 of 167 epochs")
 
 
 def test_batchnorm_records_accuracy_and_percentiles_with_and_without(tmp_path):
-    batchnorm.main(["--steps", "200", "--record-every", "100", "--out", str(tmp_path)])
+    batchnorm.main(["--steps", "200", "--record-every", "100", "--seeds", "2", "--out", str(tmp_path)])
     assert record(tmp_path)["shortened"] == "200 of 50,000 steps"
     runs = record(tmp_path)["figures"]["runs"]
-    assert {tuple(run["step"]) for run in runs.values()} == {(100, 200)}
-    assert all(low < middle < high for run in runs.values() for low, middle, high in run["percentiles"])
-    assert runs["with batch norm"]["accuracy"][-1] > runs["without batch norm"]["accuracy"][-1]
+    assert [run["step"] for run, _ in runs.values()] == [[100, 200]] * 2
+    assert all(low < middle < high for run, _ in runs.values() for low, middle, high in run["percentiles"])
+    for without, with_norm in zip(runs["without batch norm"], runs["with batch norm"]):
+        assert with_norm["accuracy"][-1] > without["accuracy"][-1]
+        assert with_norm["travel, of the width"] < without["travel, of the width"]
     assert (tmp_path / "batchnorm.png").stat().st_size > 10_000
+
+
+def test_the_movement_of_percentiles_is_how_far_a_median_goes_and_how_wide_it_is():
+    units = np.array([[[-1, 0], [0, 1], [1, 2]], [[0, -2], [3, 1], [4, 2]]], float)  # (points, percentiles, units)
+    moved = batchnorm.movement(units)
+    assert moved["travel"] == 1.5  # 3 and 0
+    assert moved["width"] == 3.0  # the means 3 and 3
+    assert moved["travel, of the width"] == 0.5
+    assert moved["widest over narrowest"] == 2.0  # 4 over 2, and 4 over 2
 
 
 @pytest.mark.slow
@@ -154,11 +191,11 @@ def test_descent_draws_what_it_says_of_step_lengths_saddles_minima_and_least_squ
 @pytest.mark.slow
 def test_implicit_compares_the_rates_of_every_method_on_three_problems(tmp_path, capsys):
     implicit.main(["--steps", "60", "--mnist-steps", "10", "--test-images", "200", "--rates-per-decade", "1",
-                   "--out", str(tmp_path)])  # fmt: skip
+                   "--seeds", "1", "--out", str(tmp_path)])  # fmt: skip
     said = capsys.readouterr().out
     assert "Shortened" in said
     assert said.count("robustness") == 6
-    figures = record(tmp_path)["figures"]
+    figures = record(tmp_path)["figures"]["seed 0"]
     report = figures["linear regression"]["report"]
     assert len(report["implicit"]["learns at"]) > len(report["explicit"]["learns at"])
     assert None not in figures["logistic regression"]["losses"]["implicit"]

@@ -1,5 +1,7 @@
 """The programs on what the documents say beside their formulas do what they promise."""
 
+import gzip
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +80,25 @@ def test_the_first_digits_are_forgotten_where_they_are_left_out_and_not_where_th
     assert after < 0.3 < 0.85 < kept
     assert before > 0.9
     assert curves["5–9 alone"][-1][1] > 0.85  # the new ones are learnt
+
+
+def test_another_data_set_is_taken_from_its_files_and_named(tmp_path):
+    """Made-up files in the format of Fashion-MNIST, class k with a bright row k."""
+    folder, random = tmp_path / "fashion", np.random.default_rng(0)
+    folder.mkdir()
+    for name, count in (("train", 1000), ("t10k", 200)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        images = random.integers(0, 60, (count, 28, 28), np.uint8)
+        images[np.arange(count), labels] = 255
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    forgetting.main(["--data", str(folder), "--seeds", "0", "--hidden", "20", "--out", str(tmp_path / "out")])
+    record = left(tmp_path / "out", "forgetting")
+    assert "epochs on the classes 0–4 of fashion: accuracy" in record["claims"][0]["claim"]
+    curve = record["figures"]["seed 0"]["5–9 alone"]
+    assert curve[0] == [1, 0]
+    assert curve[-1][1] > 0.9 > curve[-1][0]
 
 
 # -- linear networks, and many minima ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 import fnn
 from experiments import approximation, boundaries, depth, glorot
+from fnn.data import Dataset
 from records import left
 
 pytestmark = pytest.mark.project
@@ -114,6 +115,24 @@ def test_glorot_asks_for_steps_that_its_records_divide():
         glorot.main(["--steps", "500"])
 
 
+def test_glorot_draws_every_image_once_in_a_pass_and_goes_on_between_two_records():
+    data = Dataset(np.arange(40, dtype=np.uint8)[:, None], np.arange(40) % 10)
+    batches = [x[:, 0] for epoch in (1, 2) for x, _ in glorot.mini_batches(data, 0, 3, epoch)]
+    assert sorted(np.concatenate(batches[:4]).tolist()) == list(range(40))
+    assert len(set(np.concatenate(batches[4:]).tolist())) == 20
+    assert [x[:, 0].tolist() for x, _ in glorot.mini_batches(data, 0, 6, 1)] == [b.tolist() for b in batches]
+
+
+def test_glorots_waiting_times_say_which_rate_would_wait_two_million_steps():
+    def run(left):
+        return {"step": [0, 100, 200, 300], "loss": [2.3, 2.3 if left > 200 else 1.9, 1.5], "layers": [[[0.5]]] * 4}
+
+    waits = {"sigmoid": run(200), "sigmoid, η = 0.15": run(300), "sigmoid, η = 0.1": run(300) | {"loss": [2.3] * 3}}
+    claim = glorot.sigmoid_claims(waits)[1]
+    assert claim.here == "200 at η = 0.3, 300 at η = 0.15, the end at η = 0.1"
+    assert "steps × η is 45 to 60, so that 2,000,000 steps would be η = 0.0000" in claim.differs
+
+
 @pytest.mark.slow
 def test_glorot_shows_saturation_and_what_shrinks_with_which_initial_weights(tmp_path, capsys):
     glorot.main(["--steps", "400", "--record-every", "200", "--width", "100", "--starts", "2", "--out", str(tmp_path)])
@@ -122,7 +141,7 @@ def test_glorot_shows_saturation_and_what_shrinks_with_which_initial_weights(tmp
     assert record["shortened"].startswith("400 steps")
     runs, before = record["figures"]["runs"], record["figures"]["before"]
     assert set(runs) == set(glorot.NETWORKS)
-    assert [len(run["layers"]) for run in runs.values()] == [4, 5, 5, 5, 5]
+    assert [len(run["layers"]) for run in runs.values()] == [4, 5, 5, 5, 5, 4, 4]
     last = [float(mean) for mean in runs["sigmoid"]["layers"][-1]["mean"].split()]
     assert len(last) == 3
     assert last[0] == pytest.approx(0.5, abs=0.05)

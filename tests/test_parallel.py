@@ -31,6 +31,7 @@ def started(words, devices=1, **streams):
         "XLA_FLAGS": flags.strip(),
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]),
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "JAX_DEBUG_KEY_REUSE": "1",
     }
     command = [sys.executable, *map(str, words)]

@@ -118,7 +118,8 @@ def peers_of(problem: Problem, only: Sequence[str] = ()) -> tuple[dict[str, Peer
             continue
         try:
             peer = make(problem)
-            distance = disagreement(peer, problem)
+            with jax.default_matmul_precision("highest"):  # TF32 would be farther than TOLERANCE
+                distance = disagreement(peer, problem)
         except ImportError:
             missing[name] = "not installed"
             continue

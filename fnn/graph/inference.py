@@ -18,7 +18,7 @@ from fnn.masks import Mask
 def probability(dropout: Dropout | DropConnect, params: GraphParams) -> Array:
     """The keep probabilities, one per arrow (DropConnect) or per neuron (Dropout).
 
-    As in layers, a single number does not drop the network's inputs and the arrows out of them.
+    A single number does not drop the network's inputs or the arrows out of them.
     """
     require_dropout(dropout)
     neurons = isinstance(dropout, Dropout)

@@ -21,7 +21,7 @@ from fnn.activations import Activation
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm
 from fnn.graph.plan import Index, Layout
-from fnn.graph.schedule import GROUPS, Leg, Tables
+from fnn.graph.schedule import Leg, Tables
 from fnn.masks import masked
 
 HARMLESS = 0.5  # in place of other neurons' z
@@ -191,7 +191,7 @@ def weight_gradients(layout: Layout, index: Index, lam: Array, o: Array, rules: 
             start = tables.start[:, None] if leg.first is None else leg.first[0]
             receivers = (start + tables.receivers).ravel()
             reads = tables.reads.reshape(len(receivers), leg.width)
-            pieces.append(lax.map(partial(_arrows, lam, o), (receivers, reads), batch_size=GROUPS).ravel())
+            pieces.append(lax.map(partial(_arrows, lam, o), (receivers, reads), batch_size=layout.most_groups).ravel())
     gradients = jnp.zeros(sum(piece.size for piece in pieces), lam.dtype)
     offset = 0
     for piece in pieces:  # written in place; jnp.concatenate is at times ten times slower on a CPU

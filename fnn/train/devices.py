@@ -1,4 +1,4 @@
-"""Data parallelism: the loop on every device of a mesh, each with its own rows of every mini-batch.
+"""Data parallelism: the loop runs on every device of a mesh, each with its own rows of every mini-batch.
 
 ``DataParallel`` and ``shards.LayerParallel`` are the two ways in which the devices of a mesh split the steps of a run.
 Their methods say where the parameters and the optimizer's state are between epochs (``home``; ``hold`` in a compiled

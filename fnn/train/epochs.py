@@ -1,4 +1,4 @@
-"""The epochs of a run, one after another, and what is reached after each."""
+"""The epochs of a run, and its state after each."""
 
 import time
 import warnings
@@ -20,9 +20,9 @@ from fnn.train.watch import Watch
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during ``fit``; ``run`` is the run as of the last whole epoch, which ``fit(run, ...)`` continues.
+    """Ctrl-C during ``fit``; ``run`` is the run after the last complete epoch, which ``fit(run, ...)`` resumes.
 
-    Of ``fit_many``, ``run`` is the list of all members' runs.
+    For ``fit_many``, ``run`` is the list of all members' runs.
     """
 
     def __init__(self, epoch: int, run: Run | list[Run]):
@@ -38,7 +38,7 @@ class Work(NamedTuple):
     """What a run is made of."""
 
     feed: Any
-    given: tuple  # dropout, key and optimizer, as ``loop.take_steps`` takes them
+    given: tuple  # dropout, key, optimizer and tables, as ``loop.take_steps`` takes them
     options: dict[str, Any]  # its objective, and how several devices split the steps
     network: Callable  # (params, optimizer_state) -> the network for inference
     judge: Callable | None  # (network) -> its record on the held-out data, if there are any
@@ -101,7 +101,7 @@ class Reached(NamedTuple):
 
 
 def trained(work: Work, kept: Resumable, begun: Reached, watch: Watch) -> Run:
-    """Run the remaining epochs, until the callback or impatience stops them."""
+    """Run the remaining epochs, until the callback or ``patience`` stops them."""
     found, left = kept.resume(begun.saved(work, watch.keep))
     reached = Reached.restored(found, watch.keep)
     started = watch.started - (reached.history[-1]["seconds"] if reached.history else 0)
@@ -146,7 +146,7 @@ def _epoch(work: Work, kept: Resumable, before: Reached, keep: str | None) -> tu
     """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
     found: list[Any] = []
     epoch, done, split = before.epoch + 1, len(before.losses), work.options["split"]
-    given = work.given[0], jax.random.fold_in(work.key, epoch), work.given[2]
+    given = work.given[0], jax.random.fold_in(work.key, epoch), *work.given[2:]
     reached = before[:2] if split is None else split.place(before[:2])
 
     def at_hand() -> tuple[Any, Any]:

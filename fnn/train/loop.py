@@ -111,22 +111,24 @@ _step = jax.jit(take_step, static_argnames=("objective", "rows"))
 
 
 @partial(jax.jit, static_argnames=("objective", "scale", "split", "inside"))
-def take_steps(begun, batches, first, dropout, key, optimizer, *, objective, scale, split=None, inside=False):
+def take_steps(
+    begun, batches, first, dropout, key, optimizer, tables=None, *, objective, scale, split=None, inside=False
+):
     """One step per mini-batch: the new (parameters, state), the losses, and whether all of them are finite.
 
     begun: the parameters and the optimizer's state. batches: x, y and the rows of every mini-batch in them, (steps, B);
     or x (steps, B, n), y and None. first: the number of the first step in its epoch, which with ``key`` determines its
-    dropout masks. optimizer: an ``Optimizer``. split: how several devices share the steps, see ``devices``; inside:
-    whether this is the loop on them.
+    dropout masks. optimizer: an ``Optimizer``. tables: what the network's kind looks up, as an argument of the program.
+    split: how several devices share the steps, see ``devices``; inside: whether this is the loop on them.
     """
     if split is not None and not inside:
         on_devices = partial(take_steps, objective=objective, scale=scale, split=split, inside=True)
-        return split.over(on_devices)(begun, batches, first, dropout, key, optimizer)
+        return split.over(on_devices)(begun, batches, first, dropout, key, optimizer, tables)
     rows = ALL_ROWS if split is None else Rows(*split.rows(*ALL_ROWS))
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
-        x, masks = inputs(rows, params, x, number, dropout, key, scale, objective.rules)
+        x, masks = inputs(rows, params, x, number, dropout, key, tables, scale, objective.rules)
         params, state, value = take_step(
             params, state, x, y, masks, optimizer=optimizer, objective=objective, rows=rows
         )
@@ -139,12 +141,12 @@ def take_steps(begun, batches, first, dropout, key, optimizer, *, objective, sca
     return reached, losses, all_finite(losses, begun, reached)
 
 
-def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
+def inputs(rows: Rows, params, x, number, dropout, key, tables, scale, rules):
     """x of a mini-batch as floats, and the masks of step ``number`` in the epoch of ``key``."""
     of = kind(params)
     x = as_floats(x, of.ports(params).dtype, scale)
     masks = rows.masks(jax.random.fold_in(key, number), params, dropout, len(x))
-    return of.given(params, x, masks, rules)[1:]
+    return of.given(params, x, of.with_masks(tables, masks), rules)[1:]
 
 
 def all_finite(losses, begun, reached):
@@ -181,8 +183,8 @@ def begin(optimizer: Optimizer, params, split=None):
         if str(error).startswith("optimizer: "):
             raise
         raise TypeError(
-            f"optimizer: its step cannot be taken from params, gradients, state, value, grad, value_fn and grad_fn: "
-            f"{type(error).__name__}: {error}; write fnn.updates.sgd(0.1), or another of optax's"
+            f"optimizer: its update fails with params, gradients, state, value, grad, value_fn and grad_fn: "
+            f"{type(error).__name__}: {error}; write fnn.updates.sgd(0.1), or an optax optimizer"
         ) from error
     return begun
 
