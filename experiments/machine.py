@@ -31,6 +31,11 @@ def memory() -> str:
         return "memory unknown"
 
 
+def load() -> float:
+    """How many programs wanted the processor in the last minute, on average; 0 where the system does not say."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
+
+
 def _told(names: str) -> str:
     """What the system tells under one of these names, for the first processor."""
     information = INFORMATION.read_text() if INFORMATION.exists() else ""

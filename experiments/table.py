@@ -71,9 +71,9 @@ def duration(record: dict) -> str:
 
 
 def on(record: dict) -> str:
-    """The device of a record that is not of a CPU."""
+    """The device of a record that is not of a CPU; the oldest records are, and do not say so."""
     made = record["made with"]
-    return "" if made["platform"] == "cpu" else f" on {made['kind']}"
+    return "" if made.get("platform", "cpu") == "cpu" else f" on {made['kind']}"
 
 
 def leading(record: dict) -> list[dict]:

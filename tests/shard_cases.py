@@ -146,6 +146,36 @@ def used():
     return [abs(values[0]["loss"] - values[1]["loss"]), float(np.abs(outputs[0] - outputs[1]).max())]
 
 
+def streamed():
+    """Whether batches from a function, and data given chunk by chunk, train bitwise as those in memory."""
+    x, y = (array[: EXAMPLES // BATCH * BATCH] for array in data())
+    rows = np.split(np.arange(len(x)), len(x) // BATCH)
+    whole = sharded(layers(), validation=None, epochs=1)
+    chunks = sharded(layers(), validation=None, epochs=1, every_steps=1)
+    batches = fnn.data.Batches(lambda epoch: ((x[some], y[some]) for some in rows))
+    optimizer, options = MOMENTUM, {"loss": LOSS, "epochs": 1, "batch_size": BATCH, "key": jax.random.key(7)}
+    mesh = fnn.parallel.data_mesh()
+    alone, spread = (
+        fit(layers(), batches, optimizer, progress=False, **options, **more)
+        for more in ({}, {"mesh": mesh, "shard": "layers"})
+    )
+    pairs = zip(*map(jax.tree.leaves, (alone.params, spread.params)))
+    errors = [float(np.abs(np.asarray(one) - np.asarray(other)).max()) for one, other in pairs]
+    same = map(np.array_equal, *map(jax.tree.leaves, (whole.params, chunks.params)))
+    return [all(same), max(errors)]
+
+
+def diverged():
+    """What a run that diverges says, with and without shards."""
+    said = []
+    for train in (trained, sharded):
+        try:
+            train(layers(activation=fnn.ReLU()), fnn.updates.sgd(1e200))
+        except fnn.train.NonFinite as error:
+            said.append(str(error).split("(")[0])
+    return said
+
+
 def two_axes():
     """Steps of make_step with rows of W over one axis of a mesh and examples over another, as the guide shows."""
     mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "layers"))
@@ -189,7 +219,7 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     report = {"errors": errors(list(CASES)[:3] if sys.argv[1] == "some" else CASES)}
     report |= {"where": where_it_lives(), "resumed": resumed(), "used": used(), "refused": refused()}
-    report["two axes"] = two_axes()
+    report |= {"two axes": two_axes(), "streamed": streamed(), "diverged": diverged()}
     jax.config.update("jax_enable_x64", False)
     report |= {"messages": messages(), "memory": memory()}
     json.dump(report, sys.stdout)

@@ -50,6 +50,12 @@ def test_the_rows_of_a_committed_record_have_its_ratios(name):
         assert (row.ratio is None) <= bool(row.note or row.measure != "time")
 
 
+def test_a_section_says_if_other_programs_ran():
+    said = "Other programs ran: a load of 12.5 when it began."
+    assert said in report.page({"Some CPU": kept(load=12.5)}, suite.WORKLOADS, {})
+    assert "Other programs" not in report.page({"Some CPU": kept(load=0.3)}, suite.WORKLOADS, {})
+
+
 def test_two_ways_are_compared_round_by_round():
     ours = {"ms": 2.0, "rounds, ms": "1 2 6", "temporary MiB": 1.0, "compile s": 0.5}
     theirs = {"ms": 4.0, "rounds, ms": "2 4 8", "temporary MiB": 0.0, "compile s": 1.0}

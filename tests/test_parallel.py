@@ -140,6 +140,11 @@ def check_shards(report):
     assert report["resumed"].pop("elsewhere") < 1e-12
     assert report["resumed"] == {"from its checkpoint": True, "in memory": True}
     assert max(report["used"]) < 1e-12
+    same, error = report["streamed"]
+    assert same
+    assert error < 1e-12
+    alone, spread = report["diverged"]
+    assert alone == spread
     error, shares = report["two axes"]
     assert error < 1e-12
     assert shares == [0.5]

@@ -105,13 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out, failed = results.folder(None, "benchmarks"), {}
     for name in options.only or WORKLOADS:
         print(f"\n== {name}", flush=True)
+        load = machine.load()
         (out / name).mkdir()
         last = run(name, options.rounds, out / name)
         if last is not None:
             failed[name] = last
             continue
         device, record = read(name, out / name)
-        kept.setdefault(device, {})[name] = record
+        kept.setdefault(device, {})[name] = record | {"load": load}
         options.json.write_text(results.compact(kept))
         if options.json == HERE / "figures.json" and record["platform"] == "cpu":
             table.main([str(out / name)])

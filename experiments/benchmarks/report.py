@@ -13,6 +13,7 @@ from experiments.benchmarks.timing import Row
 
 MARKERS = {"time": ("o", "#1f5fa8"), "temporary memory": ("s", "#b5402a"), "compile time": ("^", "#777777")}
 OTHER = ("D", "#5b8c3a")
+BUSY = 3  # a load that a workload before this one does not leave on two cores
 HEADER = ("workload", "measure", "peer", "ours / peer's (quartiles)", "ours", "peer's", "note")
 AIMS = ("workload", "measure", "peer", "aim", "here", "")
 GPU = """## GPU
@@ -81,6 +82,8 @@ def cpu_rows(kept: Mapping[str, dict]) -> dict[str, dict[str, list[Row]]]:
 def section(name: str, title: str, record: dict, usual: str) -> str:
     here = made_with(record)
     when = f"`{record['command']}`, {record['date']}, {table.duration(record)}." + ("" if here == usual else f" {here}")
+    if record.get("load", 0) > BUSY:
+        when += f" Other programs ran: a load of {record['load']} when it began."
     above = "\n\n".join(filter(None, (when, SAID.get(name, "").replace("\n", " "))))
     return markdown(title, HEADER, [cells(row) for row in rows(record)], above)
 
