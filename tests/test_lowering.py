@@ -21,9 +21,9 @@ PROGRAMS = programs()
 MODULES = ("curvature", "implicit", "per_example", "regression", "train", "updates")  # those that compute
 NO_COMPUTATION = {  # public names of values, and of functions that check, write, or only call the computations
     "explain", "Explanation", "summary", "Activation", "Loss", "Rules", "RULES", "BFLOAT16", "BatchNorm", "Dense",
-    "Stack", "LayerTrace", "Mask", "Dropout", "DropConnect", "checkpoint", "convert", "data", "graph", "initializers",
-    "parallel", "sklearn", "verify", *MODULES, "curvature.TANGENTS", "curvature.Estimate", "curvature.HessianTrace",
-    "curvature.KroneckerFactors", "curvature.TangentRules", "implicit.NotConverged", "per_example.GradientMoments",
+    "Stack", "LayerTrace", "Mask", "Dropout", "DropConnect", "checkpoint", "convert", "data", "exercises", "graph",
+    "initializers", "parallel", "sklearn", "verify", *MODULES, "curvature.TANGENTS", "curvature.Estimate",
+    "curvature.HessianTrace", "curvature.KroneckerFactors", "curvature.TangentRules", "implicit.NotConverged", "per_example.GradientMoments",
     "per_example.NoiseScale", "per_example.Norms", "train.Interrupted", "train.NonFinite", "train.Progress",
     "train.Record", "train.Run", "train.State", "updates.Path", "updates.Schedule", "updates.State",
 }  # fmt: skip
