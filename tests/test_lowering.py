@@ -23,9 +23,10 @@ NO_COMPUTATION = {  # public names of values, and of functions that check, write
     "explain", "Explanation", "summary", "Activation", "Loss", "Rules", "RULES", "BFLOAT16", "BatchNorm", "Dense",
     "Stack", "LayerTrace", "Mask", "Dropout", "DropConnect", "checkpoint", "convert", "data", "exercises", "graph",
     "initializers", "parallel", "sklearn", "verify", *MODULES, "curvature.TANGENTS", "curvature.Estimate",
-    "curvature.HessianTrace", "curvature.KroneckerFactors", "curvature.TangentRules", "implicit.NotConverged", "per_example.GradientMoments",
-    "per_example.NoiseScale", "per_example.Norms", "train.Interrupted", "train.NonFinite", "train.Progress",
-    "train.Record", "train.Run", "train.State", "updates.Path", "updates.Schedule", "updates.State",
+    "curvature.HessianTrace", "curvature.KroneckerFactors", "curvature.TangentRules", "implicit.NotConverged",
+    "per_example.GradientMoments", "per_example.NoiseScale", "per_example.Norms", "train.Interrupted",
+    "train.NonFinite", "train.Progress", "train.Record", "train.Run", "train.State", "updates.Path",
+    "updates.Schedule", "updates.State",
 }  # fmt: skip
 
 
