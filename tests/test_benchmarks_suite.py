@@ -276,7 +276,7 @@ def test_an_aim_that_is_missed_says_what_the_products_alone_take():
 
     rows = [row("NumPy", 0.3), row("PyTorch", 0.1), row("its matrix products alone", 1.25)]
     numpy, pytorch = aims.reached({"epochs": rows})
-    assert numpy[2:] == ("NumPy", "≤ 0.35", "0.300 (0.300–0.300)", "reached")
+    assert numpy[2:] == ("NumPy", "≤\N{NO-BREAK SPACE}0.35", "0.300 (0.300–0.300)", "reached")
     assert pytorch[-1] == "not reached: the matrix products alone take 0.080 of the peer's time, ours 1.25 of that"
 
 

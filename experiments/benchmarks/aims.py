@@ -53,7 +53,7 @@ def by_processor(rows: Mapping[str, Mapping[str, list[Row]]]) -> list[tuple[str,
         return next((row.ratio for row in of_modules.get(aim.module, []) if row[:3] == wanted), None)
 
     return [
-        (aim.workload, aim.measure, aim.peer, f"≤ {aim.bound:g}",
+        (aim.workload, aim.measure, aim.peer, f"≤\N{NO-BREAK SPACE}{aim.bound:g}",
          *(told(aim, ratio(aim, of_modules)) for of_modules in rows.values()),
          *(told(aim, of.get((aim.workload, aim.peer))) for of in ELSEWHERE.values()))
         for aim in AIMS
@@ -69,7 +69,16 @@ def reached(rows: Mapping[str, list[Row]]) -> list[tuple[str, ...]]:
         if row is None or row.ratio is None:
             continue
         here = f"{row.ratio:.3f}" + ("" if row.spread is None else " ({:.3f}–{:.3f})".format(*row.spread))
-        lines.append((aim.workload, aim.measure, aim.peer, f"≤ {aim.bound:g}", here, explained(aim, row.ratio, found)))
+        lines.append(
+            (
+                aim.workload,
+                aim.measure,
+                aim.peer,
+                f"≤\N{NO-BREAK SPACE}{aim.bound:g}",
+                here,
+                explained(aim, row.ratio, found),
+            )
+        )
     return lines
 
 

@@ -28,6 +28,7 @@ def contents() -> str:
         "experiments/README",
         "experiments/site/experiments",
         "experiments/scaling",
+        "experiments/site/growth",
         "experiments/gallery/README",
         "experiments/equations",
         "experiments/audit",
@@ -36,7 +37,7 @@ def contents() -> str:
     trees = [
         (
             "Start",
-            [f"experiments/site/{name}" for name in ("tour", "training", "growth", "coming", "questions", "pages")],
+            [f"experiments/site/{name}" for name in ("tour", "training", "coming", "questions", "pages")],
         ),
         (
             "Formulas and notebooks",
