@@ -61,7 +61,11 @@ def in_dtype(tree, dtype: str):
         if not is_inexact(leaf):
             return leaf
         wanted = dtype if is_floating(leaf) else {"float64": "complex128"}.get(dtype, "complex64")
-        return jnp.asarray(leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf), wanted)
+        if isinstance(leaf, jax.core.Tracer):
+            return jnp.asarray(leaf, wanted)
+        with np.errstate(over="ignore"):
+            array = np.asarray(leaf).astype(jnp.dtype(wanted))
+        return jnp.asarray(array, array.dtype)  # of an equal dtype, JAX compiles nothing
 
     return jax.tree.map(converted, tree)
 
