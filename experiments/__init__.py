@@ -1,4 +1,4 @@
-"""Short programs that use fnn: run them from the repository's root, ``python -m experiments.NAME``."""
+"""Short programs that use fnn: run them from the root of the repository with ``python -m experiments.NAME``."""
 
 import sys
 import time

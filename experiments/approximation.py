@@ -1,9 +1,9 @@
-"""Networks that approximate a known function f* (equation N3): ``python -m experiments.approximation``.
+"""Networks approximate a known function f* (equation N3): ``python -m experiments.approximation``.
 
-f*(x) = sin(2πx) e^{−x²} on [−2, 2], and the ripple f*(x) = cos(1.5π‖x‖) e^{−‖x‖²/2} on [−1.5, 1.5]². Networks of 1 and
-2 hidden layers of 2 to 128 tanh neurons are trained on a coarse grid and judged on a fine one: root mean square (RMS)
-error against width, with the exponent p of a fitted error ∝ width^p. Barron 1993 promises −1/2 for one hidden layer,
-for functions smooth enough, if the best weights are found; descent finds some weights.
+f*(x) = sin(2πx) e^{−x²} on [−2, 2], and the ripple f*(x) = cos(1.5π‖x‖) e^{−‖x‖²/2} on [−1.5, 1.5]². Networks with 1
+and 2 hidden layers of 2 to 128 tanh neurons are trained on a coarse grid and evaluated on a fine one: root mean square
+(RMS) error against width, with the exponent p of a fit error ∝ width^p. For one hidden layer and sufficiently smooth
+functions, Barron 1993 guarantees −1/2 for the best weights; gradient descent finds other weights.
 """
 
 import math
@@ -40,7 +40,7 @@ class Options:
     widths: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 128)
     seeds: int = 5
     steps: int = 2000
-    """Of Adam, each on all points."""
+    """Adam steps, each on all points."""
     out: Path | None = None
 
 

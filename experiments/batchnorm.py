@@ -1,9 +1,9 @@
 """Batch normalisation on MNIST, after Ioffe and Szegedy 2015, section 4.1 (E3): ``python -m experiments.batchnorm``.
 
 784-100-100-100-10, sigmoid, small Gaussian initial weights, batch 60, with and without batch norm: test accuracy
-against steps, and the 15th, 50th and 85th percentiles of what one unit of the last hidden layer receives. Published are
-curves and no table; in numbers, for all 100 units: how far a median travels, and how wide 15 to 85 % are. Nothing is
-shortened: the default is 50,000 steps, as published, with five seeds.
+against steps, and the 15th, 50th and 85th percentiles of the input to one unit of the last hidden layer. The paper
+shows curves but no table; in numbers, for all 100 units: how far the median travels, and how wide the range from 15 to
+85 % is. Nothing is shortened: the default is 50,000 steps, as published, with five seeds.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Options:
     learning_rate: float = 0.1
     seeds: int = 5
     record_every: int = 250
-    """Steps between two points of the curves."""
+    """Steps between points of the curves."""
     checkpoint: Path | None = None
     """Folder that keeps what has finished: a repeated command resumes, and several processes may share it."""
     report: bool = False

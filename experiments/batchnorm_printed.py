@@ -1,14 +1,14 @@
-"""Batch norm with the printed backward pass, trained (S7): ``python -m experiments.batchnorm_printed``.
+"""Training with the printed backward pass of batch norm (S7): ``python -m experiments.batchnorm_printed``.
 
 Strabel: "During the backwards pass we treat μ̂ and ν̂² as fixed." 784-100-100-100-10, sigmoid, batch 60, at several
 learning rates: with the printed backward pass, with the full one (S8), and without batch norm.
 
-Why the printed one fails at a high rate. ψ̂ does not change when a neuron's ψ is shifted or scaled, so the true λ has
-no part along these two directions: Σ_i λ_i = 0 and Σ_i λ_i (ψ_i − μ̂) = 0. The printed λ has such parts, and but for
-them it is the true one. In its own layer descent follows them without an effect on the loss, so nothing turns it
-back, and the scale of ψ, √ν̂², drifts. In the layers before, which receive them through W, they turn the gradient
-away from that of the loss. So beside accuracy stands the cosine between the printed and the true gradient of every
-hidden layer's W, and the scale of ψ in the first. At η = 1 the cosine falls to 0 and below: such a step is no descent.
+Why the printed version fails at a high rate: ψ̂ does not change if a neuron's ψ is shifted or scaled, so the true λ has
+no component along these two directions: Σ_i λ_i = 0 and Σ_i λ_i (ψ_i − μ̂) = 0. The printed λ has such components, and
+is otherwise the true one. In its own layer, following them does not change the loss, so nothing pulls back and the
+scale of ψ, √ν̂², drifts. Earlier layers receive them through W, which rotates the gradient away from that of the loss.
+So besides the accuracy we record the cosine between the printed and the true gradient of every hidden layer's W, and
+the scale of ψ in the first. At η = 1 the cosine falls to 0 and below: such a step does not descend.
 """
 
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ class Options:
     epochs: int = 2
     batch_size: int = 60
     examples: int = 60_000
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     watched: float = 1.0
-    """The rate whose runs are looked into."""
+    """The learning rate whose runs are examined."""
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Path | None = None
 

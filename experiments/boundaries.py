@@ -1,12 +1,12 @@
 """How neurons divide the plane: ``python -m experiments.boundaries``.
 
 1. One neuron with σ = sgn divides it by the line wᵀx + b = 0, +1 where wᵀx ≥ −b; why b is needed (equation N1).
-2. XOR: no neuron has more than 3 of the 4 points right. For f(x) = wᵀx + b is f(0,0) + f(1,1) = f(0,1) + f(1,0),
-   whatever w and b, so the two pairs cannot be on different sides. A hidden layer of 2 learns it.
+2. XOR: no neuron gets more than 3 of the 4 points right. With f(x) = wᵀx + b, f(0,0) + f(1,1) = f(0,1) + f(1,0)
+   for any w and b, so the two pairs cannot be on different sides. A hidden layer of 2 neurons learns it.
 3. A disc in a ring, enclosed by 3 hidden neurons and not by 2; two spirals, by two hidden layers.
 
-sgn has the derivative 0 and cannot be trained by descent: the networks train with the cross-entropy of a sigmoid, and
-the output neuron's σ is sgn in what is drawn and counted.
+sgn has derivative 0 and cannot be trained by gradient descent. The networks train with the cross-entropy of a sigmoid;
+for drawing and counting, the output neuron's σ is sgn.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,11 +39,11 @@ class Options:
     """How one neuron, and how networks, divide the plane."""
 
     seeds: int = 100
-    """Starts of every small network."""
+    """Random starts of each small network."""
     steps: int = 2000
-    """Of every descent."""
+    """Steps of gradient descent."""
     points: int = 200
-    """Of the disc, its ring and the spirals, each."""
+    """Points in each of the disc with its ring and the spirals."""
     out: Path | None = None
 
 

@@ -1,4 +1,4 @@
-"""What the experiments compile is kept on disk, so that a program's next run starts faster."""
+"""Compiled programs of the experiments are cached on disk, so that the next run starts faster."""
 
 import contextlib
 import os

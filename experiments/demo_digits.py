@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-import fnn.demo.digits as digits
+import fnn.demo
+from fnn import digits
 
-FILE = Path(digits.__file__).with_name(digits.FILE)
+FILE = Path(fnn.demo.__file__).with_name(digits.FILE)
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:
@@ -23,4 +24,4 @@ def arrays() -> tuple[np.ndarray, np.ndarray]:
 if __name__ == "__main__":
     x, y = arrays()
     np.savez_compressed(FILE, x=x, y=y)
-    print(f"{FILE}: {FILE.stat().st_size:,} bytes; SHA256 in fnn/demo/digits.py: {digits.digest(x, y)}")
+    print(f"{FILE}: {FILE.stat().st_size:,} bytes; SHA256 in fnn/digits.py: {digits.digest(x, y)}")

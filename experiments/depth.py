@@ -1,11 +1,11 @@
 """The δ's of deep networks before training, and what depth costs: ``python -m experiments.depth``.
 
-δ^ℓ = (δ^{ℓ+1} W^{ℓ+1}) ⊙ σ'(z^ℓ) (equations H9, N5): every layer on the way back multiplies by W and by σ', so δ's root
-mean square (RMS) shrinks or grows by a factor per layer. It is at most max σ' · ‖W‖₂, with ‖W‖₂ the largest singular
-value and max σ' = ¼ for the sigmoid; with weights of variance s²/n it is about s · RMS σ'. Random examples, float64:
-in float32 the smallest of these δ's are 0.
+δ^ℓ = (δ^{ℓ+1} W^{ℓ+1}) ⊙ σ'(z^ℓ) (equations H9, N5): the backward pass multiplies by W and σ' in every layer, so the
+root mean square (RMS) of δ shrinks or grows by a factor per layer. This factor is at most max σ' · ‖W‖₂, with ‖W‖₂ the
+largest singular value and max σ' = ¼ for the sigmoid; for weights of variance s²/n it is about s · RMS σ'. Random
+examples, in float64, because in float32 the smallest of these δ's are 0.
 
-The networks are stacked, so that they compile as fast as shallow ones; ``depth_cost`` measures it.
+The networks are stacked, so that they compile as fast as shallow ones; ``depth_cost`` measures this.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,13 +41,13 @@ class Options:
     """The size of δ by layer in deep networks before training; time and memory of a gradient against depth."""
 
     depths: tuple[int, ...] = (4, 16, 64, 256)
-    """Hidden layers of the networks; the deepest is drawn."""
+    """Numbers of hidden layers; the deepest network is plotted."""
     cost_depths: tuple[int, ...] = (4, 16, 64, 256, 1024)
-    """Hidden layers of the networks whose cost is measured, at least 3: fewer make no stack."""
+    """Numbers of hidden layers for the cost measurements, at least 3, because fewer do not form a stack."""
     width: int = 100
-    """Neurons of a hidden layer, and inputs."""
+    """Neurons per hidden layer, and inputs."""
     examples: int = 32
-    """Random ones, x from N(0, 1)."""
+    """Random examples, x from N(0, 1)."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     out: Path | None = None
 

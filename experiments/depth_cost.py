@@ -1,4 +1,4 @@
-"""What a gradient of a deep network costs, stacked, layer by layer, and by ``jax.grad`` of a scan: for ``depth``."""
+"""The cost of a deep network's gradient: stacked, layer by layer, and by ``jax.grad`` of a scan; for ``depth``."""
 
 from collections.abc import Sequence
 from functools import partial

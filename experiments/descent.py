@@ -1,7 +1,7 @@
-"""Gradient descent where it can be drawn: ``python -m experiments.descent``.
+"""Gradient descent in one and two dimensions: ``python -m experiments.descent``.
 
-1. f(x) = x² with too short, good, too long and far too long a step (equations H2, B2).
-2. f(x, y) = 2x² + 3xy + y³: a saddle, a minimum with its basin, and a start outside of it (B1, B10).
+1. f(x) = x² with step sizes that are too small, good, too large and far too large (equations H2, B2).
+2. f(x, y) = 2x² + 3xy + y³: a saddle, a minimum with its basin, and a start outside it (B1, B10).
 3. A function with many minima: from which of 2,001 starts each rule reaches the lowest (E5). Momentum may leave a
    minimum, and it may also run through the lowest one.
 4. Linear regression by descent against the closed form, and the printed closed form against the stable one (H4).
@@ -37,12 +37,12 @@ DEGREES = range(1, 15)
 
 @dataclass(frozen=True)
 class Options:
-    """Gradient descent where it can be drawn: step lengths, a saddle, many minima, least squares."""
+    """Gradient descent in one and two dimensions: step lengths, a saddle, many minima, least squares."""
 
     steps: int = 400
-    """Of every descent."""
+    """Steps of gradient descent."""
     examples: int = 50
-    """Points of the regressions."""
+    """Data points in the regressions."""
     out: Path | None = None
 
 

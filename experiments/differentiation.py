@@ -1,7 +1,7 @@
-"""Four ways to a gradient, how exact and how long (L16): ``python -m experiments.differentiation``.
+"""Accuracy and run time of four ways to compute a gradient (L16): ``python -m experiments.differentiation``.
 
-By hand (``fnn.backprop``), by automatic differentiation in reverse mode, by the complex step Im C(θ + ih)/h, and by
-forward and central differences, in float64 on a tanh network.
+Hand-written (``fnn.backprop``), reverse-mode automatic differentiation, the complex step Im C(θ + ih)/h, and forward
+and central differences, in float64 on a tanh network.
 
 1. The error against the step h. Truncation grows with h and rounding with 1/h, so differences have a best step; the
    complex step subtracts nothing and is exact to rounding for every small h; the other two have no step. The truth is
@@ -40,12 +40,12 @@ class Options:
     inputs: int = 20
     outputs: int = 10
     hidden: int = 8
-    """Neurons of the network whose error is shown."""
+    """Hidden neurons of the network whose error is shown."""
     widths: tuple[int, ...] = (4, 16, 64, 256)
-    """Those of the networks that are timed."""
+    """Hidden neurons of the networks that are timed."""
     batch: int = 16
     seconds: float = 1.0
-    """For the runs of which the median is the time; three at least."""
+    """Seconds of runs whose median is the time; at least three runs."""
     out: Path | None = None
 
 

@@ -1,4 +1,4 @@
-"""The real digits that lie beside these programs, checked by their SHA-256, or another data set in their format."""
+"""The MNIST digits that ship with these programs, checked by their SHA-256, or another data set in their format."""
 
 from pathlib import Path
 

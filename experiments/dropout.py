@@ -48,25 +48,25 @@ class Options:
 
     hidden: tuple[int, ...] = (800, 800)
     epochs: int = 6
-    """On the whole training set."""
+    """Epochs on the whole training set."""
     small: int = 1000
-    """Images of the small training set."""
+    """Images in the small training set."""
     small_epochs: int = 200
     """A multiple of 10."""
     seeds: int = 1
     full: bool = False
     """167 epochs on the whole set, as published, and five seeds."""
     keep: float = 0.5
-    """Of hidden neurons, and of the arrows into them."""
+    """Keep probability of hidden neurons, and of the arrows into them."""
     keep_input: float = 0.8
-    """Of pixels, by dropout."""
+    """Keep probability of pixels in dropout."""
     batch_size: int = 100
     learning_rate: float = 1.0
     """ε at the start."""
     masks: int = 1000
-    """Sampled masks, and Gaussian samples, whose mean is compared with W p."""
+    """Number of sampled masks and Gaussian samples whose mean is compared with W p."""
     images: int = 300
-    """Test images for that."""
+    """Test images for this comparison."""
     max_norm: float = 3.0
     checkpoint: Path | None = None
     """Folder that keeps what has finished: a repeated command resumes, and several processes may share it."""

@@ -6,16 +6,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-PROJECTOR = {  # for matplotlib.rcParams: readable from the last row
-    "figure.dpi": 72,
-    "figure.constrained_layout.use": True,
-    "font.size": 13,
-    "image.interpolation": "nearest",
-    "lines.linewidth": 2,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 BLUE, RED, GREY = "#1f5fa8", "#b5402a", "#777777"
 
 

@@ -1,36 +1,21 @@
-"""Break an equation on purpose and see what the checker says: ``python -m experiments.find_the_mistake``.
+"""Break an equation on purpose and see the checker's report: ``python -m experiments.find_the_mistake``.
 
-The network is 6-5-4-3; ``--mistake`` chooses what is done wrong and ``--layer`` where, so that a lecture can
-show, or ask for, the mistake behind a report.
+The network is 6-5-4-3; ``--mistake`` chooses the mistake and ``--layer`` its place, so that a lecture can show a report
+and ask for the mistake behind it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import tyro
 
 import fnn
 from fnn import RULES, verify
+from fnn.exercises import MISTAKES
 
 SIZES = (6, 5, 4, 3)
-
-MISTAKES: dict[str, tuple[str, Callable]] = {  # name: the rule, and its wrong version
-    "no-derivative": ("hidden_delta", lambda g, activation, z, a: g),
-    "derivative-at-a": ("hidden_delta", lambda g, activation, z, a: g * activation.derivative(a, activation.value(a))),
-    "derivative-twice": ("hidden_delta", lambda g, activation, z, a: g * activation.derivative(z, a) ** 2),
-    "sign": ("hidden_delta", lambda g, activation, z, a: -activation.pullback(g, z, a)),
-    "no-output-derivative": ("output_delta", lambda loss, activation, z, a, y: loss.gradient(a, y)),
-    "factor-two": ("output_delta", lambda loss, activation, z, a, y: 2 * loss.delta(activation, z, a, y)),
-    "mean-in-delta": ("output_delta", lambda loss, activation, z, a, y: loss.delta(activation, z, a, y) / len(a)),
-    "absolute-weights": ("input_gradient", lambda delta, W, mask=None: delta @ abs(W)),
-    "one-entry": ("weight_gradient", lambda delta, a_in, mask=None: (delta.T @ a_in).at[1, 2].set(0)),
-    "first-example": ("weight_gradient", lambda delta, a_in, mask=None: delta[:1].T @ a_in[:1]),
-    "transposed": ("weight_gradient", lambda delta, a_in, mask=None: a_in.T @ delta),
-    "wrong-axis": ("bias_gradient", lambda delta: delta.sum(axis=1)),
-    "not-summed": ("bias_gradient", lambda delta: delta[0]),
-}
 
 
 @dataclass(frozen=True)
@@ -39,14 +24,14 @@ class Options:
 
     mistake: Literal[tuple(MISTAKES)] = "no-derivative"  # type: ignore[valid-type]
     layer: Literal[1, 2, 3] = 1
-    """Counted from the input; the output δ is at layer 3 and the hidden ones are at 1 and 2."""
+    """The layer, counted from the input: 3 for the output δ, 1 or 2 for the hidden ones."""
     batch: int = 17
     dtype: Literal["float64", "float32"] = "float64"
 
 
 def broken(mistake: str, layer: int) -> fnn.Rules:
     """The rules with the mistake at one layer, which is known by the width of what comes out of it."""
-    name, wrong = MISTAKES[mistake]
+    name, wrong = MISTAKES[mistake].rule, MISTAKES[mistake].function
     right = getattr(RULES, name)
     which = {"output_delta": lambda args: args[2], "hidden_delta": lambda args: args[2]}.get(name, lambda args: args[0])
 
@@ -65,7 +50,7 @@ def problem(batch: int = 17) -> tuple[fnn.layers.Params, jax.Array, jax.Array]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
-    name = MISTAKES[options.mistake][0]
+    name = MISTAKES[options.mistake].rule
     if (name == "output_delta" and options.layer != 3) or (name == "hidden_delta" and options.layer == 3):
         raise SystemExit(f"--layer: {options.mistake} is a mistake in {name}, which is not at layer {options.layer}")
     params, x, y = problem(options.batch)
@@ -92,31 +77,6 @@ def training(params, x, y, rules, learning_rate: float = 0.5) -> list[float]:
         params, state, loss = step(params, state, x, y)
         losses.append(float(loss))
     return losses
-
-
-class Tried(NamedTuple):
-    """A mistake, the layer it was made at, what the checker says, and the losses; none where backprop refuses."""
-
-    mistake: str
-    layer: int
-    report: verify.Report
-    losses: list[float]
-
-
-def every(layer: int = 2) -> list[Tried]:
-    """Each mistake in turn, at this hidden layer, 1 or 2, or at the output where its equation belongs there."""
-    params, x, y = problem()
-    tried = []
-    for mistake, (name, _) in MISTAKES.items():
-        at = 3 if name == "output_delta" else layer
-        rules = broken(mistake, at)
-        report = verify.network(params, x, y, loss=fnn.SquaredError(), rules=rules, probes=False)
-        try:
-            losses = training(params, x, y, rules)
-        except ValueError:  # a shape that cannot be right
-            losses = []
-        tried.append(Tried(mistake, at, report, losses))
-    return tried
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ something new". 784-100-10, ReLU, momentum, first on the digits 0–4, then
 2. on 5–9 with a tenth of the old images among them;
 3. on all ten: nothing is forgotten.
 
-The gradient is computed alike in all three, so it is not back-propagation that forgets: a loss that no longer contains
-the old examples has its minimum elsewhere.
+The gradient is computed in the same way in all three, so back-propagation is not what forgets: a loss without the old
+examples has its minimum elsewhere.
 """
 
 from collections.abc import Sequence
@@ -36,14 +36,14 @@ class Options:
 
     hidden: int = 100
     epochs: int = 3
-    """Of each half."""
+    """Epochs of each half."""
     seeds: tuple[int, ...] = (0, 1, 2)
     batch_size: int = 100
     learning_rate: float = 0.05
     examples: int = 60_000
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     data: Path | None = None
-    """Folder with four IDX files, as Fashion-MNIST's; MNIST if not given."""
+    """Folder with four IDX files, such as Fashion-MNIST; MNIST by default."""
     out: Path | None = None
 
 

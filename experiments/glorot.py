@@ -1,17 +1,17 @@
 """Activations and δ's by layer, after Glorot and Bengio 2010 (E2): ``python -m experiments.glorot``.
 
 Networks of 4 or 5 hidden layers of 1,000 neurons with a softmax, plain gradient descent in batches of 10; initial
-weights U[−1/√n_in, 1/√n_in] (standard) or U[−r, r], r = √6/√(n_in + n_out) (normalised). Activations are what
-``fnn.trace`` returns and δ's what ``fnn.deltas`` returns, of 300 test images, all neurons of a layer taken together.
+weights U[−1/√n_in, 1/√n_in] (standard) or U[−r, r], r = √6/√(n_in + n_out) (normalised). Activations come from
+``fnn.trace`` and δ's from ``fnn.deltas``, for 300 test images, pooled over all neurons of a layer.
 
-1. Training with sigmoids: the last hidden layer falls to 0, its derivative with it, and learning waits (figure 2).
+1. Training with sigmoids: the last hidden layer and its derivative fall to 0, and learning stalls (figure 2).
 2. Training with tanh and softsign: 98th percentile and standard deviation by layer (figure 3).
 3. Before training, tanh: activations (figure 6) and δ's (figure 7), standard and normalised.
 
-The data are MNIST. The paper's figures are of generated shapes, 32 × 32 pixels: what compares is the shape of the
-curves. Its table has MNIST too. The learning rates of tanh and softsign were chosen on the last 10,000 training images,
-after 10,000 steps. The paper chose its own too, and does not give them. The rate of the sigmoid decides how long it
-waits: it is trained with three, so that one sees how.
+The data are MNIST. The paper's figures use generated shapes of 32 × 32 pixels, so only the shape of the curves is
+comparable. Its table includes MNIST. The learning rates for tanh and softsign were chosen on the last 10,000 training
+images, after 10,000 steps; the paper chose its own too, and does not report them. The rate of the sigmoid decides how
+long its plateau is, so three are shown.
 
 ``--full``: 2.8 million steps of each network, the 140 epochs of 20,000 that figure 2 shows; the default is one of them.
 At 2 to 4 ms a step on one idle core that is two to three hours for each of the seven networks. It is meant for a GPU,
@@ -78,13 +78,13 @@ class Options:
     full: bool = False
     """2.8 million steps, as figure 2 shows."""
     width: int = 1000
-    """Neurons of a hidden layer."""
+    """Neurons per hidden layer."""
     record_every: int = 400
-    """Steps between two points of the curves."""
+    """Steps between points of the curves."""
     seed: int = 0
-    """Of the training."""
+    """Random seed of the training."""
     starts: int = 5
-    """Networks drawn for the ratios before training."""
+    """Random networks for the ratios before training."""
     checkpoint: Path | None = None
     """Folder that keeps what has finished: a repeated command resumes, and several processes may share it."""
     report: bool = False

@@ -1,8 +1,8 @@
 """Networks that are graphs (S1, S2): ``python -m experiments.graph``.
 
 1. MNIST with layers, with layers and skip connections, and with a sparse random graph.
-2. Pruning: the weakest arrows of the trained layers are taken away, and the graph that is left is trained on. Beside
-   it, a random graph with as many arrows between the same layers, trained from the start.
+2. Pruning: the weakest arrows of the trained layers are removed, and training continues on the remaining graph. For
+   comparison, a random graph with as many arrows between the same layers is trained from scratch.
 3. A small random graph fitted to f*(x, y) = sin(πx) cos(πy), drawn with the λ's of one example as colours.
 """
 
@@ -37,9 +37,9 @@ class Options:
     epochs: int = 4
     hidden: int = 100
     arrows: int = 20_000
-    """Of the random graph, which has 300 hidden neurons in 5 generations."""
+    """Arrows of the random graph, which has 300 hidden neurons in 5 generations."""
     kept: tuple[float, ...] = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
-    """Fractions of the arrows that are left, one pruning after the other."""
+    """Fractions of the arrows that remain after each successive pruning."""
     fine_tuning: int = 1
     """Epochs after each pruning."""
     examples: int = 60_000
@@ -107,8 +107,8 @@ def small_graph(options: Options) -> tuple[GraphParams, dict]:
     return run.params, {"first epoch": run.history[0]["loss"], "last epoch": run.history[-1]["loss"]}
 
 
-def draw_graph(axes: Axes, params: GraphParams, x, y, title: str, *, names: bool = False) -> None:
-    """Generations from left to right; arrows by the sign of their weight, neurons by their λ, and named if asked."""
+def draw_graph(axes: Axes, params: GraphParams, x, y, title: str) -> None:
+    """Generations from left to right; arrows by the sign of their weight, neurons by their λ."""
     graph, lam = params.graph, np.asarray(fnn.deltas(params, x, y))
     place = np.zeros((len(graph), 2))
     for number in range(graph.generation.max() + 1):
@@ -127,10 +127,6 @@ def draw_graph(axes: Axes, params: GraphParams, x, y, title: str, *, names: bool
         place[:, 0], place[:, 1], c=lam, cmap="RdBu", vmin=-most, vmax=most, s=150, edgecolors=GREY, zorder=3
     )
     axes.figure.colorbar(shown, ax=axes, label="λ of one example", shrink=0.8)
-    if names:
-        axes.margins(y=0.15)
-        for neuron, at in zip(graph.neurons, place):
-            axes.annotate(str(neuron), (at[0], at[1]), (0, 9), textcoords="offset points", ha="center")
     axes.set(title=title, xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 

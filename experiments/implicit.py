@@ -1,12 +1,12 @@
 """Robustness to the learning rate: explicit against implicit SGD (S9), ``python -m experiments.implicit``.
 
-The test loss after a fixed number of steps, for every η over six decades, on three problems: linear regression and
-logistic regression on features of unequal size, and MNIST with a 784-100-10 tanh network. The claim is that implicit
-SGD is robust to a large η. Two measures judge it, and can disagree: a method *learns* at an η where its test loss ends
-below that of the start, and is *good* there where its test loss is within twice the best of all methods and rates.
-Every seed has data, starts and mini-batches of its own.
+The test loss after a fixed number of steps, for every η over six decades, on three problems: linear and logistic
+regression on features of different scales, and MNIST with a 784-100-10 tanh network. The claim is that implicit SGD is
+robust to a large η. Two criteria, which can disagree: a method *learns* at an η if its final test loss is below the
+initial one, and is *good* if its test loss is at most twice the best of all methods and rates.
+Every seed has its own data, starts and mini-batches.
 
-``--full``: six epochs of MNIST, all test images, and two rates for each decade there too. No length is published.
+``--full``: six epochs of MNIST, all test images, and two rates for each decade there too. The paper gives no length.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,9 +47,9 @@ class Options:
     """Mini-batches of 100 on MNIST: 600 are one epoch."""
     test_images: int = 5000
     rates_per_decade: int = 2
-    """Of the regressions; MNIST has one."""
+    """Learning rates per decade for the regressions; one for MNIST."""
     full: bool = False
-    """Six epochs of MNIST, all test images, and two rates for each decade there too."""
+    """Six epochs on MNIST with all test images and two rates per decade."""
     momentum: float = 0.9
     seeds: int = 5
     checkpoint: Path | None = None

@@ -65,7 +65,7 @@ class Options:
     batch_size: int = 50
     learning_rate: float = 0.3
     alpha: float = 0.9
-    """Of momentum."""
+    """Momentum coefficient."""
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Path | None = None
 

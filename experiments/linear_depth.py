@@ -1,8 +1,8 @@
 """A linear network of any depth is a linear regression (L3, L13): ``python -m experiments.linear_depth``.
 
-Without activations W_L (… (W_1 x + b_1) …) + b_L = W x + B: networks of 1 to 8 layers, trained by descent, end at the
-regression in closed form, whatever their depth; with tanh a network of one hidden layer gets below it. Only the path
-differs, because in the parameters of a deep network the loss is not convex.
+Without activations, W_L (… (W_1 x + b_1) …) + b_L = W x + B: networks of 1 to 8 layers, trained by gradient descent,
+converge to the closed-form regression whatever their depth; with tanh, one hidden layer reaches a lower loss. Only the
+path differs, because the loss is not convex in the parameters of a deep network.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class Options:
     """Linear networks of several depths beside the regression in closed form."""
 
     depths: tuple[int, ...] = (1, 2, 4, 8)
-    """Layers."""
+    """Numbers of layers."""
     width: int = 6
-    """Of the hidden layers; more than outputs, or the network could not be every linear map."""
+    """Width of the hidden layers; at least the number of outputs, so that the network can be any linear map."""
     examples: int = 60
     steps: int = 4000
     learning_rate: float = 0.01

@@ -1,16 +1,16 @@
-"""Wrong labels found by the length of their gradients: ``python -m experiments.mislabelled``.
+"""Finding wrong labels by gradient norm: ``python -m experiments.mislabelled``.
 
-5 % of MNIST's training labels are replaced, each by another class at random, and a network is trained on all of them.
-The training examples are then ranked by ‖g_i‖, the length of their own gradient (``fnn.per_example.norms``), which all
-come from one forward and one backward pass and are never formed. A label that contradicts what the network has learnt
-from the others pulls hard. Beside it: ranks by the loss of the example, which the same pass gives, and by chance.
+5 % of MNIST's training labels are replaced, each by a random other class, and a network is trained on all of them. The
+training examples are then ranked by ‖g_i‖, the norm of their own gradient (``fnn.per_example.norms``). One forward and
+one backward pass gives all norms without forming the gradients. A label that contradicts what the network has learnt
+from the others has a large gradient. For comparison: ranking by the example's loss, from the same pass, and by chance.
 
-It works while the network has learnt the digits and not yet these labels. Once it has memorised a wrong label, that
-example's loss and gradient are as small as any other's: ranks by gradient have to be taken early in training, and the
-precision is recorded after every epoch to show it.
+This works as long as the network has learnt the digits but not yet the wrong labels. Once it has memorised a wrong
+label, that example's loss and gradient are as small as any other's. So the ranking must be done early in training; the
+precision after every epoch shows this.
 
-The examples with the longest gradients whose labels were **not** replaced are drawn too: odd digits, some of them
-labelled wrongly by MNIST itself.
+The figure also shows the examples with the largest gradients whose labels were **not** replaced: odd digits, some of
+them mislabelled in MNIST itself.
 
 Source of the score, averaged over networks: Paul, Ganguli and Dziugaite 2021, *Deep learning on a data diet* (GraNd).
 """
@@ -42,17 +42,17 @@ class Options:
     """Flip training labels, train, and find the flipped ones by the length of their gradients."""
 
     flipped: float = 0.05
-    """Of the training labels."""
+    """Fraction of the training labels to flip."""
     hidden: tuple[int, ...] = (300,)
     epochs: int = 40
     batch_size: int = 100
     learning_rate: float = 0.05
     alpha: float = 0.9
-    """Of momentum."""
+    """Momentum coefficient."""
     examples: int = 60_000
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     shown: int = 30
-    """Digits of the sheet."""
+    """Digits on the sheet."""
     out: Path | None = None
 
 

@@ -1,10 +1,10 @@
 """Train a network on handwritten digits with hand-written gradients (E1): ``python -m experiments.mnist``.
 
-It loads MNIST, checks the hand-written gradient against ``jax.grad`` on real digits, trains, and leaves the
-learning curves, a sheet of the mistakes, the history and the parameters in a folder.
+It loads MNIST, checks the hand-written gradient against ``jax.grad`` on real digits, trains, and saves the learning
+curves, a sheet of misclassified digits, the history and the parameters in a folder.
 
-The hyper-parameters of the default were chosen with ``--hold-out``: by training on the first 50,000 images and
-looking at the last 10,000 training images; the test set took no part. ``experiments.nielsen`` has those of a book.
+The default hyperparameters were chosen with ``--hold-out``, by training on the first 50,000 training images and
+validating on the last 10,000; the test set was not used. ``experiments.nielsen`` uses those of a book.
 """
 
 import contextlib
@@ -57,33 +57,33 @@ class Options:
     activation: Literal[tuple(ACTIVATIONS)] = "relu"  # type: ignore[valid-type]
     initializer: Literal[tuple(INITIALIZERS)] = "he"  # type: ignore[valid-type]
     loss: Literal[tuple(LOSSES)] = "softmax"  # type: ignore[valid-type]
-    """Softmax and sigmoid cross-entropy on logits, or ½ squared error behind a sigmoid."""
+    """Softmax or sigmoid cross-entropy on logits, or ½ squared error after a sigmoid."""
     optimizer: Literal["sgd", "momentum", "adam"] = "momentum"
     schedule: Literal["constant", "cosine"] = "cosine"
-    """Of the learning rate, over all steps."""
+    """Learning-rate schedule over all steps."""
     examples: int = 60_000
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     seed: tuple[int, ...] = (0,)
-    """One run for each; of several, the mean and the best are reported, and the pictures are of the first."""
+    """One run per seed. With several, the mean and the best are reported, and the pictures show the first."""
     hold_out: bool = False
-    """Evaluate on the last 10,000 training images, which are then not trained on: for choosing hyper-parameters."""
+    """Evaluate on the last 10,000 training images instead of training on them, to choose hyperparameters."""
     data: Path | None = None
-    """Folder with four IDX files, as Fashion-MNIST's; MNIST if not given."""
+    """Folder with four IDX files, such as Fashion-MNIST; MNIST by default."""
     out: Path | None = None
-    """Folder for the results; runs/mnist-… with the time if not given."""
+    """Folder for the results; by default runs/mnist-… with the time."""
     load: Path | None = None
-    """Evaluate these parameters (a .safetensors file) and train nothing."""
+    """Evaluate these parameters (a .safetensors file) without training."""
     checkpoint: Path | None = None
-    """Folder for checkpoints, one inside for each seed: the same command again goes on after an interruption."""
+    """Folder for checkpoints, with a subfolder per seed. Repeat the command to resume after an interruption."""
     data_parallel: bool = False
-    """Spread every mini-batch over all devices of this machine; their number must divide the batch size."""
+    """Shard every mini-batch over all devices of this machine; their number must divide the batch size."""
     distributed: bool = False
-    """As one of several processes, over the devices of all; start each with the same options. Process 0 reports."""
+    """Train as one of several processes over all their devices. Start each with the same options; process 0 reports."""
     coordinator_address: str | None = None
     """host:port of process 0; found by itself, like the next two, under Slurm, Kubernetes and Open MPI."""
     num_processes: int | None = None
     process_id: int | None = None
-    """From 0."""
+    """The number of this process, from 0."""
 
 
 class Timed(NamedTuple):

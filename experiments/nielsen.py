@@ -1,10 +1,10 @@
-"""The digits of Nielsen's book, *Neural Networks and Deep Learning*, again: ``python -m experiments.nielsen``.
+"""The digit experiments of Nielsen's *Neural Networks and Deep Learning*: ``python -m experiments.nielsen``.
 
 Chapter 1 (E1; equations B5, B6): sigmoid, ½‖a − y‖², N(0, 1) at the start, batch 10, good and bad learning rates.
-Chapter 3: cross-entropy of sigmoid outputs and L2 regularisation, w ← (1 − ηλ/n) w − η ∂C/∂w, of the weights only.
-The first 50,000 training images are trained on; accuracy is of the test set in chapter 1, of the last 10,000 training
-images in chapter 3. Nothing is shortened. The book quotes one training run each, the first figure at its best epoch;
-here stand the mean and the standard deviation over several seeds, at the best epoch and at the last one.
+Chapter 3: cross-entropy of sigmoid outputs and L2 regularisation, w ← (1 − ηλ/n) w − η ∂C/∂w, of the weights only. The
+first 50,000 training images are trained on; accuracy is of the test set in chapter 1, of the last 10,000 training
+images in chapter 3. Nothing is shortened. The book reports one training run each, the first figure at its best epoch;
+we report the mean and standard deviation over several seeds, at the best and the last epoch.
 
 With N(0, 1) at the start and the squared error, the output of some digit may stay near 0, where σ' is near 0 too:
 then accuracy stays below 90 %. A digit is called missed if the trained network recognises fewer than one in ten of
@@ -64,12 +64,12 @@ class Options:
     """Six figures of Nielsen's book, each with several seeds."""
 
     only: tuple[str, ...] = ()
-    """Parts of the names of the rows to run; all if empty."""
+    """Run only rows whose names contain one of these; all if empty."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int | None = None
-    """For a short run: as published if not given."""
+    """Epochs, for a short run; by default as published."""
     examples: int = TRAINED
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     out: Path | None = None
 
 

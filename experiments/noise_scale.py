@@ -49,15 +49,15 @@ class Options:
     hidden: tuple[int, ...] = (100,)
     batches: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
     goals: tuple[float, ...] = (0.5, 0.3, 0.2, 0.1)
-    """Of the training loss, falling; the last is what the sweep is drawn for."""
+    """Goals for the training loss, in decreasing order; the plot of the sweep uses the last."""
     measured: tuple[int, ...] = (64, 1024)
-    """Batches along whose best runs the noise scale is measured."""
+    """Batch sizes along whose best runs the noise scale is measured."""
     loss_examples: int = 10_000
-    """Training examples that the loss is taken of."""
+    """Training examples for the loss."""
     noise_examples: int = 5000
-    """Training examples that the noise scale is taken of, others at every step."""
+    """Training examples for the noise scale, different ones at every step."""
     chunk: int = 1000
-    """Examples of one estimate of tr Σ and ‖G‖²."""
+    """Examples per estimate of tr Σ and ‖G‖²."""
     most_steps: int = 100_000
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Path | None = None

@@ -1,6 +1,6 @@
 """Five interactive pages, made by ``fnn.explain(...).page(path)``: ``python -m experiments.pages [FOLDER]``.
 
-The site is built with them. Every page is one file that needs no network.
+The site is built with them. Every page is one file and works offline.
 """
 
 import sys

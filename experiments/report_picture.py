@@ -20,7 +20,7 @@ Part = tuple[str, str]  # a text and its colour
 
 def lines(report: Report) -> list[list[Part]]:
     """The report line by line, in parts of one colour each."""
-    found: list[list[Part]] = [[("$ ", GREY), ("fnn.verify.network(params, x, y, loss=loss, rules=mine)", PLAIN)], []]
+    found: list[list[Part]] = [[(">>> ", GREY), ("fnn.verify.network(params, x, y, loss=loss, rules=mine)", PLAIN)], []]
     for finding in report.findings:
         mark, colour = ("ok   ", GREEN) if finding.ok else ("WRONG", RED)
         found.append([(mark + "  ", colour), (finding.name, PLAIN if finding.ok else RED)])

@@ -1,4 +1,4 @@
-"""What every experiment leaves: a folder with pictures and a JSON of its figures, its claims and what made them."""
+"""The output of every experiment: a folder with pictures and a JSON of its figures, claims and provenance."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import STARTED
+from experiments import STARTED, machine
 
 LOCAL = ("out", "checkpoint", "report")  # options that change no figure
 LINE = 300  # characters of a line of JSON; a claim or a curve may be longer
@@ -65,6 +65,7 @@ def save(
             "device": str(device),
             "platform": device.platform,
             "kind": device.device_kind,
+            "instructions": machine.instructions(),
         },
         "figures": figures,
     }

@@ -1,9 +1,9 @@
-"""The tables of experiments, made from the JSON that each one left: ``python -m experiments.table [RUN …]``.
+"""The tables of experiments, generated from their JSON records: ``python -m experiments.table [RUN …]``.
 
 Each RUN is a folder that an experiment wrote; its figures.json and its picture go to experiments/gallery/ under the
-experiment's name. Then two tables are written anew: in experiments/README.md, between two comments, the first claim
-of every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures, and
-what a run at full length takes. Beside a published figure stands what differs: shortened, other data, another rate, one
+experiment's name. Then two tables are rewritten: in experiments/README.md, between two comments, the first claim of
+every experiment and all with a published figure; in experiments/gallery/README.md every claim, with pictures, and how
+long a run at full length takes. Beside a published figure stands what differs: shortened, other data, another rate, one
 seed, not reproduced.
 """
 
@@ -25,10 +25,10 @@ HEADER = "| command | claim | published | here | differs | time |\n|---|---|---|
 
 @dataclass(frozen=True)
 class Options:
-    """Keep what some runs left, and make the tables from all that is kept."""
+    """Store the records of some runs, and generate the tables from all stored records."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders that experiments wrote."""
+    """Output folders of experiments."""
 
 
 def keep(run: Path) -> None:
@@ -50,7 +50,7 @@ def markdown(records: Sequence[dict], claims: Callable[[dict], list[dict]]) -> s
     lines = []
     for record in records:
         picture = GALLERY / f"{record['experiment']}.png"
-        command = f"`{record['command']}`"
+        command = f"`{record['command']}`{on(record)}"
         if picture.exists():
             command += f" ([picture]({picture.relative_to(HERE).as_posix()}))"
         for number, claim in enumerate(claims(record)):
@@ -70,6 +70,12 @@ def duration(record: dict) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
+def on(record: dict) -> str:
+    """The device of a record that is not of a CPU; the oldest records are, and do not say so."""
+    made = record["made with"]
+    return "" if made.get("platform", "cpu") == "cpu" else f" on {made['kind']}"
+
+
 def leading(record: dict) -> list[dict]:
     """An experiment's first claim, and those with a published figure."""
     first, *others = record["claims"]
@@ -81,7 +87,7 @@ def page(records: Sequence[dict]) -> str:
     sections = []
     for record in records:
         name, machine = record["experiment"], record["made with"]
-        parts = [f"## {name}\n\n`{record['command']}`: {duration(record)}, jax {machine['jax']}."]
+        parts = [f"## {name}\n\n`{record['command']}`: {duration(record)}{on(record)}, jax {machine['jax']}."]
         if record["shortened"]:
             parts.append(f"Shortened: {record['shortened']}.")
         parts += at_length(HERE / f"{name}.py")

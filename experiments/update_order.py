@@ -1,10 +1,10 @@
 """Updating each layer on the way back, in the printed order and in the right one (H11, S11):
 ``python -m experiments.update_order``.
 
-Hedges: update W^L, "then compute" δ^{L−1} from it, and so "updating each layer as we go backwards". Taken at its word δ
-comes from weights that have moved already, and is no gradient. With δ^{L−1} first and the update after, the steps are
-those of ordinary stochastic gradient descent, to the last bit; and a layer's gradient is needed no longer than its own
-update, so that the gradient of the whole network never exists at once.
+Hedges: update W^L, "then compute" δ^{L−1} from it, and so "updating each layer as we go backwards". Taken literally, δ
+comes from weights that have already changed, and the result is not a gradient. With δ^{L−1} computed first and the
+update after it, the steps are bitwise those of ordinary stochastic gradient descent, and a layer's gradient is needed
+only until its own update, so the gradient of the whole network never exists at once.
 
 1. The parameters after some steps of both orders, beside ``fnn.backprop`` and ``fnn.updates.sgd``, operation by
    operation: as many bits differ as are counted.
@@ -42,13 +42,13 @@ class Options:
     hidden: tuple[int, ...] = (100, 100)
     rates: tuple[float, ...] = (0.3, 1.0, 2.0, 3.0)
     steps: int = 3000
-    """Mini-batches of the training curves."""
+    """Steps of the training curves."""
     batch_size: int = 50
     record_every: int = 100
     examples: int = 60_000
-    """Training images used, from the first."""
+    """Number of training images, from the first."""
     depth: int = 32
-    """Layers of the network whose memory is planned."""
+    """Layers of the network whose memory use is planned."""
     width: int = 256
     seed: int = 0
     out: Path | None = None

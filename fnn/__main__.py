@@ -1,4 +1,4 @@
-"""``python -m fnn`` says what is installed and where to start; ``python -m fnn demo`` shows the package at work."""
+"""``python -m fnn`` prints what is installed and where to start; ``python -m fnn demo`` shows the package in action."""
 
 import argparse
 import platform

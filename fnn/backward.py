@@ -28,7 +28,7 @@ from fnn.network import affine
 
 
 def output_delta(loss: Loss, activation: Activation, z: Array, a: Array, y: Array) -> Array:
-    """(1) δ^L = ∂L/∂a ⊙ σ'(z^L), (B, n_L); fused where the loss knows its output activation."""
+    """(1) δ^L = ∂L/∂a ⊙ σ'(z^L), (B, n_L); fused if the loss matches the output activation."""
     return loss.delta(activation, z, a, y)
 
 

@@ -1,4 +1,4 @@
-"""Large arrays, block of rows by block of rows, so that what is computed from them stays small."""
+"""Large arrays processed in blocks of rows, which limits the size of intermediate results."""
 
 from collections.abc import Callable, Iterator
 

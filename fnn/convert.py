@@ -1,11 +1,12 @@
-"""Networks of PyTorch, scikit-learn, Keras and of other programs' safetensors files as layers, and back to PyTorch.
+"""Convert networks from PyTorch, scikit-learn, Keras and safetensors files to layers, and back to PyTorch.
 
 Objects are read by their attributes, so none of those programs is imported. The result is the network for inference:
 dropout is left out, because it does nothing then, and a batch norm with its running statistics is folded into the
-weights beside it. What has no counterpart here is refused with its name and place.
+weights beside it. Anything without a counterpart here is refused, with its name and position.
 
-W is (n_out, n_in) here and in PyTorch, but (n_in, n_out) in scikit-learn, Keras and Flax; it is transposed on the way.
-Products are taken in float64 and rounded once. The result is in float64 if the source is, otherwise in float32.
+W is (n_out, n_in) here and in PyTorch, but (n_in, n_out) in scikit-learn, Keras and Flax; it is transposed on
+conversion. Products are taken in float64 and rounded once. The result is in float64 if the source is, otherwise in
+float32.
 With x64 off, float64 becomes float32 with a warning; ``dtype="float32"`` asks for that without one.
 """
 
@@ -80,13 +81,14 @@ LEFT_OUT = ("AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "Iden
 
 
 def from_torch(model, *, dtype=None) -> Params:
-    """The layers of a ``torch.nn.Sequential``: ``forward`` gives what ``model.eval()(x)`` gives, to rounding.
+    """The layers of a ``torch.nn.Sequential``: ``forward`` matches ``model.eval()(x)`` up to rounding.
 
     model: Linear (with a bias or without), BatchNorm1d, the activations ELU, GELU, Identity, LeakyReLU, ReLU, Sigmoid,
     SiLU, Softmax, Softplus, Softsign and Tanh, and Sequentials of these. Dropout and AlphaDropout are left out. So is
     Flatten at the start, because ``forward`` takes rows. dtype: None or a floating dtype. Returns a tuple of
-    :class:`Dense`, W (n_out, n_in) and b (n_out,). PyTorch's Softplus is linear above its threshold, by 2e-9. Raises
-    TypeError for other modules and those with hooks, and ValueError for a batch norm without running statistics.
+    :class:`Dense`, W (n_out, n_in) and b (n_out,). PyTorch's Softplus is linear above its threshold, a difference of
+    2e-9. Raises TypeError for other modules and those with hooks, and ValueError for a batch norm without running
+    statistics.
 
     >>> class Linear:  # stands for PyTorch's, which need not be installed
     ...     weight, bias = np.ones((2, 3), np.float32), None
@@ -131,7 +133,7 @@ def to_torch(params: Params):
 def from_sklearn(mlp, *, dtype=None) -> Params:
     """The layers of scikit-learn's ``MLPClassifier`` or ``MLPRegressor``, after ``fit``.
 
-    ``forward`` gives ``predict`` of a regressor, in columns, and ``predict_proba`` of a classifier. For two classes
+    ``forward`` matches a regressor's ``predict``, in columns, or a classifier's ``predict_proba``. For two classes
     there is one output, the probability of ``classes_[1]``. dtype: None or a floating dtype; scikit-learn's weights are
     float64 unless it was fitted to float32. Returns a tuple of :class:`Dense`, W (n_out, n_in) from ``coefs_`` (n_in,
     n_out), and b (n_out,). Raises TypeError for another object or activation, and ValueError before ``fit``.
@@ -156,7 +158,7 @@ def from_sklearn(mlp, *, dtype=None) -> Params:
 
 
 def from_keras(model, *, dtype=None) -> Params:
-    """The layers of a Keras ``Sequential``, after it is built: ``forward`` gives ``model.predict(x)``, to rounding.
+    """The layers of a built Keras ``Sequential``: ``forward`` matches ``model.predict(x)`` up to rounding.
 
     model: Dense, BatchNormalization, Activation, ELU, LeakyReLU, ReLU, Softmax, and Sequentials of these. Dropout,
     AlphaDropout, GaussianDropout and GaussianNoise are left out. So is Flatten at the start, because ``forward`` takes
@@ -184,17 +186,17 @@ def from_safetensors(
 ) -> Params:
     """The layers of an MLP in a safetensors file that another program wrote.
 
-    path: the file. layers: for every layer, in order, the name of its W, that of its b or None, and its activation.
-    transposed: True if the file's W are (n_in, n_out), as Flax's and Keras's kernels are, and not (n_out, n_in), as
-    PyTorch's. unused: names of tensors that the network does not need; every other one must be in a layer. dtype: None
-    or a floating dtype. Returns a tuple of :class:`Dense`, W (n_out, n_in) and b (n_out,). Needs safetensors. Raises
+    path: the file. layers: for every layer, in order, the name of its W, the name of its b or None, and its activation.
+    transposed: True if W is (n_in, n_out) in the file, as in Flax and Keras, rather than (n_out, n_in), as in PyTorch.
+    unused: names of tensors that the network does not need; every other one must be in a layer. dtype: None or a
+    floating dtype. Returns a tuple of :class:`Dense`, W (n_out, n_in) and b (n_out,). Needs safetensors. Raises
     FileNotFoundError, or TypeError or ValueError that names the layer or the tensor. ``fnn.checkpoint.load(path)``
     reads what ``fnn.checkpoint.export`` wrote.
 
-    >>> import tempfile, safetensors.numpy
+    >>> import tempfile, safetensors.numpy, fnn
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     safetensors.numpy.save_file({"0.weight": np.ones((2, 3), np.float32)}, f"{folder}/mlp.safetensors")
-    ...     from_safetensors(f"{folder}/mlp.safetensors", [("0.weight", None, activations.ReLU())])
+    ...     from_safetensors(f"{folder}/mlp.safetensors", [("0.weight", None, fnn.ReLU())])
     (Dense(W=(2, 3), b=(2,), ReLU(), float32),)
     """
     _, tensors = contents(path)
@@ -215,7 +217,7 @@ def from_safetensors(
         found.activation(f"layers[{i}]", activation)
     if left := sorted(tensors.keys() - used):
         raise ValueError(
-            f"layers: expected every tensor of {path} in a layer, got none with {', '.join(left)}; "
+            f"layers: expected every tensor of {path} in a layer, but none has {', '.join(left)}; "
             f"write unused={left} if the network does not need them"
         )
     return found.finished("layers", dtype)
@@ -360,7 +362,7 @@ def _written_torch(torch, i: int, layer: Dense) -> list:
         known = ", ".join(cls.__name__ for cls in (activations.Identity, *TO_TORCH))
         raise TypeError(
             f"params[{i}].activation: expected one of {known}, got {layer.activation}, which PyTorch does not have; "
-            "write it as a torch.nn.Module, and to_torch the layers before it"
+            "write it as a torch.nn.Module, and convert the layers before it"
         )
     return [linear, activation]
 

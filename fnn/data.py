@@ -1,4 +1,4 @@
-"""Data sets whose values are checked once, and those in the files of MNIST (``fnn.idx``)."""
+"""Data sets, whose values are checked once; small digits that ship with the package, and the files of MNIST."""
 
 import copy
 import os
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn import digits
 from fnn.blocks import by_blocks
 from fnn.checks.arrays import as_array, describe, memory_mapped, native, unmasked
 from fnn.checks.network import Ports
@@ -20,7 +21,7 @@ from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
 from fnn.streams import CHUNK_BYTES, GATHERED, Batches
 
-__all__ = ["Batches", "Dataset", "load_idx", "load_mnist"]
+__all__ = ["Batches", "Dataset", "load_digits", "load_idx", "load_mnist"]
 
 IDX_PREFIX = re.compile(r"(?:(.+)-)?(?:train|t10k|test)-(?:images|labels)[-.]idx")  # how the names of the files begin
 MNIST_SETS = (("train",), ("t10k", "test"))  # EMNIST and QMNIST write "test"
@@ -41,11 +42,11 @@ class Dataset:
     y:     (N,) integer labels ≥ 0, or (N, m) floating targets.
     scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
     weights: None, or weights ≥ 0 of the examples in the loss, (N,), or of each of their targets, (N, m), floating or
-           bool, where 0 says that the target is missing; y may hold anything there, such as NaN or the label −1. For
-           weights of classes write ``table[labels]``.
+           bool. A weight of 0 marks a missing target, where y may hold anything, such as NaN or the label −1. For
+           class weights, write ``table[labels]``.
     chunk_bytes: None keeps everything on the device. A number ≥ 1 streams: ``fit`` gathers mini-batches in chunks of
            about that many bytes, at most four at a time, while the device computes. The trained parameters are bitwise
-           the same.
+           the same on a CPU, and on a GPU with deterministic operations (see ``fit``).
 
     Memory-mapped arrays (``np.memmap``, ``np.load(FILE, mmap_mode="r")``) and slices of them are streamed, by default
     in chunks of 16 MiB, and never read whole; ``np.array(x)`` loads them instead. Labels are always loaded, as int32.
@@ -236,6 +237,22 @@ def require_inputs(x: np.ndarray, ports: Ports, name: str) -> None:
         )
 
 
+def load_digits() -> tuple[Dataset, Dataset]:
+    """The training and test sets of small handwritten digits that come with the package; nothing is downloaded.
+
+    1,500 and 297 images of 8 × 8 pixels: rows (N, 64) of uint8 from 0 to 16, scale 1/16, and labels (N,) from 0 to 9,
+    int32. They are the digits of scikit-learn, from the UCI repository (CC BY 4.0). Raises ValueError if the installed
+    file was changed.
+
+    >>> train, test = load_digits()
+    >>> train.x.shape, test.x.shape
+    ((1500, 64), (297, 64))
+    """
+    x, y = digits.arrays()
+    data = Dataset(x, y, scale=1 / digits.INK)
+    return data[: digits.TRAINING], data[digits.TRAINING :]
+
+
 def load_mnist(
     path, sha256: Mapping[str, str] | None = None, *, name: str = "", limit: int | None = None
 ) -> tuple[Dataset, Dataset]:
@@ -243,17 +260,18 @@ def load_mnist(
 
     path: a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
     t10k-labels-idx1-ubyte, each optionally with ``.gz`` or ``.xz``, with ``.idx`` for ``-idx``, and with ``test`` for
-    ``t10k``. Of several forms the plain one is taken. Fashion-MNIST and KMNIST use the same names. name: what stands
-    before these names: ``name="emnist-letters"`` or another of EMNIST's, or ``name="qmnist"``. sha256: file name
-    without ``.gz`` or ``.xz`` → digest of the unpacked bytes, in hexadecimal, checked if given. limit: the largest size
-    of one file in bytes, as in :func:`load_idx`.
+    ``t10k``. If several forms exist, the plain one is used. Fashion-MNIST and KMNIST use the same names. name: a prefix
+    of these names, such as ``"emnist-letters"`` (or another of EMNIST's) or ``"qmnist"``. sha256: file name without
+    ``.gz`` or ``.xz`` → digest of the unpacked bytes, in hexadecimal, checked if given. limit: the largest size of one
+    file in bytes, as in :func:`load_idx`.
 
-    Images become rows: (N, 784) uint8, scale 1/255. Labels become (N,) int32, as they stand in the file: those of
+    Images become rows: (N, 784) uint8, scale 1/255. Labels become (N,) int32 with the values in the file: those of
     emnist-letters are 1 to 26. EMNIST's images are stored transposed. QMNIST's labels (``idx2-int``) are int32 of shape
-    (N, 8), of which the first column, the class, is taken. Raises FileNotFoundError or ValueError that names the file,
-    or the name in ``sha256`` that is none of the four, before anything is read.
+    (N, 8), of which the first column, the class, is used. Raises FileNotFoundError or ValueError that names the file,
+    or an unknown name in ``sha256``, before anything is read.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for of in ("train", "test"):  # one image of 2 × 2 pixels and its label, each
     ...         image = b"\\0\\0\\x08\\3" + b"\\0\\0\\0\\1" + b"\\0\\0\\0\\2" * 2 + b"\\0\\1\\2\\3"

@@ -38,7 +38,8 @@ class Table:
             return f"<tr{style}>{inside}</tr>"
 
         caption = f'<caption style="text-align:left">{html.escape(self.title)}</caption>' if self.title else ""
-        footer = f"<p>{html.escape(self.footer)}</p>" if self.footer else ""
+        lines = "<br>".join(map(html.escape, self.footer.splitlines()))
+        footer = f"<p>{lines}</p>" if lines else ""
         colours = colours or [""] * len(self.rows)
         body = "".join(row(cells, "td", colour) for cells, colour in zip(self.rows, colours))
         head = row(self.header, "th")

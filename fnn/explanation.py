@@ -24,7 +24,7 @@ from fnn.graph.graph import Graph, GraphParams
 from fnn.kinds import LAYERS, AnyParams, given, kind
 from fnn.layers import Params
 from fnn.losses import Loss, SquaredError
-from fnn.markup import SMALL, grid, is_small, marked_up, matrix, numbers, plain, shape
+from fnn.markup import SMALL, counted, grid, is_small, marked_up, matrix, numbers, plain, shape
 from fnn.numbers import number
 from fnn.runs import Run, network_of
 from fnn.stacking import unstack
@@ -32,6 +32,8 @@ from fnn.substitution import Equation, replaced
 
 LINE = "text-align:left;vertical-align:middle;padding:2px 10px;white-space:nowrap"
 WRONG = "background:#f8dada;color:#111"  # readable on dark pages too
+RATE = 0.1  # η of the update on the page
+MOST_FRAMED, MOST_ROWS = 10_000, 300  # weights and biases of a page, and lines of a table, inside a notebook
 PARTS = {
     **dict.fromkeys((layers.PSI, layers.ACTIVATION, graphs.GRAPH_PSI, graphs.GRAPH_ACTIVATION), "forward"),
     layers.LOSS: "loss",
@@ -93,29 +95,40 @@ class Explanation:
         return "\\begin{align*}\n" + " \\\\\n".join(filter(None, written)) + "\n\\end{align*}"
 
     def _repr_html_(self) -> str:
-        rows = []
+        """The page in a frame, if it is small, and a table of the equations, which viewers without scripts show too."""
+        functions = "".join(f"<br>{html.escape(said)}" for said in (*self.functions, self.checked) if said)
+        title, table = html.escape(self.title), f"<table>{''.join(self._rows())}</table>"
+        if sum(leaf.size for leaf in jax.tree.leaves(self.params)) > MOST_FRAMED:
+            return f"<p><b>{title}</b>{functions}</p>{table}<p>To step through it: .page('backprop.html').</p>"
+        frame = page.framed(page.written(self, list(self._parts()), RATE), self.title)
+        return f"{frame}<details><summary>{title}: all equations</summary><p>{functions[4:]}</p>{table}</details>"
+
+    def _rows(self) -> Iterator[str]:
+        """Those of the table: the first equations, each under its part."""
+        left = MOST_ROWS
         for part, found in self._parts():
-            rows.append(f'<tr><th colspan="5" style="text-align:left;padding:8px 10px 2px">{part}</th></tr>')
-            for equation in found:
+            yield f'<tr><th colspan="5" style="text-align:left;padding:8px 10px 2px">{part}</th></tr>'
+            for equation in found[:left]:
                 value = equation.value
                 cells = (
                     html.escape(equation.number), marked_up(equation.formula), shape(value),
                     grid(value) if is_small(value) else "", html.escape(equation.sources),
                 )  # fmt: skip
-                rows.append("<tr>" + "".join(f'<td style="{LINE}">{cell}</td>' for cell in cells) + "</tr>")
+                yield "<tr>" + "".join(f'<td style="{LINE}">{cell}</td>' for cell in cells) + "</tr>"
                 if equation.wrong:
                     wrong = f'<td colspan="4" style="{LINE};{WRONG}">WRONG: {html.escape(equation.wrong)}</td>'
-                    rows.append(f"<tr><td></td>{wrong}</tr>")
-        functions = "".join(f"<br>{html.escape(said)}" for said in (*self.functions, self.checked) if said)
-        return f"<p><b>{html.escape(self.title)}</b>{functions}</p><table>{''.join(rows)}</table>"
+                    yield f"<tr><td></td>{wrong}</tr>"
+            if len(found) > left:
+                yield f'<tr><td colspan="5" style="{LINE}">and {len(found) - left} more; print(...) shows all</td></tr>'
+            left = max(0, left - len(found))
 
-    def page(self, path: str | os.PathLike, *, rate: float = 0.1) -> Path:
+    def page(self, path: str | os.PathLike, *, rate: float = RATE) -> Path:
         """Write one HTML file that draws the network and steps through this computation with the arrow keys.
 
-        path: of the file, which is written whole or not at all and may replace an older one; rate: η > 0 of the update
-        W − η ∂C/∂W at the end. The file needs no network and no other file. A click on a neuron or a weight shows its
-        equations with their numbers; layers of more than 40 neurons are heat maps; a line that ``fnn.verify`` found
-        wrong is red. Returns the path. Raises TypeError, ValueError or OSError that names what is wrong.
+        path: the file, which is written atomically and may replace an older one. rate: η > 0 for the update W − η ∂C/∂W
+        at the end. The file is self-contained and works offline. A click on a neuron or a weight shows its equations
+        with their numbers; layers of more than 40 neurons are heat maps; a line that ``fnn.verify`` found wrong is red.
+        Returns the path. Raises TypeError, ValueError or OSError that names what is wrong.
 
         >>> import jax, tempfile, fnn
         >>> params = fnn.init(jax.random.key(0), (2, 3, 1))
@@ -143,8 +156,8 @@ def explain(
 ) -> Explanation:
     """Every z, a, δ and gradient for one example, each with its equation, its shape and, if small, its numbers.
 
-    params: layers or a graph, without batch norm, because that needs more than one example; or a ``fnn.train.Run``, of
-    which the ``network`` is meant. x: (n_0,); y: (n_L,), or an integer label if the loss takes labels; loss: see
+    params: layers or a graph, without batch norm, because that needs more than one example; or a ``fnn.train.Run``,
+    whose ``network`` is used. x: (n_0,); y: (n_L,), or an integer label if the loss takes labels; loss: see
     ``fnn.losses``. rules: the equations to use; custom ones are checked by ``fnn.verify.network``, and the lines that
     it finds wrong say so. Vectors are columns here, as in textbooks: z = W a + b and g = Wᵀ δ. A graph has one line per
     neuron and per arrow, whose indices are the neurons' names.
@@ -204,12 +217,12 @@ def _named(params) -> tuple[str, list]:
     if isinstance(params, GraphParams):
         return str(params.graph), [params.graph.activations[k] for k in np.flatnonzero(params.graph.generation)]
     sizes = "-".join(map(str, [params[0].W.shape[1], *(len(layer.W) for layer in params)]))
-    return f"{sizes}, {len(params)} layers", [layer.activation for layer in params]
+    return f"{sizes}, {counted(len(params), 'layer')}", [layer.activation for layer in params]
 
 
 def _described(function) -> str:
     """The function with the first paragraph of its docstring, which is its formula."""
-    text = inspect.getdoc(type(function)) or ""
+    text = (inspect.getdoc(type(function)) or "").replace("``", "")
     return f"{function}: {' '.join(text.split(chr(10) * 2)[0].split())}"
 
 

@@ -1,4 +1,4 @@
-"""Files that are read whole, written whole, and written by one process at a time.
+"""Files that are read and written atomically, by one process at a time.
 
 A file is written under a new name beside its place, synchronised, and renamed: a reader sees the old file or the new
 one, whatever is interrupted and however many processes write. The new name is opened exclusively and follows no

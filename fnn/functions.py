@@ -37,10 +37,10 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
     ValueError that names the argument.
 
     As in ``fit`` and ``predict``, NumPy's float64 becomes float32 unless x64 is on, with a warning, and x may be a
-    table of pandas. Integers are refused: they may be pixels to be scaled, or codes of categories.
+    pandas DataFrame. Integers are refused, because they may be pixels that need scaling, or category codes.
 
-    A batch norm computes with the statistics of x, which is right in training and wrong for inference: warns of it
-    unless ``masks`` are given or a transformation such as ``jax.grad`` or ``jax.jit`` traces the call.
+    A batch norm uses the statistics of x, which is right in training and wrong for inference. This gives a warning,
+    unless ``masks`` are given or the call is traced by a transformation such as ``jax.grad`` or ``jax.jit``.
 
     >>> import fnn
     >>> fnn.forward(fnn.init(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))).shape
@@ -50,7 +50,7 @@ def forward(params: AnyParams, x: AnyArray, *, masks=None, rules: Rules = RULES)
     a = _forward(*given(params, x, masks, rules), rules=rules)
     if masks is None and kind(params).has_norm(params) and not isinstance(a, jax.core.Tracer):
         warnings.warn(
-            "params: with a batch norm, forward computes with the statistics of x, as in training; for inference write "
+            "params: with a batch norm, forward uses the statistics of x, as in training; for inference write "
             "fnn.forward(fnn.fold(params, statistics=fnn.statistics(params, batches)), x), or run.network after fit; "
             "in training fnn.trace(params, x)[-1].a",
             stacklevel=2,
@@ -140,7 +140,7 @@ def input_gradient(
 def pullback(
     params: AnyParams, x: AnyArray, g: AnyArray, *, masks=None, rules: Rules = RULES
 ) -> tuple[AnyParams, Array]:
-    """(parameter gradients, ∂C/∂x) from g = ∂C/∂a^L, for the hand-written network inside any program.
+    """(parameter gradients, ∂C/∂x) from g = ∂C/∂a^L, to use the hand-written network inside any program.
 
     g: with the shape and dtype of the output, (B, n_L) or (n_L,). Nothing is divided by the number of examples. Other
     arguments and errors as for :func:`forward`.
@@ -158,10 +158,10 @@ def pullback(
 def sample_masks(params: AnyParams, dropout: Dropout | DropConnect, batch: int, *, key: Array):
     """Masks for one mini-batch, drawn from ``key``: one :class:`Mask` per layer, or one ``Mask`` for a graph.
 
-    batch: the number of examples, ≥ 1. The same key gives the same masks. In a graph, as in layers, a single number
-    ``keep`` does not drop the network's inputs and the arrows out of them; an array has one entry per neuron
-    (``Dropout``) or per arrow (``DropConnect``). Dropping a neuron changes what its receivers see, not the network's
-    output. May be called under jit. Raises TypeError or ValueError that names the argument.
+    batch: the number of examples, ≥ 1. The same key gives the same masks. A single number ``keep`` is for every neuron
+    except the network's inputs (``Dropout``), or for every arrow (``DropConnect``). For a graph, an array has one entry
+    per neuron or per arrow. Dropping a neuron changes what its receivers see, not the network's output. May be called
+    under jit. Raises TypeError or ValueError that names the argument.
 
     >>> import fnn
     >>> params = fnn.init(jax.random.key(0), (3, 4, 2))

@@ -1,7 +1,6 @@
 """IDX files, the format of MNIST: an array after a header with its dtype and shape.
 
-A file is read as far as its header promises and no further, and the header is believed only within limits, so that a
-file from anywhere costs little memory unless it holds what it promises.
+Only as many bytes are read as the header declares, and only up to a limit, so an untrusted file cannot exhaust memory.
 """
 
 import contextlib
@@ -29,13 +28,13 @@ DIGEST = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 
 
 def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: int | None = None) -> np.ndarray:
-    """The array in an IDX file, plain or packed by gzip or xz, in the machine's byte order.
+    """The array in an IDX file, plain or compressed by gzip or xz, in native byte order.
 
-    path: a regular file; sha256: of the **unpacked** bytes, checked if given; rank: the required number of dimensions;
-    limit: the largest size in bytes that a header may promise, by default 4 GiB, and for a packed file 64 MiB or 100
-    times its own size, whichever is more. The header is read first, and never more bytes than it promises. Raises
-    FileNotFoundError, or ValueError for an invalid file. A plain file of images can be memory-mapped instead:
-    ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
+    path: a regular file; sha256: of the **uncompressed** bytes, checked if given; rank: the required number of
+    dimensions; limit: the largest size in bytes that a header may declare, by default 4 GiB, and for a compressed file
+    64 MiB or 100 times its own size, whichever is more. The header is read first, and never more bytes than it
+    declares. Raises FileNotFoundError, or ValueError for an invalid file. A plain file of images can be memory-mapped
+    instead: ``np.memmap(path, np.uint8, "r", offset=16).reshape(-1, 784)``.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -55,9 +54,9 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
         _require_within(path, size, limit, None if unpacked is file else file)
         body = _read(unpacked, size)
         if len(body) < size:
-            raise ValueError(f"{path}: truncated: the header promises {size:,} bytes, the file holds {len(body):,}")
+            raise ValueError(f"{path}: truncated: the header declares {size:,} bytes, the file holds {len(body):,}")
         if unpacked.read(1):
-            raise ValueError(f"{path}: the file continues after the {size:,} bytes that its header promises")
+            raise ValueError(f"{path}: the file continues after the {size:,} bytes that its header declares")
     if sha256 is not None:
         digest = hashlib.sha256(head)
         digest.update(body)
@@ -66,7 +65,7 @@ def load_idx(path, sha256: str | None = None, rank: int | None = None, limit: in
     try:
         array = np.frombuffer(body, dtype).reshape(shape)
     except ValueError as error:  # more dimensions, or larger empty ones, than an array may have
-        raise ValueError(f"{path}: no array has the dimensions that the header promises: {error}") from error
+        raise ValueError(f"{path}: no array has the dimensions that the header declares: {error}") from error
     return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder())
 
 
@@ -123,7 +122,7 @@ class _Xz(io.RawIOBase):
 
 
 def _header(path, file: IO[bytes], rank: int | None) -> tuple[bytes, np.dtype, tuple[int, ...]]:
-    """The header's bytes, and the dtype and the shape that it promises."""
+    """The header's bytes, and the dtype and the shape that it declares."""
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES:
         raise ValueError(f"{path}: not an IDX file: it begins with {head!r}, expected 0, 0, a type, a rank")
@@ -137,22 +136,22 @@ def _header(path, file: IO[bytes], rank: int | None) -> tuple[bytes, np.dtype, t
 
 
 def _require_within(path, size: int, limit: int | None, packed: IO[bytes] | None) -> None:
-    """Raise ValueError if a header promises more than the limit; packed: the file, if it is."""
+    """Raise ValueError if a header declares more than the limit; packed: the file, if it is."""
     most = LIMIT if limit is None else limit
     if size > most:
-        raise ValueError(f"{path}: the header promises {size:,} bytes, over the limit of {most:,}; pass limit=")
+        raise ValueError(f"{path}: the header declares {size:,} bytes, over the limit of {most:,}; pass limit=")
     if limit is None and packed is not None:
         times, least = EXPANSION
         found = os.fstat(packed.fileno()).st_size
         if size > max(least, times * found):
             raise ValueError(
-                f"{path}: the header promises {size:,} bytes, over {times} times the {found:,} of the packed file; "
-                f"pass limit={size} if that is right"
+                f"{path}: the header declares {size:,} bytes, over {times} times the {found:,} of the packed file; "
+                f"pass limit={size} if that is correct"
             )
 
 
 def _read(file: IO[bytes], size: int) -> bytearray:
-    """At most ``size`` bytes, in pieces, so that memory is not reserved for whatever a header promises."""
+    """At most ``size`` bytes, in pieces, so that memory is not reserved for whatever a header declares."""
     body = bytearray()
     while len(body) < size and (piece := file.read(min(size - len(body), PIECE))):
         body += piece

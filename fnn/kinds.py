@@ -41,6 +41,8 @@ class Kind(NamedTuple):
 
     require: Callable  # (params): raises unless they form a network of this kind
     given: Callable  # (params, x, masks, rules): in the form for compiled functions; raises errors that jit would hide
+    tables: Callable  # (params, rules): what ``given`` looks up, as an argument of a compiled function, or None
+    with_masks: Callable  # (tables, masks): both, in the form of masks that ``given`` takes
     check: Callable  # (params, x, masks): raises unless they fit together; called at trace time
     ports: Callable  # (params): dtype, number of inputs and outputs
     output_activations: Callable  # (params): those that differ
@@ -73,6 +75,8 @@ def _backward(rules, params, masks, passed, delta_z) -> Backward:
 LAYERS = Kind(
     require=checks.layers,
     given=checks.network_arguments,
+    tables=lambda params, rules: None,
+    with_masks=lambda tables, masks: masks,
     check=checks.network,
     ports=checks.ports,
     output_activations=checks.output_activations,
@@ -89,6 +93,8 @@ LAYERS = Kind(
 GRAPH = Kind(
     require=of_graph.require,
     given=of_graph.given,
+    tables=lambda params, rules: of_graph.tables(params, rules=rules),
+    with_masks=of_graph.with_masks,
     check=of_graph.check,
     ports=of_graph.ports,
     output_activations=of_graph.output_activations,

@@ -37,6 +37,15 @@ def shape(value: np.ndarray) -> str:
     return "scalar" if value.ndim == 0 else str(value.shape)
 
 
+def counted(number: int, thing: str, things: str = "") -> str:
+    """A number with its noun: 1 row, 2 rows; ``things`` where the plural has more than an s.
+
+    >>> counted(1, "entry", "entries"), counted(1200, "row")
+    ('1 entry', '1,200 rows')
+    """
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
 def four_digits(number) -> str:
     return f"{number:.4g}"
 

@@ -1,4 +1,4 @@
-"""An optax optimizer as a pytree, so that optimizers which differ in their rates only share one compiled program.
+"""An optax optimizer as a pytree, so that optimizers that differ only in their rates share one compiled program.
 
 An optimizer is a pair of functions, ``init`` and ``update``, with its numbers in their closures. :class:`Optimizer`
 takes the closures of functions of optax and of ``fnn.updates`` apart, and the pytrees in them, such as masks: rates and

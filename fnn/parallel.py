@@ -1,9 +1,11 @@
-"""Multiple devices and processes: the mesh, process initialisation, and checks that processes agree.
+"""Several devices and processes: the mesh, initialisation, and checks that all processes agree.
 
-Data parallelism: every device holds all parameters and computes the gradients for its rows of a mini-batch, and one sum
-over the devices gives those of the whole. ``fit(..., mesh=data_mesh())`` does that. Processes are those of
-``jax.distributed``: each runs the same program, and the mesh spans the devices of all of them. Their number is fixed
-during a run. If one fails, all end; restart them, in any number, from the last checkpoint.
+Data parallelism: every device holds all parameters and computes the gradients for its rows of a mini-batch, and one
+all-reduce yields those of the whole. ``fit(..., mesh=data_mesh())`` does that. Layer parallelism, for layers too large
+for one device: every device holds its rows of every W. ``fit(..., mesh=data_mesh(), shard="layers")`` does that.
+
+Processes are those of ``jax.distributed``: each runs the same program, and the mesh spans the devices of all of them.
+Their number is fixed during a run. If one fails, all end; restart them, in any number, from the last checkpoint.
 """
 
 import atexit
@@ -31,7 +33,7 @@ __all__ = ["data_mesh", "initialize", "leave"]
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with one axis, "data", for ``fit(..., mesh=...)``, which shards every mini-batch's rows over it.
+    """A mesh with one axis, "data", for ``fit(..., mesh=...)``, which shards mini-batches or layers over it.
 
     devices: at least one, without repeats; None means all, including those of other processes. Raises TypeError or
     ValueError that names the argument.
@@ -67,14 +69,14 @@ def initialize(
     bind_address: "host:port" on which process 0 listens, by default coordinator_address. If JAX found the address,
     process 0 listens on all interfaces, without authentication: anyone who can reach the port can join.
     All timeouts are in whole seconds. heartbeat_timeout: until a dead or stopped process ends the others.
-    collective_timeout: until a process on CPU gives up on live processes that do not arrive at a sum; it must exceed
-    the time of an epoch's evaluation that only some of them do. start_timeout: until a process gives up waiting for
-    others to join. Where the address and the numbers are given, the processes meet there before JAX connects them.
+    collective_timeout: until a process on CPU stops waiting for live processes at an all-reduce; it must exceed the
+    time of any evaluation that only some of them do. start_timeout: until a process stops waiting for others to join.
+    If the address and the numbers are given, the processes meet there before JAX connects them.
 
     Afterwards an uncaught exception exits at once, with its traceback and status 1, because at a normal exit processes
     wait for one another. Raises TypeError or ValueError that names the argument, RuntimeError if JAX has already been
     used or the process is already initialised, OSError for a port in use or an address that is not this machine's, and
-    TimeoutError that names the processes that have not come.
+    TimeoutError that names the missing processes.
 
     Source: https://docs.jax.dev/en/latest/multi_process.html
 

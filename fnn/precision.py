@@ -35,8 +35,8 @@ def _product(left: Array, right: Array, summed: tuple[int, int]) -> Array:
     """The contraction over one axis of each factor, with bfloat16 factors and a float32 sum."""
     if left.dtype != jnp.float32:
         raise TypeError(
-            "rules: fnn.BFLOAT16 rounds the factors of products to 8 bits and keeps all else in float32; expected "
-            f"float32 parameters, got {left.dtype}; write rules=fnn.RULES, or fnn.init(..., dtype='float32')"
+            "rules: fnn.BFLOAT16 rounds the factors of products to 8 bits and keeps everything else in float32; "
+            f"expected float32 parameters, got {left.dtype}; write rules=fnn.RULES, or fnn.init(..., dtype='float32')"
         )
     factors = _rounded(left).astype(jnp.bfloat16), _rounded(right).astype(jnp.bfloat16)
     return lax.dot_general(*factors, (((summed[0],), (summed[1],)), ((), ())), preferred_element_type=jnp.float32)

@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other: texts, through the coordination service that they joined.
+"""Text messages between the processes of one run, through JAX's coordination service.
 
 Unlike a sum over devices, this needs no device, waits for a limited time, and can say which process is missing and why.
 """
@@ -72,9 +72,9 @@ class Processes:
                 raise RuntimeError(f"{self.what}: process {process} has ended: {why}")
             if time.monotonic() > ends:
                 raise TimeoutError(
-                    f"{self.what}: process {process} has not come within {seconds} s; every process must call fit with "
-                    "mesh=fnn.parallel.data_mesh() and the same arguments; one that only takes longer needs "
-                    "fnn.parallel.initialize(..., collective_timeout=)"
+                    f"{self.what}: process {process} did not arrive within {seconds} s; every process must call fit "
+                    "with mesh=fnn.parallel.data_mesh() and the same arguments; if one only takes longer, raise "
+                    "collective_timeout in fnn.parallel.initialize"
                 )
 
     def _left(self, process: int) -> str | None:
@@ -92,7 +92,7 @@ class Processes:
             others = ((i, self._left(i)) for i in range(self.count) if i != self.own)
             told = [f"process {i} has ended: {why}" for i, why in others if why is not None]
             raise RuntimeError(
-                f"after {self.what}: {'; '.join(told) or 'another process has ended, or does not come'}: "
+                f"after {self.what}: {'; '.join(told) or 'another process has ended or does not respond'}: "
                 f"{str(error).splitlines()[0]}"
             ) from error
 

@@ -1,4 +1,4 @@
-"""Linear regression, min_v ‖Av − y‖²: a stable method, and the textbook formula for comparison.
+"""Linear regression, min_v ‖Av − y‖²: a stable method and, for comparison, the textbook formula.
 
 ``least_squares`` factorises A itself: if A can fit y, its relative error grows like ε κ(A), with κ = σ_max/σ_min and
 the dtype's ε. ``normal_equations`` inverts AᵀA, whose condition number is κ(A)². It loses twice as many digits, all of

@@ -1,4 +1,4 @@
-"""All processes meet before JAX connects them, because JAX ends a process that waits in vain by SIGABRT.
+"""All processes meet before JAX connects them, because JAX aborts a process that waits in vain.
 
 Process 0 listens at the coordinator's address, and the others say who they are. When all are there it says so, and
 stops listening; then JAX's own service takes the port. What each sends is one line: "fnn 1 of 4", "all" or "no: why".
@@ -44,7 +44,7 @@ def _wait_for_others(bind: str, count: int, ends: float, seconds: float) -> None
                     come[who] = visitor
         except TimeoutError as error:
             missing = ", ".join(str(i) for i in range(1, count) if i not in come)
-            why = f"num_processes: process {missing} of {count} has not come to {bind} within {seconds:g} s; {ADVICE}"
+            why = f"num_processes: process {missing} of {count} did not reach {bind} within {seconds:g} s; {ADVICE}"
             _tell(come.values(), NO + why)
             raise TimeoutError(why) from error
         except ValueError as error:
@@ -99,7 +99,7 @@ def _listening(bind: str) -> Iterator[socket.socket]:
 
 
 def _say_hello(address: str, hello: str, ends: float, seconds: float) -> None:
-    last = "nobody answers"
+    last = "no answer"
     while (left := ends - time.monotonic()) > 0:
         try:
             with socket.create_connection(_parts(address), timeout=min(left, 2)) as server:
@@ -109,9 +109,9 @@ def _say_hello(address: str, hello: str, ends: float, seconds: float) -> None:
                     break
                 if answer.startswith(NO):
                     raise RuntimeError(f"coordinator_address: process 0 at {address}: {answer.removeprefix(NO)}")
-                last = f"something else answers, {answer!r}" if answer else "process 0 waits for others, or has ended"
+                last = f"unexpected answer {answer!r}" if answer else "process 0 is waiting for others, or has ended"
         except OSError as error:
-            last = f"nobody answers ({error.strerror or error})"
+            last = f"no answer ({error.strerror or error})"
         time.sleep(POLL)
     else:
         raise TimeoutError(f"coordinator_address: {address}: {last} within {seconds:g} s; {ADVICE}")

@@ -1,4 +1,4 @@
-"""``Run``: what ``fnn.train.fit`` returns, for inference, for reading, and for training further."""
+"""``Run``: the result of ``fnn.train.fit``, for inference, inspection and further training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from fnn.display import Table
+from fnn.markup import counted
 
 EPOCHS_SHOWN = 10  # of a run, in a notebook
 Record = dict[str, float]
@@ -17,7 +18,7 @@ class State(NamedTuple):
 
     optimizer_state: as after the last step. epoch, step: epochs and steps done. key: draws shuffles and masks.
     best_epoch: that of ``Run.best``, 0 if none is kept. same: name → text, the settings of the last call, by which a
-    run is told from another (``checkpoint.resume.settings``).
+    run is told from another (see ``checkpoint`` of ``fnn.train.fit``).
     """
 
     optimizer_state: Any
@@ -35,10 +36,10 @@ class Run:
     network: the network for inference, which was validated: W p instead of W after dropout, and batch norms folded.
     params:  as trained, with batch norms; with dropout, the W that the masks multiplied.
     history: a list with one record per epoch, a dict of numbers.
-    state:   a :class:`State`, from which ``fit(run, data, ...)`` resumes.
+    state:   a State, from which ``fit(run, data, ...)`` resumes.
     best:    with ``keep``, the network for inference of the best epoch so far, otherwise None.
 
-    ``evaluate``, ``predict``, ``checkpoint.export`` and ``explain`` take a run and then mean its ``network``.
+    ``evaluate``, ``predict``, ``checkpoint.export`` and ``explain`` accept a run and use its ``network``.
     """
 
     network: Any
@@ -51,7 +52,7 @@ class Run:
         if not self.history:
             return "Run(0 epochs)"
         last = ", ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items() if name != "epoch")
-        return f"Run({self.state.epoch} epochs, {last})"
+        return f"Run({counted(self.state.epoch, 'epoch')}, {last})"
 
     def _repr_html_(self) -> str:
         """The records of the last epochs as a table."""

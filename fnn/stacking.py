@@ -1,4 +1,4 @@
-"""Runs of equal layers as one entry of ``params``, and back."""
+"""Convert runs of equal layers to one entry of ``params``, and back."""
 
 from typing import Any
 

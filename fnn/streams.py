@@ -20,23 +20,24 @@ class Batches:
 
     make:  epoch → an iterable of pairs (x, y) of NumPy arrays: x (B, n) uint8 or floating, y (B,) integer labels ≥ 0
            or (B, m) floating targets; or of (x, y, weights), with weights as in a ``Dataset``; floating arrays have the
-           parameters' dtype. ``fit`` calls it once per epoch, counted from 1, so every epoch starts afresh in any
-           order, and a resumed run starts with its current epoch. With a batch norm it is called once more with 1, for
-           the statistics. The first mini-batch is drawn before training, to see whether there are weights, even if a
-           checkpoint then resumes with a later epoch. The rest is drawn in a background thread. What ``make`` yields is
-           copied before the next is drawn, so it may reuse its arrays.
+           parameters' dtype. ``fit`` calls it once per epoch, counted from 1, so every epoch may have its own order,
+           and a resumed run starts with its current epoch. With a batch norm it is called once more with 1, for the
+           statistics. The first mini-batch is drawn before training, to see whether there are weights, even if a
+           checkpoint then resumes at a later epoch. The rest is drawn in a background thread. Each mini-batch is
+           copied before the next is drawn, so ``make`` may reuse its arrays.
     scale: the factor applied to x; by default 1/255 for uint8 and 1 for floating x.
     chunk_bytes: about this many bytes of mini-batches go to the device at a time, but at least one mini-batch.
-    identity: a text that tells these mini-batches from others, such as "imagenet, 2024-05, augmented". A checkpoint is
-           then refused if it was trained with another; without one, they are not compared.
+    identity: a text that identifies the data, such as "imagenet, 2024-05, augmented". A checkpoint trained with a
+           different identity is refused; without one, the data are not compared.
 
     Python work in ``make`` overlaps with the computation, but slows it if no core is free. On 2 idle cores, an epoch in
     mini-batches of 10 MNIST images takes 1.07 times as long as in memory, and 0.95 times from memory-mapped arrays
     (``python -m experiments.benchmarks.streaming``).
     All mini-batches have ``fit``'s batch_size; a shorter last one is dropped. Every epoch should have the same number
-    of them, because a different number compiles another program; ``fit`` warns of one that has not. With
-    ``fit(..., batches_per_epoch=)`` fewer are an error, and more, as of an endless iterable, are left. Raises TypeError
-    or ValueError before the device sees a bad batch, naming its epoch, its number and the row, both counted from 0.
+    of them, because a different number compiles another program; ``fit`` warns if an epoch differs. With ``fit(...,
+    batches_per_epoch=)``, fewer are an error and any beyond are ignored, so the iterable may be endless. Raises
+    TypeError or ValueError before the device sees a bad batch, naming its epoch, its number and the row, both counted
+    from 0.
 
     >>> def make(epoch):  # for a PyTorch loader: ((x.flatten(1).numpy(), y.numpy()) for x, y in loader)
     ...     random = np.random.default_rng(epoch)

@@ -1,4 +1,4 @@
-"""``fnn.summary``: a network, or a trace of it, as a table."""
+"""``fnn.summary``: a network or its trace as a table."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from fnn.display import Table
 from fnn.graph.graph import GraphParams
 from fnn.kinds import either, kind
 from fnn.layers import LayerTrace, Params
-from fnn.markup import is_concrete, spread
+from fnn.markup import counted, is_concrete, spread
 
 GENERATIONS_SHOWN = 10  # at either end
 
@@ -74,7 +74,8 @@ def _of_arrays(entries: Sequence[dict]) -> Table:
         for name, value in named.items()
     ]
     header = ("entry", "array", "shape", "mean", "deviation", "least", "largest")
-    return Table(header, tuple(rows), footer=f"{len(entries)} entries, {[*entries[0].values()][-1].dtype}")
+    footer = f"{counted(len(entries), 'entry', 'entries')}, {[*entries[0].values()][-1].dtype}"
+    return Table(header, tuple(rows), footer=footer)
 
 
 def _of_graph(params: GraphParams) -> Table:
@@ -91,5 +92,7 @@ def _of_graph(params: GraphParams) -> Table:
         rows[GENERATIONS_SHOWN:-GENERATIONS_SHOWN] = [("...",) * 5]
     norms = f", {2 * int(graph.normed.sum()):,} of batch norms" if params.norm is not None else ""
     biases = int((graph.generation > 0).sum())
-    footer = f"{len(graph.arrows):,} weights and {biases:,} biases{norms}, {params.weights.dtype}"
+    footer = (
+        f"{counted(len(graph.arrows), 'weight')} and {counted(biases, 'bias', 'biases')}{norms}, {params.weights.dtype}"
+    )
     return Table(("generation", "neurons", "arrows into", "activations", "norm"), tuple(rows), footer=footer)

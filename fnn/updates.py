@@ -1,4 +1,4 @@
-"""Update rules by hand, each an ``optax.GradientTransformation``: a pair of ``init(params)`` and ``update(g, state)``.
+"""Hand-written update rules, each an ``optax.GradientTransformation``, a pair ``init(params)``, ``update(g, state)``.
 
 A rule turns gradients g_t into the step that is added to the parameters. η_t is the learning rate at step
 t = 0, 1, …: a number, or a schedule, which is any function of the step count (such as optax's).

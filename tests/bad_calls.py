@@ -68,7 +68,14 @@ DOUBLE = fnn.verify.Stage("double", lambda params, x: 2 * x, lambda params, x, y
 SQUARE = {"hand": lambda w: 2 * w, "objective": lambda w: (w * w).sum(), "params": jnp.ones(3)}
 DESCENT = {"f": jax.value_and_grad(jnp.sum), "x0": jnp.ones(2), "learning_rate": 0.1, "steps": 2}
 
+
+def hidden_delta(g, activation, z, a):
+    return fnn.RULES.hidden_delta(g, activation, z, a)
+
+
 GOOD: dict[str, Good] = {
+    "exercises.grade": Good(fnn.exercises.grade, {"answer": hidden_delta}),
+    "exercises.puzzle": Good(fnn.exercises.puzzle, {"seed": 1}),
     "init": Good(fnn.init, {"key": KEY, "sizes": (3, 4, 2)}),
     "forward": Good(fnn.forward, {"params": PARAMS, "x": X}),
     "trace": Good(fnn.trace, {"params": PARAMS, "x": X}),
@@ -125,6 +132,7 @@ GOOD: dict[str, Good] = {
     "graph.Graph.init": Good(GRAPH.init, {"key": KEY}),
     "graph.Graph.layered": Good(Graph.layered, {"sizes": (3, 4, 2)}),
     "graph.Graph.random": Good(Graph.random, {"key": KEY, "neurons": 8, "arrows": 12}),
+    "graph.tables": Good(fnn.graph.tables, {"params": GRAPH.init(jax.random.key(1))}),
     "train.fit": Good(fnn.train.fit, {"params": PARAMS, **FIT}),
     "train.evaluate": Good(fnn.train.evaluate, {"params": PARAMS, "data": (X, Y)}),
     "train.predict": Good(fnn.train.predict, {"params": PARAMS, "x": X}),
@@ -205,7 +213,7 @@ FITTING: dict[str, set[str]] = {  # of an argument, the values above that it may
     **{name: {"nan in an array"} for name in ("x", "x2", "A", "batches", "g")},  # values are checked where data come in
     "y": {"nan in an array"}, "skips": {"an empty tuple", "an empty list", "an empty dict", "an empty array"},
     "callback": {"a function"}, "make": {"a function", "a class"}, "log": {"a string"}, "checkpoint": {"a string"},
-    "identity": {"a string"},
+    "identity": {"a string"}, "check": {"a class"},  # that a check raises is part of the grade
     "allow": {"an empty tuple", "an empty list"},
     "x0": {"2.5", "nan", "inf", "an empty array", "a 3-d array", "a transposed array", "nan in an array"},
     "arrows": {"an empty string", "an empty tuple", "an empty list", "an empty dict"},  # with a warning

@@ -12,7 +12,13 @@ FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split
 if jaxlib.__version__.startswith("0.10."):  # later versions do not know it, and end the process at an unknown flag
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))  # read when jax computes for the first time
+# Some tests claim that numbers are equal to the last bit. On a CPU they are; on a GPU sums by atomic additions and
+# autotuned kernels may differ from one call to the next, unless XLA is told to use neither.
+os.environ["XLA_FLAGS"] += " --xla_gpu_deterministic_ops=true"
 
+jax.config.update(
+    "jax_default_matmul_precision", "highest"
+)  # a GPU rounds factors to TF32 by default, a TPU to bfloat16
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)
 

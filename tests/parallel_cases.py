@@ -92,7 +92,8 @@ def messages(batch_norm, devices):
     x, y = data_for(begun[0], "float32")
     order = fnn.parallel.place(np.arange(24, dtype=np.int32).reshape(3, 8), mesh, None, "data")
     program = loop.take_steps.lower(
-        begun, (x, y, order), 0, None, jax.random.key(0), Optimizer(optimizer), objective=MEAN, scale=1.0, mesh=mesh
+        begun, (x, y, order), 0, None, jax.random.key(0), Optimizer(optimizer), objective=MEAN, scale=1.0,
+        split=spread.DataParallel(mesh),
     ).compile().as_text()  # fmt: skip
     return {kind: program.count(f" {kind}(") for kind in ("all-reduce", "all-gather", "all-to-all")}
 
@@ -129,11 +130,12 @@ def gathered_batches_are_trained_alike():
             def chunks(self, key, epoch, batches=batches):
                 yield 0, batches
 
-        ((first, placed),) = spread.Spread(Feed(), mesh).chunks(None, 1)
+        split = spread.DataParallel(mesh)
+        ((first, placed),) = split.feed(Feed()).chunks(None, 1)
         optimizer = Optimizer(fnn.updates.sgd(0.1))
         carry = fnn.parallel.place(loop.start(optimizer, params), mesh)
         reached, *_ = loop.take_steps(
-            carry, placed, first, None, jax.random.key(0), optimizer, objective=MEAN, scale=1.0, mesh=mesh
+            carry, placed, first, None, jax.random.key(0), optimizer, objective=MEAN, scale=1.0, split=split
         )  # fmt: skip
         results.append(jax.tree.leaves(reached[0]))
     return all(np.array_equal(a, b) for a, b in zip(*results))

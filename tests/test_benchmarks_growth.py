@@ -70,13 +70,15 @@ def test_matmuls_name_every_peer_measured_or_not(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_growth_fits_and_draws_every_quantity(tmp_path):
     growth.main([
-        "--depths", "2", "3", "4", "--widths", "4", "8", "16", "--batches", "1", "2", "4",
-        "--examples", "100", "200", "400", "--rounds", "2", "--out", str(tmp_path),
+        "--depths", "2", "3", "4", "--widths", "4", "8", "16", "2048", "--batches", "1", "2", "4",
+        "--examples", "100", "200", "400", "--rounds", "2", "--gib", "0.05", "--out", str(tmp_path),
     ])  # fmt: skip
     found = figures(tmp_path)
-    assert list(found["width"]["ms"]) == ["4", "8", "16"]
+    assert list(found["width"]["ms"]) == list(found["width"]["MiB"]) == ["4", "8", "16"]
+    assert found["width"]["left out, GiB"] == {"2048": 0.1}
     assert all(low <= middle <= high for of in found.values() for middle, low, high in of["ms"].values())
-    assert [row.theirs for row in growth.rows(found)] == ["1", "2", "1", "1"]
+    assert [row.theirs for row in growth.rows(found)] == ["1", "1", "2", "2", "1", "1", "1", "1"]
+    assert found["width"]["MiB"]["16"] > 2 * 4 * 2 * 16**2 / 2**20  # two layers, and their gradients
     assert (tmp_path / "benchmarks.growth.png").stat().st_size > 10_000
 
 

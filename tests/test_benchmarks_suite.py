@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cache, table
+from experiments import cache, machine, table
 from experiments.benchmarks import __main__ as suite
 from experiments.benchmarks import aims, calls, report, startup, timing
 from experiments.benchmarks.timing import Row
@@ -48,6 +48,12 @@ def test_the_rows_of_a_committed_record_have_its_ratios(name):
         if row.spread is not None:
             assert row.spread[0] <= row.ratio <= row.spread[1]
         assert (row.ratio is None) <= bool(row.note or row.measure != "time")
+
+
+def test_a_section_says_if_other_programs_ran():
+    said = "Other programs ran: a load of 12.5 when it began."
+    assert said in report.page({"Some CPU": kept(load=12.5)}, suite.WORKLOADS, {})
+    assert "Other programs" not in report.page({"Some CPU": kept(load=0.3)}, suite.WORKLOADS, {})
 
 
 def test_two_ways_are_compared_round_by_round():
@@ -89,6 +95,18 @@ def test_pictures_are_drawn_for_every_device(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == set(names.values())
 
 
+def test_the_picture_shows_the_times_of_the_first_workload_of_a_table():
+    rows = [
+        timing.Row("small", "compile time", "peer", 2.0, "2 s", "1 s", ""),
+        timing.Row("small", "time", "peer", 0.5, "1 s", "2 s", ""),
+        timing.Row("small", "time", "absent", None, "1 s", "", "not installed"),
+        timing.Row("large", "time", "peer", 0.7, "7 s", "10 s", ""),
+    ]
+    assert [row.ratio for row in report.first(rows)] == [0.5]
+    assert [row.ratio for row in report.first(rows[:1])] == [2.0]
+    assert report.first(rows[2:3]) == []
+
+
 def test_what_fails_is_told_and_the_others_are_kept_beside_what_was(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "figures.json"
@@ -113,8 +131,9 @@ def test_what_fails_is_told_and_the_others_are_kept_beside_what_was(tmp_path, mo
     assert ended.value.code == 1
     assert "stack failed:\n  Error: no stack\n  exit status 1" in capsys.readouterr().out
     records = json.loads(file.read_text())
-    assert set(records) == {"Some GPU", suite.processor()}
-    assert [row["ratio"] for row in records[suite.processor()]["graph"]["rows"]] == [0.5, 1.0, 1.0]
+    model = f"{machine.processor()}, {machine.instructions()}"
+    assert set(records) == {"Some GPU", model}
+    assert [row["ratio"] for row in records[model]["graph"]["rows"]] == [0.5, 1.0, 1.0]
     page = (tmp_path / "README.md").read_text()
     assert "## Some GPU" in page
     assert "| a graph's step, small | time | jax.grad | 0.50 (0.40–0.60) |" in page
@@ -132,7 +151,7 @@ def test_a_workload_in_a_process_of_its_own_that_fails_leaves_its_last_lines(tmp
 class Program:
     """Stands for a process: a second passes before each line that it prints."""
 
-    returncode, now = 0, 0.0
+    returncode, now, pid = 0, 0.0, 0
 
     def __init__(self, *_, **__):
         self.stdout = self.lines()
@@ -152,13 +171,18 @@ class Program:
 def test_starting_is_timed_to_the_line_asked_for_or_to_the_end(monkeypatch):
     monkeypatch.setattr(startup.subprocess, "Popen", Program)
     monkeypatch.setattr(startup.time, "perf_counter", lambda: Program.now)
-    assert startup.seconds((), "first") == 2
-    assert startup.seconds(()) == 3
+    monkeypatch.setattr(startup, "of_process", lambda pid: Program.now / 2)
+    monkeypatch.setattr(startup, "of_children", lambda: Program.now / 4)
+    assert startup.seconds((), "first") == (2, 1)
+    assert startup.seconds(()) == (3, 0.75)
 
 
 @pytest.mark.process
 def test_a_program_that_fails_or_never_says_the_line_is_not_timed():
-    assert startup.seconds(("-c", "print('first')"), "first") > 0
+    assert startup.seconds(("-c", "print('first')"), "first").wall > 0
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint('first', flush=True)\nprint('last')"
+    assert 0.3 <= startup.seconds(("-c", busy)).cpu < 3
+    assert not startup.seconds(("-c", busy + "\nwhile time.process_time() < 2: pass"), "first").cpu > 1.5
     with pytest.raises(RuntimeError, match="no such thing"):
         startup.seconds(("-c", "raise ValueError('no such thing')"))
     with pytest.raises(RuntimeError, match="did not come so far:\nfirst"):
@@ -166,12 +190,16 @@ def test_a_program_that_fails_or_never_says_the_line_is_not_timed():
 
 
 def test_startup_leaves_its_figures_and_claims(tmp_path, monkeypatch):
-    monkeypatch.setattr(startup, "seconds", lambda arguments, until="", cache="": 1.0 if cache else 2.0)
+    monkeypatch.setattr(startup, "seconds", lambda arguments, until="", cache="": startup.Taken(1 + (not cache), 0.5))
+    monkeypatch.setattr(startup, "stages", lambda: {"fnn": {"run": 0.1}})
+    monkeypatch.setattr(startup, "modules", lambda: {"all of fnn": 20.0})
     startup.main(["--rounds", "2", "--imports", "fnn", "jax", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "figures.json").read_text())
     assert record["figures"]["seconds"]["mnist, kept"] == [1.0, 1.0]
     assert record["claims"][0]["here"] == "2.0 and 1.0 s"
-    rows = {(row.workload.split(",")[0], row.peer): row for row in startup.rows(record["figures"])}
+    assert record["claims"][-2]["here"] == "0.50"  # of verify.network, of the CPU
+    rows = {(row.workload.split(",")[0], row.peer): row for row in startup.rows(record["figures"])
+            if row.measure == "time"}  # fmt: skip
     assert rows["experiments.mnist to its first step", "with nothing kept"].ratio == 0.5
     assert rows["import fnn", "import jax"].ratio == 1.0
     assert rows["import fnn", "import optax"].note == "not installed"
@@ -248,7 +276,7 @@ def test_an_aim_that_is_missed_says_what_the_products_alone_take():
 
     rows = [row("NumPy", 0.3), row("PyTorch", 0.1), row("its matrix products alone", 1.25)]
     numpy, pytorch = aims.reached({"epochs": rows})
-    assert numpy[2:] == ("NumPy", "≤ 0.35", "0.300 (0.300–0.300)", "reached")
+    assert numpy[2:] == ("NumPy", "≤\N{NO-BREAK SPACE}0.35", "0.300 (0.300–0.300)", "reached")
     assert pytorch[-1] == "not reached: the matrix products alone take 0.080 of the peer's time, ours 1.25 of that"
 
 

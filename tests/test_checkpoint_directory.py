@@ -156,7 +156,7 @@ def test_what_is_damaged_is_moved_aside_and_never_removed(what, saved):
         damage(arrays(saved, 2)[0] if what == "an array" else saved / "2" / folders.META)
     before = content_of(saved / "2")
     (saved / "damaged-2").mkdir()  # of an earlier time
-    with pytest.warns(UserWarning, match="resuming from epoch 1, because what is newer is damaged"):
+    with pytest.warns(UserWarning, match="resuming from epoch 1, because newer checkpoints are damaged"):
         train(saved, epochs=6)
     assert content_of(saved / "damaged-2-2") == before
     assert names(saved) == {"4", "5", "6", "damaged-2", "damaged-2-2"}
@@ -214,7 +214,7 @@ def test_arrays_that_orbax_cannot_read_although_they_are_what_was_written_are_no
 
     with monkeypatch.context() as context:
         context.setattr(orbax, "_restore", refuse)
-        with pytest.raises(OSError, match="run/2 is whole, but cannot be read: PERMISSION_DENIED"):
+        with pytest.raises(OSError, match="run/2 is intact, but cannot be read: PERMISSION_DENIED"):
             train(saved)
     assert orbax.epochs(saved) == [1, 2]
     assert len(train(saved, epochs=2).history) == 2
@@ -229,7 +229,7 @@ def test_another_format_is_refused_as_such_and_stays(written, saved):
     path.write_text(json.dumps({"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}))
     before = content_of(saved)
     for call in (train, lambda path: checkpoint.save(path, network(), epoch=2)):
-        with pytest.raises(ValueError, match=f"epoch 2 in .*run is not for this version.*got '{written}'"):
+        with pytest.raises(ValueError, match=f"epoch 2 in .*run cannot be read by this version.*got '{written}'"):
             call(saved)
     assert content_of(saved) == before
 

@@ -234,7 +234,7 @@ def test_what_is_refused_names_the_argument_and_the_corrected_call():
             function(params, x, **options)
         with pytest.raises(TypeError, match="y, key: expected one of them"):
             function(params, x, y, key=jax.random.key(0), **options)
-    with pytest.raises(TypeError, match=r"Huber.* no distribution .*give y"):
+    with pytest.raises(TypeError, match=r"Huber.* not −log p of a distribution .*give y"):
         curvature.fisher_diagonal(params, x, loss=fnn.Huber(), key=jax.random.key(0))
     with pytest.raises(ValueError, match="samples: expected at least 2"):
         curvature.hessian_trace(params, x, y, key=jax.random.key(0), samples=1, **options)

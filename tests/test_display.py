@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fnn
+from fnn.display import Table
 from fnn.runs import Run, State
 
 
@@ -87,6 +88,19 @@ def test_the_parameters_of_a_graph_show_their_weights():
     assert "#d9622b" not in many._repr_html_()
     infinite = jax.tree.map(lambda leaf: leaf * np.inf, params)._repr_html_()
     assert "inf</title>" in infinite
+
+
+def test_every_line_of_a_footer_is_a_line_in_html():
+    assert "<p>1 &lt; 2<br>and more</p>" in Table(("a",), (("1",),), footer="1 < 2\nand more")._repr_html_()
+
+
+def test_one_of_a_kind_is_singular():
+    assert repr(graph()) == "Graph(3 neurons, 3 arrows, 3 generations, 1 input, 1 output)"
+    assert fnn.summary(fnn.trace((dense(3, 2),), np.ones((2, 3), np.float32))).footer == "1 entry, float32"
+    assert fnn.explain((dense(3, 2),), np.ones(3, np.float32), np.ones(2, np.float32)).title.startswith("3-2, 1 layer,")
+    assert (
+        repr(Run((), (), [{"epoch": 1, "loss": 0.5}], State((), 1, 3, jax.random.key(0)))) == "Run(1 epoch, loss 0.5)"
+    )
 
 
 def test_the_trace_of_a_graph_shows_its_numbers():

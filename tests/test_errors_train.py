@@ -174,17 +174,17 @@ PREDICT = {
     "one example": refused("ValueError: x: expected shape (N, n), got (3,)", data=X[0]),
     "no example": refused("ValueError: x: expected at least one example", data=X[:0]),
     "a list": refused("TypeError: x: expected an array, got list", data=[[1.0] * 3]),
-    "a function of nothing": refused("ValueError: x: expected a function that gives at least one", data=list),
+    "a function of nothing": refused("ValueError: x: expected a function that yields at least one", data=list),
     "a loader": refused(
         "TypeError: x: expected an array, got list_iterator…write np.asarray(x), or predict(run, lambda: (",
         data=iter([X]),
     ),
     "a function of one array": refused(
-        "TypeError: x: expected a function that gives an iterable of arrays (N, n), got one that gives float32",
+        "TypeError: x: expected a function that returns an iterable of arrays (N, n), got one that returns float32",
         data=lambda: X,
     ),
     "a function without a result": refused(
-        "TypeError: x: expected a function that gives an iterable of…NoneType", data=lambda: None
+        "TypeError: x: expected a function that returns an iterable of…NoneType", data=lambda: None
     ),
     "a function of pairs": refused("TypeError: x: batch 0: expected an array, got tuple", data=lambda: [(X, Y)]),
 }

@@ -250,7 +250,7 @@ def test_a_random_graph_that_cannot_be_is_refused(given, error, fragments):
 
 
 def test_repr_counts_and_shows_no_arrays():
-    assert repr(diamond()) == "Graph(4 neurons, 5 arrows, 3 generations, 1 inputs, 1 outputs)"
+    assert repr(diamond()) == "Graph(4 neurons, 5 arrows, 3 generations, 1 input, 1 output)"
     assert "1,001 neurons, 1,000 arrows, 1,001 generations" in repr(chain(1001))
     params = network(diamond(), "float32", batch_norm="full")
     assert repr(params) == f"GraphParams({diamond()!r}, norm=full, float32)"

@@ -40,6 +40,16 @@ def test_dropout_keeps_the_inputs_whole_and_draws_by_example_or_by_batch():
     assert len(np.unique(by_example, axis=0)) == 6
 
 
+def test_one_number_for_dropconnect_drops_the_arrows_out_of_the_inputs_too_as_in_layers():
+    params = network(LAYERED, "float32")
+    arrows = sample_masks(params, fnn.DropConnect(0.5), 6, key=jax.random.key(0)).arrows
+    from_inputs = np.asarray(LAYERED.arrows)[:, 0] < 5
+    assert 0.2 < np.asarray(arrows)[from_inputs].mean() < 0.8
+    assert np.allclose(fold(params, dropout=fnn.DropConnect(0.5)).weights, params.weights / 2)
+    layers = fnn.init(jax.random.key(0), (5, 8, 3))
+    assert np.allclose(fold(layers, dropout=fnn.DropConnect(0.5))[0].W, layers[0].W / 2)
+
+
 def test_a_linear_network_folds_to_its_mean_over_all_masks(x64):
     graph = Graph([(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)], fnn.Identity(), [0], [3])
     params, (x, _), p = network(graph), data(graph), np.array([0.3, 0.9, 0.5, 0.7, 0.2])

@@ -102,7 +102,7 @@ def test_a_file_cut_anywhere_is_named(packing, written):
 def test_a_cut_header_and_a_cut_body_are_told_apart(written):
     with pytest.raises(ValueError, match="truncated in the header, after 7 bytes"):
         load_idx(written(SIX[:7]))
-    with pytest.raises(ValueError, match="promises 6 bytes, the file holds 5"):
+    with pytest.raises(ValueError, match="declares 6 bytes, the file holds 5"):
         load_idx(written(SIX[:-1]))
 
 
@@ -140,7 +140,7 @@ def test_a_promise_that_the_file_does_not_keep_costs_no_memory(shape, packing, w
 
 def test_a_promise_over_the_limit_is_refused(packing, written):
     path = written(packing(SIX))
-    with pytest.raises(ValueError, match="six: the header promises 6 bytes, over the limit of 5; pass limit="):
+    with pytest.raises(ValueError, match="six: the header declares 6 bytes, over the limit of 5; pass limit="):
         load_idx(path, limit=5)
     assert load_idx(path, limit=6).size == 6
 
@@ -152,7 +152,7 @@ def test_a_packed_file_that_keeps_an_absurd_promise_is_refused_and_costs_no_memo
     size = 2**26 + 1
     path = written(pack(idx(0x08, (size,), bytes(size))))
     assert peak_of(lambda: load_idx(path)) < 2**24
-    with pytest.raises(ValueError, match=rf"six: the header promises {size:,} bytes, over 100 times .* limit={size}"):
+    with pytest.raises(ValueError, match=rf"six: the header declares {size:,} bytes, over 100 times .* limit={size}"):
         load_idx(path)
     assert load_idx(path, limit=size).nbytes == size
 
@@ -181,7 +181,7 @@ def test_an_xz_file_that_asks_for_a_large_dictionary_is_refused(written):
 )
 def test_dimensions_that_no_array_has_are_named_with_the_file(shape, packing, written):
     path = written(packing(idx(0x08, shape, b"" if 0 in shape else b"1")))
-    with pytest.raises(ValueError, match="six: no array has the dimensions that the header promises"):
+    with pytest.raises(ValueError, match="six: no array has the dimensions that the header declares"):
         load_idx(path)
 
 
@@ -350,7 +350,7 @@ def test_what_is_no_digest_of_a_file_is_refused_before_anything_is_read(digest, 
 
 def test_the_limit_is_that_of_every_file(folder):
     path = folder()
-    with pytest.raises(ValueError, match=f"{TRAIN[0]}.*: the header promises 8 bytes, over the limit of 7"):
+    with pytest.raises(ValueError, match=f"{TRAIN[0]}.*: the header declares 8 bytes, over the limit of 7"):
         load_mnist(path, limit=7)
     assert len(load_mnist(path, limit=8)[0]) == 2
 

@@ -217,7 +217,7 @@ OTHER = "activation: expected Identity or ReLU or Sigmoid or Tanh"
 @table(
     {
         "another activation": ({"hidden": fnn.GELU()}, ValueError, rf"^params\[0\].{OTHER}", "got GELU", "write fnn"),
-        "a batch norm": ({"params": NORMED}, ValueError, r"^params\[0\].norm: .*batch norm", "ties", "without"),
+        "a batch norm": ({"params": NORMED}, ValueError, r"^params\[0\].norm: .*batch norm", "couples", "without"),
         "a softmax output": ({"last": fnn.Softmax()}, ValueError, rf"^params\[1\].{OTHER}", "Softmax"),
         "proximal behind tanh": ({"last": fnn.Tanh()}, ValueError, "^output: .*Identity", "write output='linear'"),
         "proximal Huber": ({"loss": fnn.Huber(), "y": jnp.zeros((5, 2))}, ValueError, "^output: .*Huber", "'linear'"),

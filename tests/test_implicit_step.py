@@ -281,7 +281,7 @@ KINK = ("continuous σ'", "no residual goes to 0", r"Softplus\(\)", "layerwise")
         ),
         "fixed statistics": (
             {"params": tuple(replace(v, norm=v.norm and replace(v.norm, gradient="fixed")) for v in NORMED)},
-            ValueError, r"^params\[0\].norm: .*'fixed'.*no function", "batch_norm='full'",
+            ValueError, r"^params\[0\].norm: .*'fixed'.*not give the gradient", "batch_norm='full'",
         ),
         "no rate": ({"learning_rate": 0.0}, ValueError, "^learning_rate: expected a finite number > 0"),
         "a row of rates": ({"learning_rate": jnp.ones(2)}, TypeError, "^learning_rate: expected a number > 0"),

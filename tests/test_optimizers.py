@@ -209,7 +209,7 @@ REFUSED = {
     "sam in a chain": (lambda: optax.chain(optax.contrib.sam(optax.sgd(0.1), SHARP)), "optax.contrib.sam"),
     "one that fails": (
         lambda: optax.GradientTransformation(lambda params: (), broken),
-        "its step cannot be taken from params, gradients.*TypeError: tuple indices",
+        "its update fails with params, gradients.*TypeError: tuple indices",
     ),
 }
 

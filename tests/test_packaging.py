@@ -1,5 +1,6 @@
 """The wheel and the sdist, installed in fresh environments without the network, do what they say."""
 
+import json
 import os
 import re
 import shutil
@@ -9,10 +10,13 @@ import tarfile
 import tomllib
 import zipfile
 from email.parser import Parser
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from experiments.notebooks import pairs
 from fnn.version import VERSION
 
 pytestmark = [pytest.mark.project, pytest.mark.slow, pytest.mark.process]
@@ -60,6 +64,49 @@ def installed(package: Path, folder: Path) -> Path:
     found = run(python, "-c", "import fnn; print(fnn.__file__)", cwd=folder).strip()
     assert Path(found) == where / "fnn" / "__init__.py"
     return python
+
+
+def needed(wheel: Path, extra: str) -> set[Distribution]:
+    """The distributions that the wheel and its extra need, and those that these need, in this environment."""
+    asked = [(requirement, extra) for requirement in metadata_of(wheel).get_all("Requires-Dist")]
+    found: dict[str, Distribution] = {}
+    while asked:
+        text, of = asked.pop()
+        requirement = Requirement(text)
+        if requirement.marker and not any(requirement.marker.evaluate({"extra": one}) for one in {of, ""}):
+            continue
+        one = distribution(requirement.name)
+        if one.metadata["Name"] not in found or requirement.extras:
+            found[one.metadata["Name"]] = one
+            asked += [(inner, each) for inner in one.requires or () for each in requirement.extras or {""}]
+    return set(found.values())
+
+
+def installed_alone(wheel: Path, extra: str, folder: Path) -> Path:
+    """The Python of a fresh environment that sees the wheel, what its extra needs, and nothing else of this one's."""
+    python = installed(wheel, folder)
+    where = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    (where / "others.pth").unlink()
+    for one in needed(wheel, extra):
+        for top in {Path(file).parts[0] for file in one.files or ()} - {"..", "__pycache__"}:
+            if not (where / top).exists():
+                (where / top).symlink_to(one.locate_file(top))
+    return python
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", pairs.names())
+def test_a_notebook_runs_from_the_wheel_with_its_extra_outside_of_the_repository(name, wheel, tmp_path):
+    python = installed_alone(wheel, "notebooks", tmp_path / "environment")
+    for other in ("tqdm", "sklearn", "tyro", "experiments"):
+        run(python, "-c", f"import importlib.util; assert not importlib.util.find_spec({other!r})", cwd=tmp_path)
+    kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    start = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": start, "display_name": "Python 3", "language": "python"}))
+    environment = {"JUPYTER_PATH": str(tmp_path / "jupyter"), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = (sys.executable, "-m", "experiments.notebooks", "--check", "--installed", name)
+    run(*command, cwd=ROOT, JAX_ENABLE_COMPILATION_CACHE="false", **environment)
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])

@@ -3,6 +3,7 @@
 import json
 import re
 from functools import cache
+from html import unescape
 
 import jax
 import numpy as np
@@ -123,6 +124,27 @@ def test_rules_of_another_precision_are_no_mistake(tmp_path):
     assert explanation.ok
     assert "all 10 equations agree" in explanation.checked  # the forward rules are judged too
     assert '<p class="checked right">' in held(explanation, tmp_path)[0]
+
+
+def test_a_notebook_shows_the_page_in_a_frame_and_the_equations_below(tmp_path):
+    explanation = fnn.explain(layers(), X, Y)
+    output = explanation._repr_html_()
+    (frame,) = re.findall(r"<iframe ([^>]*)>", output)
+    (text,) = re.findall(r'srcdoc="([^"]*)"', frame)
+    assert unescape(text) == held(explanation, tmp_path)[0]
+    assert f'title="{explanation.title}: step through the computation"' in frame
+    assert 'sandbox="allow-scripts"' in frame
+    assert output.count("<details><summary>2-3-1, 2 layers, one example: all equations</summary>") == 1
+
+
+def test_a_notebook_shows_no_page_of_a_large_network_and_the_first_lines_of_a_long_table():
+    large = fnn.explain(layers((100, 100, 2)), np.ones(100, np.float32), np.ones(2, np.float32))._repr_html_()
+    assert "<iframe" not in large
+    assert len(large) < 20_000
+    assert ".page(" in large
+    deep = fnn.explain(layers((2, *[2] * 60, 1)), X, Y)._repr_html_()
+    assert deep.count('<tr><td style="text-align:left') <= 300
+    assert re.search(r">and \d+ more; print\(...\) shows all<", deep)
 
 
 def test_right_rules_are_not_said_to_be_wrong():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fnn
-from scripted_page import needs_chromium, run
+from scripted_page import needs_chromium, run, run_in_notebook
 from test_page import WRONG, X, Y, graph, layers
 
 pytestmark = [pytest.mark.project, pytest.mark.process, needs_chromium]
@@ -173,4 +173,24 @@ def test_the_address_opens_a_step_and_what_was_chosen(pages):
     )
     assert chosen == "Nothing chosen"
     assert title > 3
+    assert not console
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1366])
+def test_in_a_notebook_the_page_steps_inside_a_frame_of_its_own(width, dark, tmp_path):
+    script = """key("ArrowRight"); click(at('[data-neuron="3"]'));
+    await new Promise((done) => setTimeout(done, 400));
+    let outside = "reached"; try { parent.document.title } catch { outside = "closed"; }
+    return [title()[0], at("#panel h2").textContent, document.documentElement.scrollWidth <= innerWidth, innerWidth,
+      innerHeight, outside];"""
+    output = fnn.explain(layers(), X, Y, rules=WRONG)._repr_html_()
+    (step, chosen, fits, wide, high, outside), console = run_in_notebook(
+        output, STEP + script, tmp_path, width=width, dark=dark
+    )
+    assert (step, chosen) == (2, "Neuron 2 of layer 1")
+    assert fits
+    assert 300 < wide < max(width, 500)
+    assert 700 < high < 800
+    assert outside == "closed"
     assert not console

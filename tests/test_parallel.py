@@ -31,6 +31,7 @@ def started(words, devices=1, **streams):
         "XLA_FLAGS": flags.strip(),
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]),
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "JAX_DEBUG_KEY_REUSE": "1",
     }
     command = [sys.executable, *map(str, words)]
@@ -133,6 +134,41 @@ def test_two_four_and_eight_devices_train_every_kind_of_network_as_one_does():
     assert report["rows and gathered mini-batches are trained alike"]
 
 
+def check_shards(report):
+    assert report["where"] == {"hidden layers": [[0.25], [0.25], [0.25]], "output": [1]}  # 3 neurons: whole on all
+    assert report["resumed"].pop("its shards") == [0.25]
+    assert report["resumed"].pop("elsewhere") < 1e-12
+    assert report["resumed"] == {"from its checkpoint": True, "in memory": True}
+    assert max(report["used"]) < 1e-12
+    same, error = report["streamed"]
+    assert same
+    assert error < 1e-12
+    alone, spread = report["diverged"]
+    assert alone == spread
+    error, shares = report["two axes"]
+    assert error < 1e-12
+    assert shares == [0.5]
+    assert report["messages"] == ["8", "8,64"]  # of 8 examples: neurons' values and an output's sums, and never a W
+    assert all(0.24 < share < 0.27 for share in report["memory"])  # of one device's, on each of four
+
+
+@pytest.mark.parametrize("which", ["some", pytest.param("all", marks=[pytest.mark.slow, pytest.mark.long])])
+def test_layers_in_shards_train_as_whole_ones_do_and_no_device_ever_holds_a_whole_one(which):
+    report = json.loads(printed([TESTS / "shard_cases.py", which], devices=4))
+    assert len(report["errors"]) == {"some": 6, "all": 12}[which]
+    assert all(error < 1e-12 for error in report["errors"].values()), report["errors"]
+    check_shards(report)
+    begins = {
+        "width": "ValueError: shard: 'layers' needs hidden widths that are multiples of 4, the number of devices in "
+        "mesh, got 6 in params[0]; write 8, or shard='data'",
+        "no mesh": "ValueError: mesh: shard='layers' needs one; write mesh=fnn.parallel.data_mesh()",
+        "name": "ValueError: shard: expected 'data' or 'layers', got 'rows'",
+        "graph": "TypeError: shard: 'layers' shards the rows of every W, and a graph has none; write shard='data'",
+    }
+    for name, begin in begins.items():
+        assert report["refused"][name].startswith(begin), report["refused"][name]
+
+
 @pytest.mark.parametrize("others", [1, pytest.param(4, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_after_a_process_is_killed_the_run_goes_on_from_its_checkpoint_with_as_many_processes_or_others(
     others, tmp_path
@@ -229,6 +265,13 @@ def test_where_a_process_dies_stops_or_is_stuck_the_other_ends_with_an_error(sig
         (status,) = job.statuses(GONE_WITHIN, [1 - which])
         print(f"{sign.name} of process {which}: {status} after {time.monotonic() - began:.1f} s")
         assert status != 0
+
+
+def test_layers_are_not_sharded_over_several_processes():
+    script = FITS.replace("mesh=fnn.parallel.data_mesh(),", "mesh=fnn.parallel.data_mesh(), shard='layers',")
+    with Job(lambda *given: ["-c", script, "", *given], 2) as job:
+        assert job.statuses(GONE_WITHIN + 30) == [1, 1]
+        assert "shard: 'layers' needs devices of one process" in job.said()
 
 
 def test_an_error_in_one_process_ends_all_at_once_and_says_where():

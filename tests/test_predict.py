@@ -59,9 +59,12 @@ def test_a_file_is_read_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "CHUNK_BYTES", 2 * 12)
     rows = []
     outputs = evaluation._outputs
-    monkeypatch.setattr(
-        evaluation, "_outputs", lambda params, x, scale: rows.append(len(x)) or outputs(params, x, scale=scale)
-    )
+
+    def counted(params, x, tables, *, scale):
+        rows.append(len(x))
+        return outputs(params, x, tables, scale=scale)
+
+    monkeypatch.setattr(evaluation, "_outputs", counted)
     np.testing.assert_allclose(predict(PARAMS, mapped(tmp_path, FLOATS)), right(FLOATS), rtol=1e-5, atol=1e-6)
     assert rows == [2, 2, 1]
 

@@ -59,7 +59,7 @@ def test_one_process_needs_no_others(address):
 def test_who_does_not_come_is_named(address):
     waiting, other = met(address, (4, 0), (4, 2), seconds=1.0)
     assert isinstance(waiting, TimeoutError)
-    assert f"num_processes: process 1, 3 of 4 has not come to {address} within 1 s; start every" in str(waiting)
+    assert f"num_processes: process 1, 3 of 4 did not reach {address} within 1 s; start every" in str(waiting)
     assert "process 0" in str(other)
 
 
@@ -94,7 +94,7 @@ def test_an_address_that_is_not_this_machines_is_named(bind, why):
 
 @pytest.mark.parametrize("wrong", ["127.0.0.1:1", "nowhere.invalid:1234"])
 def test_an_address_where_nobody_answers_is_named(wrong):
-    with pytest.raises(TimeoutError, match=f"coordinator_address: {wrong}: nobody answers .* within 0.5 s"):
+    with pytest.raises(TimeoutError, match=f"coordinator_address: {wrong}: no answer .* within 0.5 s"):
         meet(wrong, wrong, 2, 1, 0.5)
 
 

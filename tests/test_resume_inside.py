@@ -221,7 +221,7 @@ def test_a_damaged_checkpoint_inside_an_epoch_gives_way_to_the_last_whole_one(tm
     (damaged,) = (path for path in (tmp_path / "steps").rglob("*") if path.is_file() and path.name == "metadata")
     damage(damaged)
     with pytest.warns(
-        UserWarning, match="resuming from the last whole epoch, because checkpoint: none in .*steps is whole"
+        UserWarning, match="resuming from the last complete epoch, because checkpoint: none in .*steps is intact"
     ):
         run = train(tmp_path, epochs=3)
     assert_same(run.params, train(None, epochs=3).params)

@@ -127,20 +127,20 @@ def test_a_run_goes_on_with_its_log_and_into_a_checkpoint_and_refuses_another(tm
     assert_same(again.params, longer.params)
     assert_refusal(
         lambda: train(train(), checkpoint=tmp_path / "run"),
-        "ValueError: checkpoint: …does not hold the run that is resumed",
+        "ValueError: checkpoint: …does not hold the run to resume",
     )
 
 
 GOING_ON = {
-    "another key": refused("ValueError: key: expected that of the run", key=jax.random.key(2)),
+    "another key": refused("ValueError: key: expected the run's own key", key=jax.random.key(2)),
     "another optimizer": refused(
-        "ValueError: optimizer: its state is not like that of the run:…fit(run.params, ...)", optimizer=optax.adam(0.1)
+        "ValueError: optimizer: its state does not match that of the run:…fit(run.params", optimizer=optax.adam(0.1)
     ),
     "another network's data": refused("ValueError: data: the network takes 5 inputs", data=(X[:, :2], LABELS)),
 }
 WATCHING = {
     "keep what": refused("ValueError: keep: expected 'best' or 'best_accuracy' or None, got 'last'", keep="last"),
-    "keep without validation": refused("ValueError: keep: expected validation too", keep="best", validation=None),
+    "keep without validation": refused("ValueError: keep: expected validation data too", keep="best", validation=None),
     "patience without validation": refused("ValueError: patience: expected validation", patience=1, validation=None),
     "patience 0": refused("ValueError: patience: expected at least 1", patience=0),
     "accuracy of targets": refused(
@@ -148,7 +148,7 @@ WATCHING = {
         keep="best_accuracy", data=(X, X[:, :3]), validation=(X, X[:, :3]), loss=fnn.SquaredError(),
     ),
     "rules and a precision": refused(
-        "ValueError: precision: 'bfloat16' is rules=fnn.BFLOAT16, got other rules too",
+        "ValueError: precision: 'bfloat16' means rules=fnn.BFLOAT16, but got other rules too",
         precision="bfloat16", rules=fnn.RULES._replace(bias_gradient=max),
     ),
     "no rules": refused("TypeError: rules: expected fnn.Rules, got None", rules=None),

@@ -1,5 +1,6 @@
 """The documentation: every public name has its place, every link inside the repository leads somewhere."""
 
+import doctest
 import importlib
 import inspect
 import os
@@ -53,6 +54,22 @@ def test_every_name_of_fnn_is_on_its_page():
         r"(?::\w+:`~?|auto\w+:: |py:\w+:: )(?:fnn\.)?(?:(?:activations|losses)\.)?(\w+)`?(?=[,.;\s])", PAGES["fnn"]
     )
     assert set(fnn.__all__) <= set(named)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_the_examples_of_a_page_run_with_the_imports_that_it_names(name):
+    (assumed,) = re.findall(r"(?m)^The examples assume (.*)\.$", PAGES[name])
+    module = fnn if name == "fnn" else pytest.importorskip(f"fnn.{name}", reason="an extra is not installed")
+    names: dict = {}
+    exec("\n".join(re.findall(r"`(.*?)`", assumed)), names)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(optionflags=flags)
+    for public in module.__all__:
+        value = getattr(module, public)
+        for example in finder.find(value, public, globs=names) if callable(value) else ():
+            runner.run(example)
+    assert runner.summarize().failed == 0
 
 
 def test_every_page_of_the_reference_is_of_a_module():
@@ -200,6 +217,32 @@ def test_no_page_is_wider_than_its_window(built, tmp_path):
                 if tab.evaluate(WIDER):
                     wider.append(f"{page.relative_to(site)} at {width} px")
     assert not wider
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.skipif(browser.executable() is None, reason="no chromium or chrome on PATH")
+def test_formulas_are_set_in_the_font_that_the_site_ships(built, tmp_path):
+    site, _ = built
+    with browser.opened(tmp_path) as tab:
+        tab.open(site / "experiments/site/formulas.html")
+        loaded = "document.fonts.ready.then(() => [...document.fonts].map(font => `${font.family}: ${font.status}`))"
+        assert tab.evaluate(loaded) == ["Mathematics: loaded"]
+        assert tab.evaluate("getComputedStyle(document.querySelector('math')).fontFamily").startswith("Mathematics")
+
+
+def test_that_font_has_a_prime_the_letters_of_the_equations_and_brackets_of_any_height(tmp_path):
+    pytest.importorskip("ziamath", reason="the extra docs is not installed")
+    from fontTools.ttLib import TTFont
+
+    from experiments.site import fonts
+
+    fonts.write(tmp_path / fonts.NAME)
+    needed = {*map(ord, "σ′δ∂ℓλψ⊙∑∇≤−"), 0x1D6FF, 0x1D70E}  # the last two are italic δ and σ
+    with TTFont(tmp_path / fonts.NAME) as font:
+        assert needed <= set(font.getBestCmap())
+        assert font["MATH"].table.MathVariants.VertGlyphCoverage.glyphs
 
 
 @pytest.mark.process

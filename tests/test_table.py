@@ -11,7 +11,7 @@ from experiments import results, table
 pytestmark = pytest.mark.project
 PROGRAMS = {
     path.stem for path in Path(table.HERE).glob("*.py") if "\ndef main(" in path.read_text()
-} - {"table", "find_the_mistake", "report_picture", "flash_attention"}  # fmt: skip
+} - {"table", "find_the_mistake", "report_picture", "flash_attention", "accelerator"}  # fmt: skip
 
 
 def test_the_two_pages_hold_the_tables_that_the_records_make():

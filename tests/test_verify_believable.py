@@ -298,6 +298,77 @@ def test_every_way_to_break_a_tie_is_right():
     assert verify.stages([pooled], np.array([1.0, 1.0, 3.0, 3.0])).ok
 
 
+def maximum_with(first, second):
+    """The larger of two, with shares of the cotangent at a tie."""
+
+    @jax.custom_vjp
+    def larger(a, b):
+        return jnp.maximum(a, b)
+
+    def backward(kept, g):
+        a, b = kept
+        return share(a, b, first) * g, share(b, a, second) * g
+
+    def share(a, b, tied):
+        return jnp.where(a > b, 1.0, jnp.where(a == b, float(tied), 0.0)).astype(a.dtype)
+
+    larger.defvjp(lambda a, b: (jnp.maximum(a, b), (a, b)), backward)
+    return larger
+
+
+SHARES = {
+    (1, 0): True,
+    (0, 1): True,
+    (0.5, 0.5): True,
+    (0.3, 0.7): True,
+    (1, 1): False,
+    (0, 0): False,
+    (0.3, 0.6): False,
+}
+
+
+@pytest.mark.parametrize("size", [3, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shares", SHARES)
+def test_shares_of_a_tie_sum_to_the_whole(shares, size):
+    larger, tied, right = maximum_with(*shares), np.linspace(1, 2, size), SHARES[shares]
+    assert verify.custom_vjp(larger, tied, tied).ok == right
+    assert verify.function(larger, tied, tied).ok == right
+    hand = {"a": np.full(size, float(shares[0])), "b": np.full(size, float(shares[1]))}
+    report = verify.gradient(lambda p: hand, lambda p: jnp.maximum(p["a"], p["b"]).sum(), {"a": tied, "b": tied})
+    assert report.ok == right
+
+
+@pytest.mark.parametrize("size", [3, 100])
+def test_so_do_the_shares_of_a_largest_number_among_many(size):
+    first, last, all_of_them = np.eye(size)[0], np.eye(size)[-1], np.ones(size)
+    for hand, right in (
+        (first, True),
+        (last, True),
+        (all_of_them / size, True),
+        (all_of_them, False),
+        (0.9 * last, False),
+    ):
+        assert verify.gradient(lambda w: hand, lambda w: w.max(), all_of_them).ok == right  # noqa: B023
+
+
+def test_a_wrong_tie_condemns_no_kink_beside_it():
+    def cost(p):
+        return p["tie"].max() + jax.nn.relu(p["up"]).sum() - jax.nn.relu(p["down"]).sum()
+
+    params = {"tie": np.ones(3), "up": np.zeros(4), "down": np.zeros(40)}
+    hand = {"up": 0.5 * np.ones(4), "down": -0.7 * np.ones(40)}
+    for share, right in (([0.9, 0.5, 0.3], False), ([0.2, 0.3, 0.5], True)):
+        report = verify.gradient(lambda p: hand | {"tie": np.array(share)}, cost, params)  # noqa: B023
+        assert report.ok == right
+        assert [finding.name for finding in report.wrong] == ([] if right else ["params['tie']"])
+
+
+def test_kinks_of_sums_may_have_slopes_of_their_own():
+    W = np.abs(np.random.default_rng(0).normal(size=(5, 80)))
+    for slopes in ([1, 0, 0.3, 0.2, 0.5], [1, 1, 1, 1, 1]):
+        assert verify.gradient(lambda x: slopes @ W, lambda x: jax.nn.relu(W @ x).sum(), np.zeros(80)).ok  # noqa: B023
+
+
 def test_relu_may_have_any_slope_at_zero():
     w = np.array([0.0, 1.0, -1.0])
     for slope in (0, 0.5, 1):

@@ -88,7 +88,7 @@ def test_sizes_are_swept_and_the_report_says_where_it_is_wrong(condition):
     assert wrong.name == "dx"
     assert wrong.note.startswith((condition, condition.replace("batch > 1", "batch = 2")))
     assert "a constant factor 2" in wrong.note
-    assert "20 cases, in which every two values of rows, batch, flip occur together" in note(report)
+    assert "20 cases in which every two values of rows, batch, flip occur together" in note(report)
 
 
 def test_axes_are_named_by_the_sizes():

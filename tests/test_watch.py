@@ -95,7 +95,7 @@ FIRST = {
     "(1) delta of layer 2, at the output, is not finite (nan": {"params": network(), "loss": Steep(), "y": Y - 1},
     "(2a) g of layer 1 (g = delta W of layer 2) is not": {"params": network(0.0, 1e30), "y": 1e10 * (Y + 1)},
     "(2b) delta of layer 1 (delta = g * sigma'(z)) is not": {"params": network(0.0, hidden=Root()), "y": Y + 1},
-    "delta of layer 1, behind its batch norm's pull-back, is not": {
+    "delta of layer 1, after its batch norm's pull-back, is not": {
         "params": network(norm=(1.0, "fixed"), W2=1.0),
         "loss": Steep(),
         "y": Y + 1e37,
@@ -112,7 +112,7 @@ FIRST = {
         "y": Y + 100,
         "optimizer": updates.sgd(3e38),
     },
-    "the optimizer's new state is not finite, made of finite gradients": {
+    "the optimizer's new state is not finite, although its gradients are": {
         "params": network(),
         "optimizer": spoiling(0.1),
     },
@@ -226,9 +226,9 @@ def test_what_does_not_come_again_is_said():
     optimizer, options = Optimizer(updates.sgd(0.1)), {"objective": Objective(SQUARED, "mean"), "scale": 1.0}
     chunks = InMemory(data, data.y, SQUARED, 4).chunks(key, 3)
     begun = network(), optimizer.init(network())
-    error = nonfinite.non_finite(begun, chunks, 3, (None, key, optimizer), [], **options)
+    error = nonfinite.non_finite(begun, chunks, 3, (None, key, optimizer, None), [], **options)
     assert (error.epoch, error.step) == (3, None)
-    assert "epoch 3: the loss, the parameters or the optimizer's state are not finite, but step by step" in str(error)
+    assert "epoch 3: the loss, parameters or optimizer state are not finite, but are when" in str(error)
 
 
 def test_a_mean_of_huge_losses_is_finite():

@@ -1,1 +1,1 @@
-"""Derivatives that others ship, judged by the checker: ``python -m experiments.audit``."""
+"""Custom derivatives in JAX and other packages, judged by the checker: ``python -m experiments.audit``."""

@@ -1,4 +1,4 @@
-"""Judge the derivatives that others ship: ``python -m experiments.audit [--only optax …] [--save]``.
+"""Judge custom derivatives in JAX and other packages: ``python -m experiments.audit [--only optax …] [--save]``.
 
 It walks the installed packages for ``custom_jvp`` and ``custom_vjp`` objects, judges those for which there are
 hand-made arguments, runs the reduced findings, and writes what it found to ``runs/``. Packages that are not installed
@@ -28,14 +28,14 @@ SAID = (  # of these the remark is kept
 
 @dataclass(frozen=True)
 class Options:
-    """Judge the derivatives that others ship, by verify.function."""
+    """Judge custom derivatives in JAX and other packages with verify.function."""
 
     only: tuple[str, ...] = ()
-    """Distributions, such as optax; all of them if none is given."""
+    """Distributions, such as optax; all by default."""
     save: bool = False
-    """Keep the record in the gallery and write experiments/audit.md."""
+    """Store the record in the gallery and write experiments/audit.md."""
     page: bool = False
-    """Judge nothing; write experiments/audit.md from the record that is kept."""
+    """Only write experiments/audit.md from the stored record."""
     out: Path | None = None
 
 

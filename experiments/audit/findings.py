@@ -1,4 +1,4 @@
-"""What is wrong or NaN, reduced to a few lines, with the right value by a second oracle that is not the checker's.
+"""Wrong or NaN derivatives, each reduced to a few lines, with the correct value from an independent oracle.
 
 Each finding is two functions: what the package gives, and the right value by mpmath or NumPy, in more digits.
 """
@@ -215,7 +215,7 @@ def _dawsn_of_tfp():
 FINDINGS = (
     Reduced(
         ("jax._src.numpy.linalg._slogdet_small",), "jax",
-        "slogdet of 2 × 2 underflows, which it is there to avoid: the determinant itself is formed.",
+        "slogdet underflows for 2 × 2 matrices, which it exists to avoid: it forms the determinant itself.",
         _slogdet, _slogdet_right,
     ),
     Reduced(
@@ -235,42 +235,42 @@ FINDINGS = (
     ),
     Reduced(
         ("jax._src.scipy.special.xlogy", "jax._src.scipy.special.xlog1py"), "jax",
-        "xlogy(0, y) is 0 for every y, and its derivative by y is NaN at y = 0; likewise xlog1py(0, y) at y = −1.",
+        "xlogy(0, y) is 0 for every y, but its derivative in y is NaN at y = 0; likewise xlog1py(0, y) at y = −1.",
         _xlogy, _xlogy_right,
     ),
     Reduced(
         ("optax.losses._classification.weighted_logsoftmax",), "optax",
-        "In forward mode, 0 · log 0 for labels that are constant; reverse mode is right.",
+        "Forward mode computes 0 · log 0 for constant labels; reverse mode is right.",
         _optax_loss, _optax_loss_right,
     ),
     Reduced(
         ("distrax._src.utils.math.power_no_nan",), "distrax",
-        "In forward mode, 0 · log x for an exponent that is constant is NaN for x ≤ 0; reverse mode is right.",
+        "Forward mode computes 0 · log x for a constant exponent, which is NaN for x ≤ 0; reverse mode is right.",
         _power, _power_right,
     ),
     Reduced(
         ("distreqx.utils.math.power_no_nan",), "distreqx",
-        "The same as in distrax.",
+        "As in distrax.",
         _power_of_distreqx, _power_right,
     ),
     Reduced(
         ("ott.math.utils.norm",), "ott-jax",
-        "Under differentiation the value at 0 is that at a vector of ones.",
+        "When differentiated, the value at 0 is that at a vector of ones.",
         _ott_norm, _ott_norm_right,
     ),
     Reduced(
         ("ott.math.utils.norm",), "ott-jax",
-        "With axis=, the promised 0 at a zero vector holds only if all vectors are zero.",
+        "With axis=, the documented gradient of 0 at a zero vector holds only if all vectors are zero.",
         _ott_norm_rows, _ott_norm_rows_right,
     ),
     Reduced(
         ("ott.math.utils.logsumexp",), "ott-jax",
-        "Under differentiation the value of a slice that is all −inf is 0.",
+        "When differentiated, the value for a slice of all −inf is 0.",
         _ott_logsumexp, _ott_logsumexp_right,
     ),
     Reduced(
         ("ott.math.utils.softmin",), "ott-jax",
-        "The derivative with respect to gamma is given as 0.",
+        "The derivative with respect to gamma is 0.",
         _ott_softmin, _ott_softmin_right,
     ),
     Reduced(

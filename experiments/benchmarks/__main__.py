@@ -8,8 +8,6 @@ the CPU, and a run of some workloads joins the others; README.md and the picture
 import importlib
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 from collections import deque
@@ -21,19 +19,22 @@ from pathlib import Path
 
 import tyro
 
-from experiments import results, table
+from experiments import machine, results, table
 from experiments.benchmarks.report import draw, page
 
 HERE = Path(__file__).parent
 WORKLOADS = {  # by the issue's order; each is a module of this folder
-    "epochs": "Epochs of MNIST", "streaming": "Data in a file", "ensembles": "Many networks at once",
+    "epochs": "Epochs of MNIST", "variants": "A small epoch: what was tried, and what bounds it",
+    "streaming": "Data in a file", "ensembles": "Many networks at once",
     "matmuls": "Bound by computing", "stack": "Deep and narrow",
     "per_example": "Per-example quantities and the tangent kernel", "curvature": "Curvature", "graph": "Graphs",
     "implicit": "Implicit steps", "memory": "Memory of every activation", "growth": "Growth with the problem's size",
+    "devices": "Several devices", "costs": "What parts of training cost",
     "startup": "Starting", "calls": "Single calls", "chain_rule": "Reverse order and the naive chain rule",
 }  # fmt: skip
 PACKAGES = (
     "jax", "jaxlib", "numpy", "optax", "equinox", "flax", "jax-privacy", "scikit-learn", "scipy", "torch",
+    "connex", "mlx",
 )  # fmt: skip
 
 
@@ -72,29 +73,15 @@ def read(name: str, folder: Path) -> tuple[str, dict]:
     """The device of a run, and what is kept of it."""
     record = json.loads((folder / "figures.json").read_text())
     made = record["made with"]
-    model = processor()
+    model = f"{machine.processor()}, {machine.instructions()}"
     device = model if made["platform"] == "cpu" else made["kind"]
     rows = importlib.import_module(f"experiments.benchmarks.{name}").rows(record["figures"])
     return device, {
         "platform": made["platform"], "command": record["command"], "seconds": record["seconds"],
-        "date": f"{date.today()}", "machine": f"{model}, {os.cpu_count()} cores, {memory()}",
+        "date": f"{date.today()}", "machine": f"{model}, {os.cpu_count()} cores, {machine.memory()}",
         "versions": {"python": made["python"]} | versions(), "rows": [row._asdict() for row in rows],
         "figures": record["figures"],
     }  # fmt: skip
-
-
-def processor() -> str:
-    """The CPU's model, as the system names it."""
-    information = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", information.read_text()) if information.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def memory() -> str:
-    try:
-        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
-    except (AttributeError, ValueError):  # not on every system
-        return "memory unknown"
 
 
 def versions() -> dict[str, str]:
@@ -118,13 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out, failed = results.folder(None, "benchmarks"), {}
     for name in options.only or WORKLOADS:
         print(f"\n== {name}", flush=True)
+        load = machine.load()
         (out / name).mkdir()
         last = run(name, options.rounds, out / name)
         if last is not None:
             failed[name] = last
             continue
         device, record = read(name, out / name)
-        kept.setdefault(device, {})[name] = record
+        kept.setdefault(device, {})[name] = record | {"load": load}
         options.json.write_text(results.compact(kept))
         if options.json == HERE / "figures.json" and record["platform"] == "cpu":
             table.main([str(out / name)])

@@ -55,7 +55,8 @@ def ways() -> dict[str, Callable]:
 def measured(rounds: int) -> dict[str, dict]:
     """Microseconds of every way, and its time as a multiple of the peer's, [median, lower, upper quartile]."""
     given = ways()
-    ours, theirs = (jax.tree.leaves(given[way]()) for way in (EAGER, GRAD))
+    with jax.default_matmul_precision("highest"):  # TF32 would not be as close
+        ours, theirs = (jax.tree.leaves(given[way]()) for way in (EAGER, GRAD))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     seconds = interleaved(given, rounds, least=0.002)

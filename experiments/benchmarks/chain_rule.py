@@ -161,9 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "depth": {depth: (depth, options.width) for depth in options.depths},
         "width": {width: (options.depth, width) for width in options.widths},
     }
+    with jax.default_matmul_precision("highest"):  # not the roundings of TF32 or bfloat16
+        deviation = deviations(options.depths[0], options.widths[0])
     figures: dict[str, dict] = {
         "fixed": {"depth": f"width {options.width}", "width": f"{options.depth} layers"},
-        "deviation": deviations(options.depths[0], options.widths[0]),
+        "deviation": deviation,
         "growth": {quantity: growth(sizes, options) for quantity, sizes in networks.items()},
     }
     for quantity, ways in figures["growth"].items():

@@ -25,7 +25,8 @@ import numpy as np
 import tyro
 
 from experiments import digits, results
-from experiments.benchmarks.frameworks import Equinox, Flax, ScikitLearn, Torch, TorchCompile
+from experiments.benchmarks.frameworks import MLX, Equinox, Flax, ScikitLearn, Torch, TorchCompile, TorchFastest
+from experiments.benchmarks.limits import Limit
 from experiments.benchmarks.peers import JittedStep, NaiveScan, NumPy, OurPipeline, Peer, Problem, Products, Weights
 from experiments.benchmarks.timing import Row
 from fnn import train
@@ -39,9 +40,12 @@ PEERS: dict[str, tuple[Callable[[Problem], Peer], bool]] = {  # and whether a pa
     "Flax": (Flax, True),
     "PyTorch": (Torch, True),
     "torch.compile": (TorchCompile, True),
+    "torch.compile, tuned and fused": (TorchFastest, True),
+    "MLX": (MLX, True),
     "NumPy": (NumPy, True),
     "scikit-learn": (ScikitLearn, True),
     "its matrix products alone": (Products, False),
+    "the machine's limit": (Limit, False),
 }
 CHECKED_STEPS = 3
 TOLERANCE = 1e-3  # of the way from the initial parameters: float32 leaves 1e-6, a rate of 3.01 for 3 makes it 3e-3
@@ -114,7 +118,8 @@ def peers_of(problem: Problem, only: Sequence[str] = ()) -> tuple[dict[str, Peer
             continue
         try:
             peer = make(problem)
-            distance = disagreement(peer, problem)
+            with jax.default_matmul_precision("highest"):  # TF32 would be farther than TOLERANCE
+                distance = disagreement(peer, problem)
         except ImportError:
             missing[name] = "not installed"
             continue

@@ -4,6 +4,7 @@ A library is imported when its peer is made: ImportError where it is not install
 """
 
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -173,7 +174,80 @@ class TorchCompile(Torch):
         import torch
 
         super().__init__(problem)
-        self.loss = torch.compile(self.loss)
+        self.eager = self.loss
+        self.loss = torch.compile(self.eager)
+
+
+class TorchFastest(TorchCompile):
+    """The same by ``torch.compile`` with its kernels tuned for the sizes, and one fused kernel for the step."""
+
+    def __init__(self, problem: Problem):
+        import torch
+
+        super().__init__(problem)
+        modes = {"cpu": "max-autotune-no-cudagraphs", "cuda": "max-autotune"}
+        self.loss = torch.compile(self.eager, mode=modes[torch_device(torch)])
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=problem.rate, momentum=problem.alpha or 0.0, fused=True
+        )
+
+
+class MLX(Peer):
+    """``mlx.nn`` on the CPU: a module, an optimizer, and the step under ``mx.compile``."""
+
+    def __init__(self, problem: Problem):
+        import mlx.core as mx
+        import mlx.nn as nn
+        import mlx.optimizers as optimizers
+
+        super().__init__(problem)
+        if jax.default_backend() != "cpu":
+            raise RuntimeError("MLX computes on the CPU here")
+        mx.set_default_device(mx.cpu)
+
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = [nn.Linear(m, n) for m, n in zip(problem.sizes, problem.sizes[1:])]
+
+            def __call__(self, x):
+                act = mx.sigmoid if problem.squared else nn.relu
+                for layer in self.layers[:-1]:
+                    x = act(layer(x))
+                return mx.sigmoid(self.layers[-1](x)) if problem.squared else self.layers[-1](x)
+
+        self.x, self.y = mx.array(problem.x), mx.array(problem.y)
+        self.model, self.evaluate = Network(), mx.eval
+        for layer, (W, b) in zip(self.model.layers, problem.weights):
+            layer.weight, layer.bias = mx.array(W), mx.array(b)
+        optimizer = optimizers.SGD(learning_rate=problem.rate, momentum=problem.alpha or 0.0)
+        optimizer.init(self.model.trainable_parameters())
+        gradient = nn.value_and_grad(self.model, self.loss)
+        self.state = [self.model.state, optimizer.state]
+
+        @partial(mx.compile, inputs=self.state, outputs=self.state)
+        def step(x, y):
+            value, gradients = gradient(self.model, x, y)
+            optimizer.update(self.model, gradients)
+            return value
+
+        self.step, self.index = step, mx.array
+
+    def loss(self, model, x, y):
+        import mlx.core as mx
+        import mlx.nn as nn
+
+        if self.problem.squared:
+            return 0.5 * mx.mean(mx.sum(mx.square(model(x) - y), axis=1))
+        return nn.losses.cross_entropy(model(x), y, reduction="mean")
+
+    def train(self, order):
+        for rows in map(self.index, np.asarray(order)):
+            self.step(self.x[rows], self.y[rows])
+            self.evaluate(self.state)
+
+    def weights(self):
+        return [(np.array(layer.weight), np.array(layer.bias)) for layer in self.model.layers]
 
 
 class ScikitLearn(Peer):

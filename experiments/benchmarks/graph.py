@@ -1,14 +1,17 @@
 """Back-propagation through graphs beside what one would otherwise use: ``python -m experiments.benchmarks.graph``.
 
 Ours is ``fnn.backprop`` of the graph. Its peers: ``fnn.backprop`` of the same network as dense layers, ``jax.grad`` of
-``fnn.forward``, SciPy's sparse products by generation, and, on a small graph, a Python loop over neurons and arrows
-(micrograd's way, with a NumPy array per neuron).
+``fnn.forward``, SciPy's sparse products by generation, connex (graphs in JAX, a matrix for every generation), and, on a
+small graph, a Python loop over neurons and arrows (micrograd's way, with a NumPy array per neuron).
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from fnn.graph import Graph, GraphParams
 from fnn.kinds import given
 
 BATCH, LOSS = 32, fnn.SquaredError()
+CONNEX_NEURONS = 1000
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ def rows(figures: dict) -> list[Row]:
     for row in figures["rows"]:
         what, ms = f"a graph's step, {row['graph']}", row["ms"]
         made += [timed(what, peer, ratio, ms["ours"], ms[peer]) for peer, ratio in row["ratio"].items()]
+        made += [
+            Row(what, "time", peer, None, None, f"{ms['ours']:.3g} ms", "", why)
+            for peer, why in row.get("missing", {}).items()
+        ]
         for measure, key in (("temporary memory", "temporary MB"), ("compile time", "compile s")):
             made.append(single(what, measure, "jax.grad", row[key]["ours"], row[key]["jax.grad"], key.split()[-1]))
     return made
@@ -116,26 +124,37 @@ def measured(name: str, params: GraphParams, rounds: int) -> dict:
         ways["dense layers"] = lambda: fnn.backprop(layers, x, y, loss=LOSS)
     if len(graph) < 100:
         peers["Python loop"] = python_step(params, np.asarray(x), np.asarray(y))
-    ours = np.asarray(ways["ours"]().weights)
-    for step in (*peers.values(), lambda: ways["jax.grad"]().weights):
-        assert np.allclose(step(), ours, rtol=1e-3, atol=1e-5 * np.abs(ours).max())
+    made, missing = connex_step(params, x, y)
+    peers |= made
+    with jax.default_matmul_precision("highest"):  # TF32 would not be as close
+        ours = np.asarray(ways["ours"]().weights)
+        for step in (*peers.values(), lambda: ways["jax.grad"]().weights):
+            assert np.allclose(step(), ours, rtol=1e-3, atol=1e-5 * np.abs(ours).max())
     seconds = interleaved(ways | peers, rounds)
-    row: dict = {"graph": name, "ms": {way: round(1e3 * float(np.median(s)), 4) for way, s in seconds.items()}}
+    row: dict = {"graph": name, "missing": missing}
+    row["ms"] = {way: round(1e3 * float(np.median(s)), 4) for way, s in seconds.items()}
     ratios = {way: seconds["ours"] / s for way, s in seconds.items() if way != "ours"}
     row["ratio"] = {way: np.round(np.percentile(r, (50, 25, 75)), 3).tolist() for way, r in ratios.items()}
-    arguments = given(params, x, None, fnn.RULES)
-    static = {"objective": Objective(LOSS, "mean"), "want": ("gradients",)}
-    row["compile s"], row["temporary MB"] = {}, {}
-    for way, lower in (
-        ("ours", lambda: _backward.lower(*arguments, y, **static)),
-        ("jax.grad", lambda: automatic.lower(params, x, y)),
-    ):
+    lowered = {"jax.grad": partial(automatic.lower, params, x, y), "ours": partial(lowered_backprop, params, x, y)}
+    row["compile s"], row["temporary MB"] = compiling(lowered)
+    return row
+
+
+def lowered_backprop(params: GraphParams, x, y):
+    static: dict[str, Any] = {"objective": Objective(LOSS, "mean"), "want": ("gradients",)}
+    return _backward.lower(*given(params, x, None, fnn.RULES), y, **static)
+
+
+def compiling(lowered: Mapping[str, Callable]) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds to trace and compile every way, and its temporary memory in MB."""
+    seconds, memory = {}, {}
+    for way, lower in lowered.items():
         jax.clear_caches()
         started = time.perf_counter()
         compiled: Any = lower().compile()
-        row["compile s"][way] = round(time.perf_counter() - started, 2)
-        row["temporary MB"][way] = round(compiled.memory_analysis().temp_size_in_bytes / 1e6, 2)
-    return row
+        seconds[way] = round(time.perf_counter() - started, 2)
+        memory[way] = round(compiled.memory_analysis().temp_size_in_bytes / 1e6, 2)
+    return seconds, memory
 
 
 def scipy_step(params: GraphParams, x: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:
@@ -171,6 +190,66 @@ def scipy_step(params: GraphParams, x: np.ndarray, y: np.ndarray) -> Callable[[]
         return np.concatenate([np.einsum("cb,cb->c", lam[target[c]], o[source[c]]) for c in chunks])
 
     return step
+
+
+def connex_step(params: GraphParams, x, y) -> tuple[dict[str, Callable], dict[str, str]]:
+    """The gradient by the weights with connex, its parameters ours; and why not, where it cannot be had."""
+    graph = params.graph
+    if find_spec("connex") is None:
+        return {}, {"connex": "not installed"}
+    if len(graph) > CONNEX_NEURONS:
+        return {}, {"connex": f"left out above {CONNEX_NEURONS} neurons: it looks for cycles by listing them"}
+    if np.isin(graph.outputs, graph.arrows[:, 0]).any():
+        return {}, {"connex": "does not take outputs that other neurons read"}
+    import equinox as eqx
+
+    network, places = connex_network(params)
+    trained, rest = eqx.partition(network, eqx.is_inexact_array)
+
+    @jax.jit
+    def gradient(trained):
+        def loss(trained):
+            a = jax.vmap(lambda x: eqx.combine(trained, rest)(x, key=jax.random.key(0)))(x)
+            return LOSS.value(a, y).mean()
+
+        return jax.grad(loss)(trained)._weights_and_biases
+
+    def step():
+        found = [np.asarray(of) for of in gradient(trained)]
+        return np.array([found[generation][row, column] for generation, row, column in places])
+
+    return {"connex": step}, {}
+
+
+def connex_network(params: GraphParams) -> tuple[Any, list[tuple[int, int, int]]]:
+    """The network in connex with our parameters, and every arrow's generation, row and column in its matrices."""
+    import equinox as eqx
+    import networkx
+
+    graph, inputs = params.graph, params.graph.inputs.tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of equinox, about how connex declares its fields
+        import connex
+
+        network = connex.NeuralNetwork(
+            networkx.DiGraph(graph.arrows.tolist()), inputs, graph.outputs.tolist(), hidden_activation=jnp.tanh,
+            key=jax.random.key(0),
+        )  # fmt: skip
+    number = network._neuron_to_id
+    rows: dict[int, tuple[int, int, dict[int, int]]] = {}
+    for generation, (neurons, reads) in enumerate(zip(network._topo_batches, network._indices)):
+        columns = {int(read): column for column, read in enumerate(np.asarray(reads))}
+        rows |= {int(neuron): (generation, row, columns) for row, neuron in enumerate(np.asarray(neurons))}
+    ours = [np.zeros(of.shape, np.float32) for of in network._weights_and_biases]
+    places = []
+    for (source, target), weight in zip(graph.arrows.tolist(), np.asarray(params.weights)):
+        generation, row, columns = rows[number[target]]
+        places.append((generation, row, columns[number[source]]))
+        ours[generation][row, columns[number[source]]] = weight
+    for neuron in set(range(len(graph))) - set(inputs):
+        generation, row, _ = rows[number[neuron]]
+        ours[generation][row, -1] = params.biases[neuron]
+    return eqx.tree_at(lambda n: n._weights_and_biases, network, [jnp.asarray(of) for of in ours]), places
 
 
 def python_step(params: GraphParams, x: np.ndarray, y: np.ndarray) -> Callable[[], np.ndarray]:

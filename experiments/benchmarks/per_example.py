@@ -1,9 +1,9 @@
 """Per-example quantities beside their peers: ``python -m experiments.benchmarks.per_example``.
 
 784-512-512-10, ReLU, softmax cross-entropy, batch 128: the norms of the examples' gradients and their clipped mean, as
-multiples of one plain gradient, and of the same by ``jax.vmap(jax.grad)``, by torch.func and by JAX Privacy where they
-are installed; and the tangent kernel of 256 examples of 784-512-512-1 beside Jacobians. All interleaved, medians of the
-rounds' ratios; memory is what the compiled program asks for beside its arguments and results.
+multiples of one plain gradient, and of the same by ``jax.vmap(jax.grad)``, by optax, by torch.func and by JAX Privacy
+where they are installed; and the tangent kernel of 256 examples of 784-512-512-1 beside Jacobians. All interleaved,
+medians of the rounds' ratios; memory is what the compiled program asks for beside its arguments and results.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import tyro
 
 import fnn
@@ -52,6 +53,12 @@ def vmap_clipped(params, x, y):
     gradients = by_vmap(params, x, y)
     weights = jnp.minimum(1, CLIP / lengths(gradients)) / len(x)
     return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), gradients)
+
+
+def optax_clipped(params, x, y):
+    """The mean of the gradients that optax clips, of those of every example."""
+    clipped, _ = optax.per_example_global_norm_clip(by_vmap(params, x, y), CLIP)
+    return jax.tree.map(lambda leaf: leaf / len(x), clipped)
 
 
 def privacy_clipped(params, x, y):
@@ -108,6 +115,7 @@ GRADIENTS: dict[str, Callable] = {
     "norms by vmap": lambda *data: lengths(by_vmap(*data)),
     "clipped": lambda params, x, y: per_example.clipped(params, x, y, CLIP, loss=LOSS),
     "clipped by vmap": vmap_clipped,
+    "clipped by optax": optax_clipped,
     "moments": lambda *data: per_example.moments(*data, loss=LOSS),
     "Gram matrix": lambda *data: per_example.gram(*data, loss=LOSS),
 }
@@ -148,7 +156,7 @@ def claims(options: Options, figures: dict) -> list[results.Claim]:
 def rows(figures: dict) -> list[Row]:
     gradients, kernels = figures["gradients"], figures["kernels"]
     own = {name: [f"{name} by vmap", f"{name} by torch.func"] for name in ("norms", "clipped")}
-    own["clipped"].append("clipped by JAX Privacy")
+    own["clipped"] += ["clipped by optax", "clipped by JAX Privacy"]
     made = []
     for name in TITLES:
         for peer in ["plain gradient", *own.get(name, [])]:

@@ -4,8 +4,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 
 from experiments import table
 from experiments.benchmarks import aims
@@ -13,14 +13,28 @@ from experiments.benchmarks.timing import Row
 
 MARKERS = {"time": ("o", "#1f5fa8"), "temporary memory": ("s", "#b5402a"), "compile time": ("^", "#777777")}
 OTHER = ("D", "#5b8c3a")
+BUSY = 3  # a load that a workload before this one does not leave on two cores
 HEADER = ("workload", "measure", "peer", "ours / peer's (quartiles)", "ours", "peer's", "note")
 AIMS = ("workload", "measure", "peer", "aim", "here", "")
 GPU = """## GPU
 
-Not measured. Where JAX finds one, this adds its section:
+Not measured: no part of fnn was ever run on one, only lowered for it (`tests/test_lowering.py`). Where JAX finds one,
+the first of these tries everything there in at most 8 minutes, and the second adds its section here:
 
+    python -m experiments.accelerator --save
     python -m experiments.benchmarks
 """
+
+
+SAID = {  # of a module, above its table
+    "variants": """None of these is adopted. The width is the network's, so that whoever wants the gain of whole vectors
+takes 32 units. δᵀ as an array suits the library that XLA calls for some sizes and not for others, and so would be a
+condition on sizes inside an equation; `fit(..., rules=fnn.RULES._replace(weight_gradient=...))` takes it from whoever
+has measured it. The products of several mini-batches at once need x xᵀ of all their examples, which costs
+what they save. What bounds the step are two products with W¹, which at this size XLA computes at less than half of the
+rate of large products, the pass over W¹ for its step, and some fifteen operations on arrays so small that starting each
+is most of its cost.""",
+}
 
 
 def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[str, str]) -> str:
@@ -32,31 +46,54 @@ def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[
         "compile time and temporary memory (what a compiled program asks for beside its arguments and results) are "
         "single figures.",
     ]
+    parts.append(
+        markdown(
+            "Which aims hold on which processors",
+            ("workload", "measure", "peer", "aim", *(cpus := cpu_rows(kept)), *aims.ELSEWHERE),
+            aims.by_processor(cpus),
+            "A ratio in brackets is above the aim.",
+            level=2,
+        )
+    )
     for device, records in in_order(kept):
         parts.append(f"## {device}")
         ((usual, _),) = Counter(map(made_with, records.values())).most_common(1)  # a section with others says so
         parts.append(usual)
         if device in pictures:
             parts.append(f"![Ratios on {device}]({pictures[device]})")
+            parts.append("The first workload of each table below. Bars are the quartiles.")
         if reached := aims.reached({name: rows(record) for name, record in records.items()}):
             parts.append(markdown("What is aimed at", AIMS, reached))
         for name, record in chosen(records, titles):
-            parts.append(section(titles[name], record, usual))
+            parts.append(section(name, titles[name], record, usual))
     if all(platform(records) == "cpu" for records in kept.values()):
         parts.append(GPU.rstrip())
     return "\n\n".join(parts) + "\n"
 
 
-def section(title: str, record: dict, usual: str) -> str:
+def cpu_rows(kept: Mapping[str, dict]) -> dict[str, dict[str, list[Row]]]:
+    """The rows of every processor, by module."""
+    return {
+        device: {name: rows(record) for name, record in records.items()}
+        for device, records in in_order(kept) if platform(records) == "cpu"
+    }  # fmt: skip
+
+
+def section(name: str, title: str, record: dict, usual: str) -> str:
     here = made_with(record)
-    when = f"`{record['command']}`, {record['date']}, {table.duration(record)}."
-    return markdown(title, HEADER, [cells(row) for row in rows(record)], when + ("" if here == usual else f" {here}"))
+    when = f"`{record['command']}`, {record['date']}, {table.duration(record)}." + ("" if here == usual else f" {here}")
+    if record.get("load", 0) > BUSY:
+        when += f" Other programs ran: a load of {record['load']} when it began."
+    above = "\n\n".join(filter(None, (when, SAID.get(name, "").replace("\n", " "))))
+    return markdown(title, HEADER, [cells(row) for row in rows(record)], above)
 
 
-def markdown(title: str, header: tuple[str, ...], lines: Iterable[tuple[str, ...]], above: str = "") -> str:
+def markdown(
+    title: str, header: tuple[str, ...], lines: Iterable[tuple[str, ...]], above: str = "", level: int = 3
+) -> str:
     """A heading, a line if there is one, and a table."""
     begin = [
-        f"### {title}",
+        f"{'#' * level} {title}",
         "",
         *((above, "") if above else ()),
         table.markdown_row(header),
@@ -110,46 +147,43 @@ def draw(folder: Path, kept: Mapping[str, dict], titles: Mapping[str, str]) -> d
 
 
 def plot(path: Path, device: str, records: dict, titles: Mapping[str, str]) -> None:
-    """A line for every peer of a workload, grouped; its ratios on a logarithmic axis, left of 1 where ours is less."""
+    """The first workload of every module against each peer, narrow enough for a phone; the tables have the rest."""
     from matplotlib.figure import Figure  # slow to import
 
-    groups: list[tuple[str, list[Row]]] = []  # a workload's rows, and an empty one before each module's
-    for name, record in chosen(records, titles):
-        groups.append((titles[name], []))
-        for workload, several in groupby(rows(record), lambda row: row.workload):
-            measured = [row for row in several if row.ratio]
-            if measured:
-                groups.append((workload, measured))
-    lines = sum(1 + len({row.peer for row in group}) for _, group in groups)
-    figure = Figure(figsize=(10, 1.2 + 0.2 * lines), layout="constrained")
+    groups = [(titles[name], first(rows(record))) for name, record in chosen(records, titles)]
+    groups = [(title, found) for title, found in groups if found]
+    figure = Figure(figsize=(4.8, 1.0 + sum(0.42 + 0.25 * len(found) for _, found in groups)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(1, color="black", linewidth=0.8)
-    y, ticks, seen = 0, {}, set()
-    for title, group in groups:
-        style = {"fontsize": 8} if group else {"fontsize": 9, "weight": "bold"}
-        axes.text(0, y, f" {title}", transform=axes.get_yaxis_transform(), va="center", **style)
-        axes.axhspan(y - 0.5, y + 0.5, color="#eeeeee" if group else "#c9d3de", zorder=0)
-        for peer in dict.fromkeys(row.peer for row in group):
-            y += 1
-            ticks[y] = peer
-            for row in (row for row in group if row.peer == peer):
-                marker, color = MARKERS.get(row.measure, OTHER)
-                label = None if row.measure in seen else row.measure
-                seen.add(row.measure)
-                assert row.ratio is not None
-                low, high = row.spread or (row.ratio, row.ratio)
-                axes.plot([low, high], [y, y], color=color, linewidth=1.5, alpha=0.6)
-                axes.plot(row.ratio, y, marker, color=color, markersize=4.5, label=label)
-        y += 1
-    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=8)
-    axes.set(xscale="log", ylim=(y - 0.5, -0.5), xlabel="ours / peer's (lower is better; bars: quartiles)")
+    across, y = axes.get_yaxis_transform(), 0.0
+    for title, found in groups:
+        axes.axhspan(y - 0.6, y + 1.4, color="#dde4ec", zorder=1.5)
+        axes.text(0.01, y, title, transform=across, va="center", fontsize=9, weight="bold")
+        axes.text(0.01, y + 0.9, shorten(found[0].workload, 64), transform=across, va="center", fontsize=7.5)
+        y += 2.1
+        for row in found:
+            assert row.ratio is not None
+            marker, color = MARKERS.get(row.measure, OTHER)
+            measure = "" if row.measure == "time" else f", {row.measure}"
+            axes.text(0.01, y, f"{row.peer}{measure}", transform=across, va="center", fontsize=8)
+            axes.text(0.99, y, number(row.ratio), transform=across, va="center", ha="right", fontsize=8)
+            axes.plot(row.spread or (row.ratio,) * 2, [y + 0.55] * 2, color=color, linewidth=2, alpha=0.6)
+            axes.plot(row.ratio, y + 0.55, marker, color=color, markersize=5)
+            y += 1.4
+    axes.set(xscale="log", ylim=(y - 0.4, -0.6), xlabel="ours / peer's: lower is better", yticks=[])
     axes.set_xlim(*limits(groups))
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, fontsize=8)
-    figure.suptitle(f"Ours as a multiple of its peers', {device}", fontsize=10)
-    figure.savefig(path, dpi=120)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.suptitle(f"Ours as a multiple of its peers'\n{device}", fontsize=10)
+    figure.savefig(path, dpi=170)
+
+
+def first(found: list[Row]) -> list[Row]:
+    """The measured rows of the first workload: its times, or where there are none its first measure."""
+    measured = [row for row in found if row.ratio]
+    times = [row for row in measured if row.measure == "time"] or measured
+    return [row for row in times if row[:2] == times[0][:2]]
 
 
 def limits(groups: list[tuple[str, list[Row]]]) -> tuple[float, float]:

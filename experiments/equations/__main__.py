@@ -1,6 +1,6 @@
-"""Print the register with verdicts and disagreements: ``python -m experiments.equations [--only H9 …]``.
+"""Print the register with verdicts and errors: ``python -m experiments.equations [--only H9 …]``.
 
-``--save`` writes experiments/equations.md anew.
+``--save`` rewrites experiments/equations.md.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from experiments.equations import render
 
 @dataclass(frozen=True)
 class Options:
-    """Run every printed equation as it is printed, and compare it with autodiff or the stated fact."""
+    """Run every equation as printed, and compare it with autodiff or the stated fact."""
 
     only: tuple[str, ...] = ()
-    """Identifiers, such as H9; all of them if none is given."""
+    """Identifiers, such as H9; all by default."""
     format: Literal["text", "markdown", "html"] = "text"
     save: bool = False
     """Write experiments/equations.md."""

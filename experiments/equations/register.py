@@ -1,4 +1,4 @@
-"""A row of the register: what a document prints, run literally, and by how much it disagrees.
+"""A row of the register: what a document prints, run literally, and how far off it is.
 
     @row("fnn.backward.hidden_delta")
     def H9():
@@ -25,15 +25,15 @@ KINDS: dict[Verdict, str] = {
     "true": "True as printed",
 }
 RULE = """\
-One rule says what counts as an **erratum**: a formula or a statement that is *false as printed*, read in its context.
-Whoever computes or believes what stands there gets something wrong, or nothing at all. A misprint counts, even if
-another line has it right; so does a case that a formula is meant for and leaves out. What a document says elsewhere, or
-assumes, belongs to the context: nothing is held against it that it does not claim.
+An **erratum** is a formula or statement that is *false as printed*, read in its context. Anyone who computes or
+believes it gets a wrong result, or none. A misprint counts even if another line is right, and so does a case that a
+formula is meant to cover but omits. What a document says or assumes elsewhere is part of the context: it is not faulted
+for what it does not claim.
 
-Two other kinds are no errata. *Loosely worded*: the formula or the fact is right, and a word or a notation for it is
-inexact, such as a mean for a sum or the entries of a diagonal for the matrix. *A convention*: the document says, or
-keeps to, one of two usages where the other is common too. For both the disagreement is that of the literal reading, or
-of the other usage; beside it stands that of what is meant."""
+Two other kinds are not errata. *Loosely worded*: the formula or fact is right, but a word or notation is inexact, such
+as "mean" for a sum, or the entries of a diagonal for the matrix. *By a convention*: the document states or follows one
+of two common conventions. For both, the error is that of the literal reading, or of the other convention; next to it is
+the error of the intended meaning."""
 
 ROWS: dict[str, "Row"] = {}
 

@@ -21,6 +21,13 @@ class Options:
     """Such as 1_backpropagation_step_by_step; all of them if none is given."""
     check: bool = False
     """Execute them, and compare sources, without writing."""
+    installed: bool = False
+    """Check them with the fnn that is installed in the kernel's environment, instead of this repository's."""
+
+
+def errors(name: str, installed: bool) -> list[str]:
+    """What is wrong with a pair, and with what its cells print now."""
+    return [*pairs.disagreements(name), *pairs.noise(pairs.executed(pairs.source(name), installed))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.names or known:
         started = time.perf_counter()
         if options.check:
-            wrong += [f"{name}: {what}" for what in [*pairs.disagreements(name), *pairs.noise(pairs.executed(name))]]
+            wrong += [f"{name}: {what}" for what in errors(name, options.installed)]
             print(f"{name}: ran in {time.perf_counter() - started:.0f} s", flush=True)
         else:
             path = pairs.write(name)

@@ -1,6 +1,10 @@
 """A notebook as a pair: NAME.md in MyST Markdown, which is its source, and NAME.ipynb, the same with its outputs."""
 
+import base64
+import io
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +12,14 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 from traitlets.config import Config
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
 TIMEOUT = 120  # seconds for one cell: a whole notebook is to take less than 40
+HIDDEN = re.compile(r"(?s)<details>\n<summary>Solution.*?</details>")
+CODE = re.compile(r"(?s)```python\n(.*?)\n```")
 NOISE = {
     "a path of this machine": re.compile(r"(?<![\w/.:])/(?:home|root|tmp|Users|opt|usr|var|private|mnt|work)/[\w.-]+"),
     "an address in memory": re.compile(r"\bat 0x[0-9a-f]{6,}"),
@@ -33,22 +40,25 @@ def source(name: str) -> NotebookNode:
     return notebook
 
 
-def executed(name: str) -> NotebookNode:
-    """The notebook with its outputs, from a kernel of its own in the repository's root; raises where a cell does.
+def executed(notebook: NotebookNode, installed: bool = False) -> NotebookNode:
+    """The notebook with its outputs, from a kernel of its own in an empty folder; raises where a cell does.
 
-    What differs from run to run, times and the versions of the kernel, is not in it.
+    installed: whether the kernel imports the fnn that is installed, and not that of the repository. What differs from
+    run to run, times and the versions of the kernel, is not in the result.
     """
-    notebook = source(name)
     metadata = notebook.metadata.copy()
-    NotebookClient(
-        notebook,
-        timeout=TIMEOUT,
-        kernel_name="python3",
-        record_timing=False,
-        coalesce_streams=True,  # or the number of pieces in which a text arrives would depend on the moment
-        resources={"metadata": {"path": ROOT}},
-        config=Config(KernelManager={"transport_encryption": "auto"}),  # else the kernel warns that there is none
-    ).execute()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {} if installed else {"PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(
+            notebook,
+            timeout=TIMEOUT,
+            kernel_name="python3",
+            record_timing=False,
+            coalesce_streams=True,  # or the number of pieces in which a text arrives would depend on the moment
+            resources={"metadata": {"path": folder}},
+            config=Config(KernelManager={"transport_encryption": "auto"}),  # else the kernel warns that there is none
+        ).execute(env=environment)
     notebook.metadata = metadata
     nbformat.validate(notebook)
     return notebook
@@ -56,11 +66,38 @@ def executed(name: str) -> NotebookNode:
 
 def write(name: str) -> Path:
     """Execute the notebook and write NAME.ipynb, unless it holds what belongs to this machine alone: ValueError."""
-    notebook, path = executed(name), FOLDER / f"{name}.ipynb"
+    notebook, path = executed(source(name)), FOLDER / f"{name}.ipynb"
     if found := list(noise(notebook)):
         raise ValueError(f"{name}: {'; '.join(found)}")
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if png := output.get("data", {}).get("image/png"):
+                output["data"]["image/png"] = with_palette(png)
     path.write_text(nbformat.writes(notebook) + "\n")
     return path
+
+
+def with_palette(png: str) -> str:
+    """The picture, in base64, with a palette of 256 colours: a third of the size."""
+    palette, written = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256), io.BytesIO()
+    palette.save(written, "PNG", optimize=True)
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def exercises(notebook: NotebookNode) -> list[range]:
+    """Where the exercises are: of each the numbers of its cells, the blank to fill and those that grade it."""
+    cells, found = notebook.cells, []
+    for start, cell in enumerate(cells):
+        if "blank" in cell.metadata.get("tags", ()):
+            end = next(i for i in range(start, len(cells)) if cells[i].cell_type != "code")
+            found.append(range(start, end))
+    return found
+
+
+def solutions(notebook: NotebookNode) -> list[str]:
+    """The code of the hidden solutions, in the order of the exercises."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return [CODE.search(hidden)[1] for hidden in HIDDEN.findall(text)]  # type: ignore[index]
 
 
 def disagreements(name: str) -> list[str]:

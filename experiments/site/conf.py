@@ -8,7 +8,7 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
 import fnn  # noqa: E402
-from experiments.site import contents, docstrings, formulas, references, typeset  # noqa: E402
+from experiments.site import contents, docstrings, fonts, formulas, references, typeset  # noqa: E402
 
 project, author, release = "fnn", "", fnn.__version__
 html_title = f"fnn {release}"
@@ -53,5 +53,5 @@ nitpick_ignore = [("py:class", name) for name in references.ELSEWHERE]
 
 
 def setup(app):
-    for part in (contents, docstrings, formulas, references, typeset):
+    for part in (contents, docstrings, fonts, formulas, references, typeset):
         part.setup(app)

@@ -28,13 +28,17 @@ def contents() -> str:
         "experiments/README",
         "experiments/site/experiments",
         "experiments/scaling",
+        "experiments/site/growth",
         "experiments/gallery/README",
         "experiments/equations",
         "experiments/audit",
     ]
     programs += ["experiments/benchmarks/README", "experiments/data/mnist/README"]
     trees = [
-        ("Start", [f"experiments/site/{name}" for name in ("tour", "training", "coming", "questions", "pages")]),
+        (
+            "Start",
+            [f"experiments/site/{name}" for name in ("tour", "training", "coming", "questions", "pages")],
+        ),
         (
             "Formulas and notebooks",
             ["experiments/site/formulas", *(f"experiments/notebooks/{name}" for name in index + notebooks)],

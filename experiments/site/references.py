@@ -17,6 +17,7 @@ ELSEWHERE = [  # of other packages, whose documentation is not fetched, and of f
     "collections.abc.Mapping",
     "collections.abc.Sequence",
     "fnn.checks.network.Ports",
+    "fnn.graph.given.Given",
     "fnn.kinds.AnyParams",
     "fnn.verify.equations.Case",
     "jax._src.mesh.Mesh",

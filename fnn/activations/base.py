@@ -10,12 +10,13 @@ from fnn.numbers import number
 
 @dataclass(frozen=True)
 class Activation:
-    """Base class of activations; a custom one defines ``value`` and ``derivative``.
+    """Base class of activations; a subclass defines ``value`` and ``derivative``.
 
     An activation that is not elementwise defines ``pullback`` instead of ``derivative``.
     Parameters are dataclass fields, stored as Python floats. ``smooth``: whether the derivative is continuous.
 
     >>> import jax.numpy as jnp
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Square(Activation):
     ...     def value(self, z):

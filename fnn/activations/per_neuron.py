@@ -16,8 +16,8 @@ HARMLESS = 0.5  # in place of z of other columns
 class PerNeuron(Activation):
     """a_k = σ_k(z_k): one elementwise activation per neuron, in the order of the columns of z.
 
-    Each distinct activation is computed on all columns, and its own are selected. Raises TypeError unless all are
-    elementwise activations, and ValueError if z has a different number of columns.
+    Each distinct activation is computed on all columns, from which its own are selected. Raises TypeError unless all
+    are elementwise activations, and ValueError if z has a different number of columns.
 
     >>> from fnn import Identity, ReLU
     >>> PerNeuron((ReLU(), Identity())).value(jnp.array([-1.0, -1.0])).tolist()

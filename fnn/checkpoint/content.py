@@ -23,7 +23,7 @@ STATE = re.compile(r"optimizer_state(\[\d+\])?")  # a part of an optimizer's sta
 
 
 class Damaged(ValueError):
-    """What is read is not what was written."""
+    """The stored content differs from what was written."""
 
 
 def require_arrays(trees: dict) -> None:
@@ -73,7 +73,7 @@ def unpack_meta(meta: dict[str, str]) -> dict:
     """The content of the JSON item, its digest verified; raises Damaged, or ValueError for another format."""
     text = meta["content"]
     if hashlib.sha256(text.encode()).hexdigest() != meta["sha256"]:
-        raise Damaged("the content is damaged: its SHA-256 is not the one that was written")
+        raise Damaged("the content is damaged: its SHA-256 does not match")
     saved = json.loads(text)
     if saved["format"] != FORMAT:
         raise ValueError(f"expected format {FORMAT!r}, got {saved['format']!r}")
@@ -95,7 +95,7 @@ def unpack(saved: dict, state: dict[str, np.ndarray]) -> list[np.ndarray]:
     arrays = [np.asarray(state.get(str(number), empty)) for number, empty in enumerate(like(saved))]
     for entry, array in zip(saved["arrays"], arrays):
         if digest(array) != entry["sha256"]:
-            raise Damaged(f"{entry['path']} is damaged: its SHA-256 is not the one that was written")
+            raise Damaged(f"{entry['path']} is damaged: its SHA-256 does not match")
     return arrays
 
 
@@ -113,8 +113,8 @@ def on_device(array: np.ndarray, template):
 def structured(saved: dict, arrays: list[np.ndarray], params, optimizer_state) -> tuple:
     """The arrays in the form of the templates ``params`` and ``optimizer_state``.
 
-    Parts of an optimizer's state that are not like those in the checkpoint start anew, with a warning: an optimizer
-    that was allowed to differ may have others.
+    Parts of the optimizer's state that do not match the checkpoint are reinitialised with a warning, because an
+    optimizer that was allowed to differ may have a different state.
     """
     trees = {"params": params, "optimizer_state": optimizer_state}
     given = {name: text for of in trees for name, text in describe(of, trees[of]).items()}
@@ -123,7 +123,7 @@ def structured(saved: dict, arrays: list[np.ndarray], params, optimizer_state) -
     anew = {found[0] for found in map(STATE.match, differing) if found}
     if anew:
         warnings.warn(
-            f"optimizer: its state is not like that in the checkpoint, and starts anew in {', '.join(sorted(anew))}",
+            f"optimizer: its state does not match the checkpoint and is reinitialised in {', '.join(sorted(anew))}",
             stacklevel=6,
         )
     found = dict(zip((entry["path"] for entry in saved["arrays"]), arrays))
@@ -162,7 +162,7 @@ def _on_host(name: str, leaf) -> np.ndarray:
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         if not leaf.is_fully_replicated:
-            raise ValueError(f"{name}: expected an array that every process holds whole, got {leaf.sharding}")
+            raise ValueError(f"{name}: expected an array that every process holds in full, got {leaf.sharding}")
         leaf = leaf.addressable_data(0)
     return native(np.array(leaf))
 

@@ -5,7 +5,7 @@ when it is complete. In it are
 
     state/           the arrays, in orbax-checkpoint's format, under the names "0", "1", …
     meta/metadata    JSON: {"content": a string, "sha256": of that string}
-    fnn.sha256       the mark of our folders: the SHA-256 of every file in state/, as ``sha256sum -c`` reads it
+    fnn.sha256       marks our folders: the SHA-256 of every file in state/, in the format of ``sha256sum -c``
 
 and the content, again JSON, describes them:
 
@@ -17,14 +17,14 @@ and the content, again JSON, describes them:
                  node and leaf of the parameters and the optimizer's state; from ``fit`` also the key, the loss,
                  batch_size, reduction, examples and dropout
     epoch, step  epochs and steps done;  history  one record per epoch;  stopped  whether a callback ended the run
-    losses       of the first steps of the next epoch, for a checkpoint inside one, which lies in the folder "steps"
-    versions     of fnn, jax, jaxlib and numpy, and the device; others are told, and not refused
+    losses       of the first steps of the next epoch, for a checkpoint within an epoch, in the folder "steps"
+    versions     of fnn, jax, jaxlib and numpy, and the device; a difference gives a warning
     key          null, or {"implementation": "threefry2x32" (or "raw"), "data": […]}
 
 A damaged epoch (a file, an array or the content does not match its digest) is skipped with a warning, and the one
-before it is used; the next save renames it to ``damaged-EPOCH``. Restored values never differ from those saved. What
-cannot be read for another reason, or is of another format, is an error and stays as it is. Only folders with our mark
-are ever removed, when newer epochs are saved.
+before it is used; the next save renames it to ``damaged-EPOCH``. Restored values never differ from those saved.
+Anything that cannot be read for another reason, or has a different format, raises an error and is left untouched. Only
+folders with our mark are ever removed, when newer epochs are saved.
 
 One run at a time writes to the directory, which it locks (``fnn.checkpoint.lock``); any number may read.
 """
@@ -107,8 +107,8 @@ def restore(directory, params, optimizer_state=(), *, run: dict[str, str] | None
     """The newest intact checkpoint in ``directory``, bit for bit, structured like ``params`` and ``optimizer_state``.
 
     params, optimizer_state: pytrees with the structure, shapes and dtypes that were saved (from ``fnn.init`` and
-    ``optimizer.init``); their values are not used. Where they have NumPy arrays, NumPy arrays come back, also of dtypes
-    that JAX has only with x64. run: as it was saved. Needs orbax-checkpoint.
+    ``optimizer.init``); their values are not used. NumPy arrays in them come back as NumPy arrays, including 64-bit
+    dtypes that JAX supports only with x64. run: as saved. Needs orbax-checkpoint.
 
     Warns if a newer checkpoint is damaged. Raises FileNotFoundError if there is none, ValueError if none is intact, if
     it is of another format, or if the run differs, naming the differences, and OSError if it cannot be read.
@@ -126,7 +126,7 @@ def _require_records(history) -> None:
 
 
 def resume(directory, params, optimizer_state, run: dict[str, str], allow: Sequence[str] = ()) -> Checkpoint | None:
-    """Like :func:`restore`, but None where there is no checkpoint; allow: arguments of ``fit`` that may differ."""
+    """Like :func:`restore`, but None if there is no checkpoint; allow: arguments of ``fit`` that may differ."""
     given = description(params, optimizer_state, run)
 
     def same_run(saved: dict) -> None:
@@ -168,7 +168,7 @@ def _last_before(directory, epoch: int) -> int:
     last = 0 if found is None else found[0]["epoch"]
     if last >= epoch:
         raise ValueError(
-            f"epoch: {directory} holds a whole checkpoint of epoch {last}, got epoch={epoch}; "
+            f"epoch: {directory} already holds an intact checkpoint of epoch {last}, got epoch={epoch}; "
             f"write epoch={last + 1} or more, or name another directory"
         )
     return last
@@ -181,7 +181,7 @@ def _newest(directory, check: Callable[[dict], None]) -> tuple[dict, list[np.nda
             return _newest_of(directory, orbax.epochs(directory), check)
         except FileNotFoundError:  # another process has saved newer ones, and removed what was read
             continue
-    raise OSError(f"checkpoint: {directory} cannot be read, because a run removes each of its epochs too soon")
+    raise OSError(f"checkpoint: {directory} cannot be read, because a run keeps removing its epochs")
 
 
 def _newest_of(directory, epochs: Sequence[int], check: Callable[[dict], None]):
@@ -194,15 +194,15 @@ def _newest_of(directory, epochs: Sequence[int], check: Callable[[dict], None]):
             continue
         if damaged:
             warnings.warn(
-                f"{directory}: resuming from epoch {epoch}, because what is newer is damaged:\n  "
+                f"{directory}: resuming from epoch {epoch}, because newer checkpoints are damaged:\n  "
                 + "\n  ".join(damaged),
                 stacklevel=5,
             )
         return saved, arrays
     if damaged:
         raise ValueError(
-            f"checkpoint: none in {directory} is whole:\n  " + "\n  ".join(damaged) + "\n"
-            "name another directory to start afresh, or restore a copy of this one"
+            f"checkpoint: none in {directory} is intact:\n  " + "\n  ".join(damaged) + "\n"
+            "name another directory to start over, or restore a backup of this one"
         )
     return None
 
@@ -214,6 +214,8 @@ def _read(directory, epoch: int, check: Callable[[dict], None]) -> tuple[dict, l
     except content.Damaged:
         raise
     except ValueError as error:
-        raise ValueError(f"checkpoint: epoch {epoch} in {directory} is not for this version of fnn: {error}") from error
+        raise ValueError(
+            f"checkpoint: epoch {epoch} in {directory} cannot be read by this version of fnn: {error}"
+        ) from error
     check(saved)
     return saved, content.unpack(saved, orbax.read(directory, epoch, "state", content.numbered(content.like(saved))))

@@ -1,4 +1,4 @@
-"""A run's identity as text, so that another run's checkpoint is refused with the differences named."""
+"""A run's identity as text, so that a checkpoint of a different run is refused with the differences named."""
 
 import dataclasses
 import hashlib
@@ -118,23 +118,30 @@ def differences(
 def require_same_run(directory, saved: dict, given: dict[str, str], allow=()) -> None:
     """Raise ValueError unless a checkpoint's content is of the run ``given``; warns if other versions wrote it."""
     ours, theirs = versions(), saved.get("versions", {})
-    programs = all(ours[name] == theirs.get(name) for name in ("jax", "jaxlib"))
+    programs = all(ours[name] == theirs.get(name) for name in ("jax", "jaxlib")) and _platform(ours) == _platform(
+        theirs
+    )
     lines = differences(saved["run"], given, allow=allow, programs=programs)
     if lines:
         raise ValueError(
             f"checkpoint: {directory} holds another run:\n  " + "\n  ".join(lines) + "\n"
-            "resume with what is in the checkpoint, or name another directory for this run; if fit raises this and you "
-            "mean to change them, write allow=('optimizer',), with the names of its arguments; fresh=True begins anew"
+            "resume with the settings in the checkpoint, or name another directory for this run; in fit, if the "
+            "change is intended, write allow=('optimizer',), with the arguments' names, or fresh=True to start over"
         )
     others = [
         f"{name} {theirs.get(name, 'unknown')}, now {text}" for name, text in ours.items() if theirs.get(name) != text
     ]
     if others:
         warnings.warn(
-            f"checkpoint: {directory} was written by {'; '.join(others)}: the last bits of what follows may differ"
+            f"checkpoint: {directory} was written by {'; '.join(others)}: results may differ in the last bits"
             + ("" if programs else ", and programs were not compared"),
             stacklevel=6,
         )
+
+
+def _platform(of: dict[str, str]) -> str:
+    """That of the device; a graph's program depends on it."""
+    return of.get("device", "").split(" ")[0]
 
 
 def versions() -> dict[str, str]:

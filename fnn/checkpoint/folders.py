@@ -54,7 +54,7 @@ def require_free(directory: Path, wanted: Iterable[int]) -> None:
     for number, entry in _numbered(directory):
         if number in wanted and not _is_ours(entry):
             raise FileExistsError(
-                f"checkpoint: {entry} was not written by fnn, and epoch {number} is to be saved under its name; "
+                f"checkpoint: {entry} was not written by fnn, but its name is needed for epoch {number}; "
                 "move it away, or name another directory"
             )
 
@@ -132,14 +132,14 @@ def verify(path: Path) -> None:
         if first != f"{COUNT}{len(lines)}" or any(len(pair) != 2 for pair in digests):
             raise ValueError
     except (ValueError, FileNotFoundError) as error:
-        raise Damaged(f"{MARK} is damaged: it is not as it was written") from error
+        raise Damaged(f"{MARK} is damaged: its content has changed") from error
     for digest, name in digests:
         try:
             found = _digest(path / name)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
             raise Damaged(f"{name} is missing") from error
         if found != digest:
-            raise Damaged(f"{name} is damaged: its SHA-256 is not the one that was written")
+            raise Damaged(f"{name} is damaged: its SHA-256 does not match")
 
 
 def _beside(directory: Path, epoch: int) -> Path:

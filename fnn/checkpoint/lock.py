@@ -1,4 +1,4 @@
-"""One run at a time writes to a checkpoint directory: the file ``fnn.lock`` in it, while a run has it.
+"""The lock of a checkpoint directory, the file ``fnn.lock``: only one run at a time writes to it.
 
 The system releases the lock when its process ends, even by a kill; the file that a killed process leaves says who it
 was, and locks nothing. See ``fnn.files.try_lock`` for network file systems. Where a file system has no locks, the file

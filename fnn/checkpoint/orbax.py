@@ -46,7 +46,7 @@ def read(directory, epoch: int, item: str, like: dict[str, np.ndarray] | None = 
         if item == "meta" or isinstance(error, (ImportError, MemoryError)):
             raise
         folders.verify(path)
-        raise OSError(f"checkpoint: {path} is whole, but cannot be read: {first_line(error)}") from error
+        raise OSError(f"checkpoint: {path} is intact, but cannot be read: {first_line(error)}") from error
 
 
 class Writer:
@@ -100,7 +100,7 @@ class Writer:
         try:
             yield
         except Exception as error:  # on a full disk tensorstore raises ValueError
-            last = f"the last whole one is epoch {self.whole}" if self.whole else "there is no whole one yet"
+            last = f"the last intact one is epoch {self.whole}" if self.whole else "there is no intact one yet"
             raise OSError(f"checkpoint: {self.directory}: {what}: {first_line(error)}; {last}") from error
 
     def __enter__(self) -> "Writer":

@@ -1,4 +1,4 @@
-"""A traced program as text that is equal for equal programs, with every constant in it.
+"""A traced program as text, with every constant in it; equal programs give equal text.
 
 A function's name or repr may hide what it computes: a rate in a closure, a field that the repr leaves out, a global
 variable. The program that JAX traces hides nothing.

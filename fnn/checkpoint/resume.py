@@ -1,4 +1,4 @@
-"""Resuming an interrupted run: the argument ``checkpoint`` of ``fit``, and those beside it."""
+"""Resuming an interrupted run: the argument ``checkpoint`` of ``fit`` and those related to it."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ SAME = "every process must give fit the same arguments"
 
 
 class Keeping(NamedTuple):
-    """What ``fit`` is told about checkpoints: its arguments of these names."""
+    """The arguments of ``fit`` that concern checkpoints, under the same names."""
 
     checkpoint: str | os.PathLike | None
     every: int
@@ -61,7 +61,7 @@ class Keeping(NamedTuple):
 
 
 class Resumable:
-    """A context manager for the epochs of one run, with checkpoints in a directory, or none without it.
+    """A context manager for the epochs of one run, with checkpoints if there is a directory.
 
     resumed: whether the directory existed before. A run creates it before training, so this holds even for a run that
     was killed before its first checkpoint. Inside the context, SIGTERM and Ctrl-C, unless whoever started the process
@@ -140,7 +140,7 @@ class Resumable:
         except ValueError as error:
             if self.whole is None:
                 raise
-            warnings.warn(f"resuming from the last whole epoch, because {error}", stacklevel=6)
+            warnings.warn(f"resuming from the last complete epoch, because {error}", stacklevel=6)
             return None
 
     def _set_aside(self) -> None:
@@ -153,13 +153,13 @@ class Resumable:
             aside.mkdir()
             for name in names:
                 os.rename(self.directory / name, aside / name)
-        self.processes.exchange("fit, before it begins anew", {})
+        self.processes.exchange("fit, before it starts over", {})
 
     def _require_one_run(self, found: Checkpoint, begun: Checkpoint) -> None:
         """Raise ValueError unless the directory's run is ``begun`` with further epochs, and no more than were asked."""
         if str([*found.history[: begun.epoch]]) != str([*begun.history]):  # NaN does not equal itself
             raise ValueError(
-                f"checkpoint: {self.directory} does not hold the run that is resumed, with its {begun.epoch} epochs; "
+                f"checkpoint: {self.directory} does not hold the run to resume, which has {begun.epoch} epochs; "
                 "name another directory"
             )
         if found.epoch > self.epochs:
@@ -179,7 +179,7 @@ class Resumable:
             )
         elif self.same.get("data") == NO_IDENTITY:
             warnings.warn(
-                f"data: whether these Batches are those of the run in {self.directory} was not compared; write "
+                f"data: these Batches were not compared with those of the run in {self.directory}; write "
                 "Batches(make, identity='name, version')",
                 stacklevel=6,
             )

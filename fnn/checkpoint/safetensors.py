@@ -66,9 +66,9 @@ def export(path, params: AnyParams | Run) -> None:
     """Write ``params`` to the file ``path``, atomically.
 
     params: layers or a graph, with activations that are dataclasses, and neurons named by strings or integers; or a
-    ``fnn.train.Run``, of which the ``network`` is meant. Raises TypeError or ValueError for anything else, and OSError
-    if the file cannot be written. An existing file is replaced only when the new one is complete, so that a reader sees
-    one or the other, however many processes write. Equal parameters give equal bytes.
+    ``fnn.train.Run``, whose ``network`` is written. Raises TypeError or ValueError for anything else, and OSError if
+    the file cannot be written. An existing file is replaced only when the new one is complete, so a reader sees one or
+    the other, however many processes write. Equal parameters give equal bytes.
     """
     path = files.path_of("path", path, "the path of a file", "network.safetensors")
     safetensors, params = _safetensors(), native(network_of(params))
@@ -94,13 +94,13 @@ def load(path, activations: Iterable[type[Activation]] = ()) -> Any:
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path}: expected format {FORMAT!r}, got {metadata.get('format')!r}; write it with export, or read "
-            "another program's file by fnn.convert.from_safetensors(path, layers)"
+            "another program's file with fnn.convert.from_safetensors(path, layers)"
         )
     try:
         digests = json.loads(metadata["sha256"])
         for name, found in _digests(tensors, metadata["architecture"]).items():
             if digests.pop(name) != found:
-                raise ValueError(f"{name} is damaged: its SHA-256 is not the one that was written")
+                raise ValueError(f"{name} is damaged: its SHA-256 does not match")
         if digests:
             raise ValueError(f"{', '.join(digests)} is missing")
         return _built(json.loads(metadata["architecture"]), tensors, classes)

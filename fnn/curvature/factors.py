@@ -22,7 +22,7 @@ from fnn.per_example.layers import Factors, equal_weights, require_shared_inputs
 class KroneckerFactors(NamedTuple):
     """A = E[ā āᵀ], (n_in + 1, n_in + 1), with ā = (a_in, 1) for the bias; G = E[δ δᵀ], (n_out, n_out).
 
-    Of a stack each has an axis of layers in front.
+    For a stack, each has a leading axis of layers.
     """
 
     A: Array
@@ -40,9 +40,9 @@ def fisher_diagonal(
 ) -> AnyParams:
     """E[g ⊙ g] over the examples, the diagonal of the Fisher matrix: a pytree like ``params``, by (δ ⊙ δ)ᵀ (a ⊙ a).
 
-    y: the targets, for the empirical Fisher matrix; or in their place key: a target for each example is drawn from the
-    network's own p(y | x), whose −log is the loss, for an unbiased estimate of the Fisher matrix itself. Other
-    arguments and errors: see ``fnn.curvature``.
+    y: the targets, which give the empirical Fisher matrix. key, instead of y: draws a target for each example from the
+    network's own p(y | x), whose −log is the loss, for an unbiased estimate of the true Fisher matrix. Other arguments
+    and errors: see ``fnn.curvature``.
     Source: Kunstner, Balles and Hennig 2019, *Limitations of the empirical Fisher approximation*, for the difference.
 
     >>> import fnn
@@ -65,8 +65,8 @@ def gauss_newton_diagonal(
 ) -> AnyParams:
     """The diagonal of the Gauss–Newton matrix of :func:`gauss_newton_vp`, exactly: a pytree like ``params``.
 
-    One backward pass for each output, together: for large outputs take ``fisher_diagonal`` with a key, whose
-    expectation is the same for losses on logits. Arguments and errors: see ``fnn.curvature``.
+    Costs one backward pass per output, all computed together. With many outputs, use ``fisher_diagonal`` with a key,
+    which has the same expectation for losses on logits. Arguments and errors: see ``fnn.curvature``.
     """
     params, x, y, masks = given_examples(params, x, y, loss, masks)
     arrays.one_of("reduction", reduction, checks.REDUCTIONS)
@@ -84,10 +84,10 @@ def kfac_factors(
 ) -> tuple[KroneckerFactors, ...]:
     """The Kronecker factors of every layer's Fisher matrix, bias included: one entry for each of ``params``.
 
-    For the rows of [W b] one after the other the layer's block is E[(δ δᵀ) ⊗ (ā āᵀ)], which K-FAC takes for G ⊗ A.
+    With the rows of [W b] concatenated, a layer's block is E[(δ δᵀ) ⊗ (ā āᵀ)], which K-FAC approximates by G ⊗ A.
     y, key: the targets, or a key to draw them, as in :func:`fisher_diagonal`. γ and β of a batch norm are left out.
-    Raises ValueError with arrow masks, under which a layer's inputs are others for every neuron, and TypeError for a
-    graph, where they always are. Other arguments and errors: see ``fnn.curvature``.
+    Raises ValueError for arrow masks, which give every neuron of a layer different inputs, and TypeError for a graph,
+    whose neurons always have different inputs. Other arguments and errors: see ``fnn.curvature``.
     Source: Martens and Grosse 2015, *Optimizing neural networks with Kronecker-factored approximate curvature*.
 
     >>> import fnn

@@ -54,8 +54,8 @@ def require_sums(rules: TangentRules) -> None:
     replaced = [name for name in SUMS if getattr(rules, name) is not getattr(TANGENTS, name)]
     if replaced:
         raise ValueError(
-            f"rules.{replaced[0]}: expected that of curvature.TANGENTS, because the sums over a graph's arrows are no "
-            f"products of matrices; write rules._replace({replaced[0]}=TANGENTS.{replaced[0]})"
+            f"rules.{replaced[0]}: expected that of curvature.TANGENTS, because the sums over a graph's arrows are not "
+            f"matrix products; write rules._replace({replaced[0]}=TANGENTS.{replaced[0]})"
         )
 
 

@@ -24,9 +24,9 @@ class Estimate(NamedTuple):
 
 
 class HessianTrace(NamedTuple):
-    """The trace of the whole Hessian, and of each entry's own block on its diagonal.
+    """The trace of the whole Hessian, and of the diagonal block of each entry of ``params``.
 
-    On a graph ``layers`` is one estimate, (N,), by neuron in the order of ``graph.neurons``: its bias, the weights of
+    For a graph, ``layers`` is one estimate, (N,), by neuron in the order of ``graph.neurons``: its bias, the weights of
     the arrows into it, γ and β; 0 for an input.
     """
 
@@ -45,16 +45,16 @@ def hessian_trace(
     reduction: str = "mean",
     masks=None,
 ) -> HessianTrace:
-    """tr H of the loss by Hutchinson: the mean of vᵀ H v over random v of ±1, without bias, and its standard error.
+    """Hutchinson's unbiased estimate of tr H: the mean of vᵀ H v over random v of ±1, with its standard error.
 
-    key: for the directions; samples: how many, ≥ 2; one :func:`hvp` each, one after the other, so that memory does not
-    grow with them. Other arguments and errors: see ``fnn.curvature``.
+    key: draws the directions. samples: their number, ≥ 2; each takes one :func:`hvp`, in sequence, so memory does not
+    grow. Other arguments and errors: see ``fnn.curvature``.
     Source: Hutchinson 1990, *A stochastic estimator of the trace of the influence matrix*.
     """
     params, x, y, _, masks = given_direction(params, x, y, params, loss, reduction, masks)
     arrays.prng_key(key)
     if (samples := whole("samples", samples)) < 2:
-        raise ValueError(f"samples: expected at least 2, for one has no standard error, got {samples}")
+        raise ValueError(f"samples: expected at least 2, because one has no standard error, got {samples}")
     return _hessian_trace(params, x, y, masks, key, samples=samples, loss=loss, reduction=reduction)
 
 

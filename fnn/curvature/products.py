@@ -1,4 +1,4 @@
-"""Products of the Hessian and of the Gauss–Newton matrix with a direction; see ``fnn.curvature``."""
+"""Products of the Hessian and the Gauss–Newton matrix with a vector; see ``fnn.curvature``."""
 
 from functools import partial
 from typing import Any
@@ -57,9 +57,9 @@ def gauss_newton_vp(
 ) -> AnyParams:
     """The generalised Gauss–Newton matrix Σ_n Jᵀ (∂²L/∂a²) J times v: a pytree like ``params``.
 
-    J is the Jacobian of a^L; behind ``CrossEntropy`` with the output activation that it matches, of z^L. The matrix is
-    positive semi-definite for every loss here. It is the Hessian where the network has one layer with ``Identity``, and
-    each layer's own block of it where the activations are piecewise linear. Arguments and errors: see :func:`hvp`.
+    J is the Jacobian of a^L, or of z^L for ``CrossEntropy`` with its matching output activation. The matrix is positive
+    semi-definite for every loss here. It equals the Hessian for one layer with ``Identity``, and each layer's diagonal
+    block of the Hessian if the activations are piecewise linear. Arguments and errors: see :func:`hvp`.
     Source: Schraudolph 2002, *Fast curvature matrix-vector products for second-order gradient descent*.
     """
     params, x, y, v, masks = given_direction(params, x, y, v, loss, reduction, masks)

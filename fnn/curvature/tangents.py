@@ -30,7 +30,7 @@ from fnn.masks import masked
 def psi_tangent(a_in: Array, da_in: Array | None, W: Array, V: Array, c: Array) -> Array:
     """R{ψ} = R{a_in} Wᵀ + a_in Vᵀ + c, (B, n_out); the masks are in a_in, R{a_in}, W and V.
 
-    R{a_in} is None in the first layer, where it is 0: a product saved, of which automatic differentiation knows too.
+    R{a_in} is None in the first layer, where it is 0: this saves a product, as automatic differentiation does.
     """
     by_own = a_in @ V.T + c
     return by_own if da_in is None else da_in @ W.T + by_own

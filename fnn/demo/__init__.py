@@ -1,1 +1,1 @@
-"""demo: a network is checked, trained and caught with a wrong equation, on digits that come with the package."""
+"""demo: check a network, train it and find a wrong equation, on digits that ship with the package."""

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 
 import fnn
-from fnn.demo import digits
+from fnn import digits
+from fnn.data import Dataset, load_digits
 
 SIZES, EPOCHS, CHECKED = (64, 32, 10), 8, 16  # CHECKED: images that the equations are checked on
 SHADES = " .:=+*#%@"
@@ -13,18 +14,18 @@ LOSS = fnn.SoftmaxCrossEntropy()
 
 def show() -> None:
     """Print the whole demo; it takes about ten seconds, most of them compilation."""
-    data = digits.load()
+    training, test = load_digits()
     params = fnn.init(jax.random.key(0), SIZES, activation=fnn.Tanh())
-    print(f"{len(data.training):,} handwritten digits to train on, {len(data.test)} to test. The first:\n")
-    print(picture(data.training.x[0]))
+    print(f"{len(training):,} handwritten digits to train on, {len(test)} to test. The first:\n")
+    print(picture(training.x[0]))
     print("\n1. Is the gradient right? Every equation of back-propagation against automatic differentiation:")
-    print(f"\n{report(params, data, fnn.RULES)}")
+    print(f"\n{report(params, training, fnn.RULES)}")
     print(f"\n2. Train {'-'.join(map(str, SIZES))}, tanh, softmax, with these equations:\n")
-    right = trained(params, data, fnn.RULES, progress=True)
+    right = trained(params, training, test, fnn.RULES, progress=True)
     print("\n3. Now forget sigma' in equation (2b):\n\n   def hidden_delta(g, activation, z, a): return g\n")
-    wrong = trained(params, data, fnn.RULES._replace(hidden_delta=without_slope), progress=False)
-    print(f"It trains all the same: {wrong:.1%} instead of {right:.1%} of the test digits. The report is not fooled:\n")
-    print(report(params, data, fnn.RULES._replace(hidden_delta=without_slope)))
+    wrong = trained(params, training, test, fnn.RULES._replace(hidden_delta=without_slope), progress=False)
+    print(f"It still trains: {wrong:.1%} test accuracy instead of {right:.1%}. The report is not fooled:\n")
+    print(report(params, training, fnn.RULES._replace(hidden_delta=without_slope)))
     print("\nNext: check your own with help(fnn.verify.network), or train with help(fnn.train.fit).")
 
 
@@ -33,18 +34,18 @@ def without_slope(g, activation, z, a):
     return g
 
 
-def report(params, data: digits.Digits, rules: fnn.Rules) -> "fnn.verify.Report":
+def report(params, data: Dataset, rules: fnn.Rules) -> "fnn.verify.Report":
     """Every equation on a few of the digits."""
-    x = np.asarray(data.training.x[:CHECKED], np.float32) * np.float32(data.training.scale)
-    y = data.training.y[:CHECKED]
+    x = np.asarray(data.x[:CHECKED], np.float32) * np.float32(data.scale)
+    y = data.y[:CHECKED]
     return fnn.verify.network(params, x, y, loss=LOSS, rules=rules, probes=False)
 
 
-def trained(params, data: digits.Digits, rules: fnn.Rules, progress: bool) -> float:
+def trained(params, training: Dataset, test: Dataset, rules: fnn.Rules, progress: bool) -> float:
     """The share of the test digits that are recognised after training; with ``progress``, each epoch has a line."""
     run = fnn.train.fit(
-        params, data.training, fnn.updates.momentum(0.1, 0.9), loss=LOSS, rules=rules, epochs=EPOCHS, batch_size=32,
-        key=jax.random.key(1), validation=data.test, progress=False, callback=told if progress else None,
+        params, training, fnn.updates.momentum(0.1, 0.9), loss=LOSS, rules=rules, epochs=EPOCHS, batch_size=32,
+        key=jax.random.key(1), validation=test, progress=False, callback=told if progress else None,
     )  # fmt: skip
     return run.history[-1]["validation_accuracy"]
 

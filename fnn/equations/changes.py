@@ -24,7 +24,7 @@ HIDDEN_CHANGE = Equation("", "{left} = R{{g[{n}]}} * sigma'(z[{n}]) + g[{n}] * s
 NORM_CHANGE = (
     Equation("", "R{{delta[{n}]}} of the batch norm",
              r"R\{\delta\} = R\{(h - \bar h - \hat{x} \overline{h \hat{x}}) / s\}",
-             "R{{delta}} of layer {n}, behind its batch norm", "norm_pullback", PEARLMUTTER, UNITS),
+             "R{{delta}} of layer {n}, after its batch norm", "norm_pullback", PEARLMUTTER, UNITS),
     Equation("", "R{{dC/dgamma[{n}]}}", r"R\{\partial C/\partial\gamma\} = R\{\sum \delta_z \hat{x}\}",
              "R{{gradient of norm.gamma}} of layer {n}", "norm_pullback", PEARLMUTTER, BY_NEURON, 1),
     Equation("", "R{{dC/dbeta[{n}]}} = sum over examples of R{{d/dz[{n}]}}",
@@ -70,7 +70,7 @@ GRAPH_NORM_CHANGE = tuple(
     for equation, left, said, axes in zip(
         NORM_CHANGE,
         ("lambda", "dC/dgamma", "dC/dbeta"),
-        ("R{{lambda}} of neuron {k!r}, behind its batch norm", "R{{gradient of gamma}}", "R{{gradient of beta}}"),
+        ("R{{lambda}} of neuron {k!r}, after its batch norm", "R{{gradient of gamma}}", "R{{gradient of beta}}"),
         (COLUMNS, COLUMNS[1:], COLUMNS[1:]),
     )
 )

@@ -57,7 +57,7 @@ HIDDEN_DELTA = Equation("(2b)", "{left} = g[{n}] * sigma'(z[{n}])", r"\delta^\el
 NORM_PULLBACK = (
     Equation("", "delta[{n}] = pull-back of d/dz[{n}] through the batch norm",
              r"\delta = (h - \bar h - \hat{x} \overline{h \hat{x}}) / s",
-             "delta of layer {n}, behind its batch norm's pull-back,", "norm_pullback", "S7, S8", UNITS),
+             "delta of layer {n}, after its batch norm's pull-back,", "norm_pullback", "S7, S8", UNITS),
     Equation("", "dC/dgamma[{n}] = sum over examples of d/dz[{n}] * x_hat[{n}]",
              r"\partial C/\partial\gamma = \sum \delta_z \hat{x}", "gradient of norm.gamma of layer {n}",
              "norm_pullback", "S7, S8", BY_NEURON, 1),

@@ -1,6 +1,6 @@
 """A graph's arguments, checked, and in the form that the passes take."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from fnn.activations import Activation
 from fnn.backward import RULES, Rules
 from fnn.checks import arrays
 from fnn.checks import network as checks
-from fnn.graph.graph import GraphParams
+from fnn.graph.graph import Graph, GraphParams
 from fnn.graph.plan import Index, Layout, plan
 from fnn.masks import Mask
 from fnn.numbers import number
@@ -19,14 +19,16 @@ from fnn.numbers import number
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A graph's mask with what its passes look up: the plan's tables, and the arrows (M, 2).
+    """A graph's mask with what its passes look up: the plan's tables, and the arrows (M, 2); from :func:`tables`.
 
-    dense: whether every arrow is computed in a matrix, so that rules other than ours see all of them.
+    graph: to which they belong; dense: whether every arrow is computed in a matrix, so that rules other than ours see
+    all of them.
     """
 
     mask: Mask
     tables: Index
     arrows: Any
+    graph: Graph = field(metadata={"static": True})
     dense: bool = field(metadata={"static": True})
 
     @property
@@ -75,6 +77,37 @@ def output_activations(params: GraphParams) -> tuple[Activation, ...]:
     return tuple(dict.fromkeys(graph.kinds[k] for k in graph.kind[graph.outputs]))
 
 
+def tables(params: GraphParams, *, masks=None, rules: Rules = RULES) -> Given:
+    """What the passes look up in a graph, to be an argument of a compiled function: a pytree for ``masks=`` there.
+
+    Without it a function of yours under ``jax.jit`` holds the indices of all arrows as constants, about 15 bytes for
+    each in a forward pass; fnn's own programs take them as arguments. params: the parameters of a graph; masks, rules:
+    as for ``fnn.forward``, with the rules of the calls that take the result. Raises TypeError or ValueError.
+
+    >>> import fnn
+    >>> graph = fnn.graph.Graph([("x", "h"), ("h", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])
+    >>> params, x = graph.init(jax.random.key(0)), jnp.ones((5, 1))
+    >>> forward = jax.jit(lambda params, x, tables: fnn.forward(params, x, masks=tables))
+    >>> forward(params, x, fnn.graph.tables(params)).shape
+    (5, 1)
+    """
+    require(params)
+    if not isinstance(rules, Rules):
+        raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
+    checks.mask_argument("masks", Mask() if masks is None else masks)
+    return _tables(params, arrays.native(Mask() if masks is None else masks), rules)
+
+
+def _tables(params: GraphParams, mask: Mask, rules: Rules) -> Given:
+    dense = rules != RULES
+    return Given(mask, plan(params.graph, dense).tables, params.graph.arrows, params.graph, dense)
+
+
+def with_masks(tables: Given, masks: Mask | None) -> Given:
+    """The tables, and the masks of one step."""
+    return tables if masks is None else replace(tables, mask=masks)
+
+
 def given(params, x, masks, rules: Rules) -> tuple[GraphParams, jax.Array, Given]:
     """(params, x, masks) in the form that the compiled functions take."""
     if rules.affine is not RULES.affine:
@@ -82,14 +115,21 @@ def given(params, x, masks, rules: Rules) -> tuple[GraphParams, jax.Array, Given
             "rules.affine: expected that of fnn.RULES, because a graph sums arrow by arrow and not by a matrix "
             "product; write rules._replace(affine=fnn.RULES.affine), or use layers from fnn.init"
         )
-    mask = Mask() if masks is None else masks
+    found = masks if isinstance(masks, Given) else None
+    mask = found.mask if found is not None else Mask() if masks is None else masks
     if not arrays.plain((params, x, mask)) or not isinstance(mask, Mask):
         require(params)
         checks.mask_argument("masks", mask)
         params, x, mask = arrays.native((params, x, mask))
         checks.floating("x", x, ports(params))
-    dense = rules != RULES
-    return params, x, Given(mask, plan(params.graph, dense).tables, params.graph.arrows, dense)
+    if found is None:
+        return params, x, _tables(params, mask, rules)
+    if found.graph != params.graph or found.dense != (rules != RULES):
+        raise ValueError(
+            f"masks: expected the tables of {params.graph} for these rules, got those of {found.graph}"
+            f"{' for rules of your own' if found.dense else ''}; write fnn.graph.tables(params, rules=rules)"
+        )
+    return params, x, replace(found, mask=mask)
 
 
 def check(params: GraphParams, x: jax.Array, masks: Given) -> None:

@@ -20,7 +20,7 @@ from fnn.graph import topology, validation
 from fnn.graph.picture import is_drawn, picture
 from fnn.graph.random import drawn_arrows
 from fnn.layers import Dense, Params
-from fnn.markup import is_concrete
+from fnn.markup import counted, is_concrete
 from fnn.numbers import floating_dtype, layer_sizes, number
 from fnn.stacking import unstack
 
@@ -34,15 +34,15 @@ class Graph:
                  or, for neurons 0 … N−1, a sequence of N, whose entries for inputs are ignored.
     inputs, outputs: neurons, in the order of the columns of x and of the network's output. An output may have
                  outgoing arrows.
-    normed:      the neurons that a batch norm is for, if the parameters have one; by default, as in layers, all that
-                 are neither input nor output. An output may be one of them, an input may not.
+    normed:      the neurons to normalise if the parameters have a batch norm; by default, as in layers, all hidden
+                 ones. Outputs may be included, inputs may not.
 
     Neurons are numbered from 0. Integers 0 … N−1 keep their number; names are numbered inputs first, then in order of
     appearance in the arrows, then in the outputs. Every array over neurons (biases, ψ, λ) has that order;
     ``index(name)`` is a neuron's number.
 
     neurons (N,): the names; arrows (M, 2): their numbers; inputs, outputs: numbers; activations: one per neuron;
-    generation (N,): the length of the longest path to it, 0 for inputs; normed (N,): whether a batch norm is for it.
+    generation (N,): the length of the longest path to it, 0 for inputs; normed (N,): whether it is normalised.
 
     Raises TypeError or ValueError for an arrow into an input, an unknown neuron, a repeated arrow, and a cycle, which
     the message shows. Warns, with names, about neurons that reach no output or that no input reaches.
@@ -50,7 +50,7 @@ class Graph:
     >>> import fnn
     >>> graph = Graph([("x", "h"), ("h", "y"), ("x", "y")], fnn.Tanh(), inputs=["x"], outputs=["y"])
     >>> graph
-    Graph(3 neurons, 3 arrows, 3 generations, 1 inputs, 1 outputs)
+    Graph(3 neurons, 3 arrows, 3 generations, 1 input, 1 output)
     >>> fnn.forward(graph.init(jax.random.key(0)), jnp.ones((5, 1))).shape
     (5, 1)
     """
@@ -88,10 +88,11 @@ class Graph:
         return self.kinds == other.kinds and self.neurons == other.neurons
 
     def __repr__(self) -> str:
-        counts = len(self), len(self.arrows), self.generation.max(initial=0) + 1, len(self.inputs), len(self.outputs)
-        return type(self).__name__ + "({:,} neurons, {:,} arrows, {:,} generations, {:,} inputs, {:,} outputs)".format(
-            *counts
-        )
+        counts = {
+            "neuron": len(self), "arrow": len(self.arrows), "generation": self.generation.max(initial=0) + 1,
+            "input": len(self.inputs), "output": len(self.outputs),
+        }  # fmt: skip
+        return f"{type(self).__name__}({', '.join(counted(number, thing) for thing, number in counts.items())})"
 
     def _repr_html_(self) -> str:
         return _picture(self, repr(self))

@@ -18,7 +18,7 @@ from fnn.masks import Mask
 def probability(dropout: Dropout | DropConnect, params: GraphParams) -> Array:
     """The keep probabilities, one per arrow (DropConnect) or per neuron (Dropout).
 
-    As in layers, a single number does not drop the network's inputs and the arrows out of them.
+    A single number is for every arrow, or for every neuron but the network's inputs.
     """
     require_dropout(dropout)
     neurons = isinstance(dropout, Dropout)
@@ -28,9 +28,9 @@ def probability(dropout: Dropout | DropConnect, params: GraphParams) -> Array:
         raise TypeError(f"keep: expected a number or an array {shape}, one per {what}, got {dropout.keep!r:.60}")
     require_probability("keep", dropout.keep, dropout, shape)
     keep = jnp.asarray(dropout.keep, params.weights.dtype)
-    of_input = params.graph.generation == 0
-    of_input = of_input if neurons else of_input[params.graph.arrows[:, 0]]
-    return jnp.where(of_input, 1, keep) if keep.ndim == 0 else keep
+    if keep.ndim == 1:
+        return keep
+    return jnp.where(params.graph.generation == 0, 1, keep) if neurons else jnp.broadcast_to(keep, shape)
 
 
 def sample_masks(key: Array, params: GraphParams, dropout: Dropout | DropConnect, batch: int) -> Mask:

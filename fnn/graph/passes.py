@@ -78,7 +78,9 @@ def backward(rules: Rules, params: GraphParams, given: Given, states: States, de
 def like(params: GraphParams, given: Given, rules, by_arrow: Array, lam: Array, by_norm) -> GraphParams:
     """A pytree like ``params`` from λ (rows, B), and from sums by the arrows (M,) and by γ and β (rows, 1)."""
     layout, index = given.layout(params), given.tables
-    biases = jnp.where(index.computed, rules.bias_gradient(by_neurons(layout, index, lam).T), 0)
+    inputs = len(index.inputs)  # the first rows, which have no bias
+    of_rows = jnp.pad(rules.bias_gradient(lam[inputs:].T), (inputs, 0))
+    biases = by_neurons(layout, index, of_rows)
     norm = norm_like(params.norm, jax.tree.map(lambda of: by_neurons(layout, index, of)[:, 0], by_norm))
     return replace(params, weights=masked(by_arrow, given.mask.arrows), biases=biases, norm=norm)
 

@@ -18,7 +18,7 @@ def is_drawn(neurons: Sequence[Hashable], arrows: np.ndarray) -> bool:
 def picture(
     said: str, neurons: Sequence[Hashable], generation: np.ndarray, arrows: np.ndarray, weights: np.ndarray | None
 ) -> str:
-    """The graph as HTML: ``said`` above, and below it the SVG, with each weight as colour and width if they are given.
+    """The graph as HTML: ``said``, then the SVG, in which colour and width show the weights, if given.
 
     generation (N,); arrows (M, 2), numbers of neurons; weights (M,) or None.
     """

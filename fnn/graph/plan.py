@@ -13,7 +13,7 @@ import numpy as np
 
 from fnn.activations import Activation, PerNeuron
 from fnn.graph.graph import Graph
-from fnn.graph.schedule import Leg, Tables, schedule
+from fnn.graph.schedule import Leg, Tables, most_groups, schedule
 
 
 class Layout(NamedTuple):
@@ -30,6 +30,8 @@ class Layout(NamedTuple):
     sorted_arrows: bool  # the steps' gradients are in the order of the weights
     sorted_neurons: bool  # the rows are the neurons in order
     sorted_inputs: bool
+    first_output: int | None  # the first row of the outputs, if they are a range of rows in order
+    most_groups: int  # of arrows, computed together
 
 
 class Index(NamedTuple):
@@ -72,7 +74,9 @@ def plan(graph: Graph, dense: bool = False) -> Plan:
         output=outputs[0] if len(set(outputs)) == 1 else PerNeuron(outputs),
         sorted_arrows=np.array_equal(place, np.arange(len(place))),
         sorted_neurons=np.array_equal(at.row, np.arange(len(graph))),
+        first_output=int(at.row[graph.outputs[0]]) if (np.diff(at.row[graph.outputs]) == 1).all() else None,
         sorted_inputs=bool((np.diff(at.row[graph.inputs]) > 0).all()),
+        most_groups=most_groups(),
     )
     index = Index(
         **{name: tuple(_lean(leg, t, rows - 1) for leg, t in direction) for name, direction in legs.items()},
@@ -112,7 +116,7 @@ def _numbered(graph: Graph) -> _Rows:
 
 def _legs(at: _Rows, dense: bool) -> dict[str, Any]:
     """Each direction's legs, with their tables."""
-    last, rows = len(at.bounds) - 2, (at.kind, at.bounds)
+    last, rows = len(at.bounds) - 2, (at.kind, at.bounds, most_groups())
     return {
         "forward": schedule(at.target, at.source, *rows, range(1, last + 1), dense),
         "backward": schedule(at.source, at.target, *rows, range(last, 0, -1), dense),

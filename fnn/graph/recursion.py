@@ -21,7 +21,7 @@ from fnn.activations import Activation
 from fnn.backward import RULES, Rules
 from fnn.batchnorm import BatchNorm
 from fnn.graph.plan import Index, Layout
-from fnn.graph.schedule import GROUPS, Leg, Tables
+from fnn.graph.schedule import Leg, Tables
 from fnn.masks import masked
 
 HARMLESS = 0.5  # in place of other neurons' z
@@ -120,7 +120,11 @@ def backward_pass(
     given: λ's (rows, B) that the sums read in place of those just computed: so each is judged alone.
     """
     norm, units = by_rows(layout, index, (leaves.norm, units))
-    lam = jnp.zeros_like(states.z).at[index.outputs].set(direct)
+    lam = jnp.zeros_like(states.z)
+    if layout.first_output is None:
+        lam = lam.at[index.outputs].set(direct)
+    else:
+        lam = _joined(lam, direct, layout.first_output)
     zero = None if norm is None else jnp.zeros_like(lam)
     start = Lambdas(lam, zero, *2 * (zero if zero is None else zero[:, :1],))
 
@@ -187,7 +191,7 @@ def weight_gradients(layout: Layout, index: Index, lam: Array, o: Array, rules: 
             start = tables.start[:, None] if leg.first is None else leg.first[0]
             receivers = (start + tables.receivers).ravel()
             reads = tables.reads.reshape(len(receivers), leg.width)
-            pieces.append(lax.map(partial(_arrows, lam, o), (receivers, reads), batch_size=GROUPS).ravel())
+            pieces.append(lax.map(partial(_arrows, lam, o), (receivers, reads), batch_size=layout.most_groups).ravel())
     gradients = jnp.zeros(sum(piece.size for piece in pieces), lam.dtype)
     offset = 0
     for piece in pieces:  # written in place; jnp.concatenate is at times ten times slower on a CPU
@@ -210,6 +214,7 @@ def sweep(layout: Layout, index: Index, direction: str, weights, values, state, 
     ones.
     """
     legs = getattr(layout, direction)
+    write = _joined if all(leg.first is not None and not leg.groups for leg in legs) else _in_place
     if any(leg.groups or any(block.offset is None for block in leg.blocks) for leg in legs):
         weights = jax.tree.map(lambda w: jnp.append(w, jnp.zeros((), w.dtype)), weights)  # the last is the padding's
     for leg, tables in zip(legs, getattr(index, direction)):
@@ -222,13 +227,23 @@ def sweep(layout: Layout, index: Index, direction: str, weights, values, state, 
             if not leg.exact:
                 real = jnp.arange(leg.rows, dtype=t.count.dtype) < t.count
                 new = jax.tree.map(partial(jnp.where, real), new, old)
-            return jax.tree.map(lambda v, n: lax.dynamic_update_slice_in_dim(v, n.T, step.start, 0), state, new), None
+            return jax.tree.map(lambda v, n: write(v, n.T, step.start), state, new), None
 
         if leg.steps == 1:
             state, _ = compute(state, jax.tree.map(lambda leaf: leaf[0], tables))
         else:
             state, _ = lax.scan(compute, state, tables)
     return state
+
+
+def _in_place(rows: Array, new: Array, start) -> Array:
+    """rows with ``new`` from ``start`` on."""
+    return lax.dynamic_update_slice_in_dim(rows, new, start, 0)
+
+
+def _joined(rows: Array, new: Array, start: int) -> Array:
+    """The same where all reads are ranges of rows: XLA then reads what a range was made from, and joins nothing."""
+    return lax.concatenate([rows[:start], new, rows[start + len(new) :]], 0)
 
 
 def _sums(leg: Leg, t: Tables, weights: Array, values: Array, rules: Rules | None) -> Array:

@@ -14,12 +14,22 @@ legs, not of generations, and a huge generation does not pad the small ones arou
 import math
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 DENSE_ARROWS, DENSE_FILL = 256, 0.25  # a pair of generations above both is a matrix; single arrows cost 8 × more
-GROUPS = 1024  # maximum number of arrow groups per step, which keeps its temporary arrays in the cache
 MOST_LEGS, FEW_STEPS = 8, 32  # each leg takes about 0.1 s to compile
 WIDTHS = (1, 2, 4, 8, 16)  # possible widths of a group
+
+
+def most_groups() -> int:
+    """The most arrow groups of a step, on the platform where JAX computes.
+
+    On a CPU the temporary arrays of 1,024 stay in its cache. An accelerator has no such cache, and starts a few
+    programs for each step: there a step is as large as its memory allows, with 256 MiB for 1,024 examples in float32.
+    (The first number is measured, the second is not.)
+    """
+    return 1024 if jax.default_backend() == "cpu" else 1 << 16
 
 
 class Block(NamedTuple):
@@ -77,15 +87,15 @@ class _Groups(NamedTuple):
     arrows: np.ndarray  # (groups, width)
 
 
-def schedule(row: np.ndarray, read: np.ndarray, kind: np.ndarray, bounds: np.ndarray, order, only_blocks: bool):
+def schedule(row: np.ndarray, read: np.ndarray, kind: np.ndarray, bounds: np.ndarray, most: int, order, only_blocks):
     """The legs, with their tables, that compute the generations ``order`` in that order.
 
     row, read: (M,), the row that each arrow adds to and the row that it reads; kind: (N,), each row's activation;
-    bounds: generation i has rows bounds[i] to bounds[i + 1].
+    bounds: generation i has rows bounds[i] to bounds[i + 1]; most: groups of a step.
     """
     level = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
     for blocks, ratios in (("dense", (2, 4, 16)), ("none", (2, 4, 16, math.inf))):  # no blocks if too many differ
-        steps, groups = _steps(row, read, bounds, level, order, "all" if only_blocks else blocks)
+        steps, groups = _steps(row, read, bounds, level, most, order, "all" if only_blocks else blocks)
         for ratio in ratios:
             legs = _alike(steps, ratio)
             if len(legs) <= MOST_LEGS or len(steps) <= FEW_STEPS or only_blocks:
@@ -112,7 +122,7 @@ def _alike(steps: list[_Step], ratio: float) -> list[list[_Step]]:
     return legs
 
 
-def _steps(row, read, bounds, level, order, blocks) -> tuple[list[_Step], _Groups]:
+def _steps(row, read, bounds, level, most, order, blocks) -> tuple[list[_Step], _Groups]:
     size, levels = np.diff(bounds), len(bounds) - 1
     pairs, pair, arrows = np.unique(level[row] * levels + level[read], return_inverse=True, return_counts=True)
     area = size[pairs // levels] * size[pairs % levels]
@@ -133,7 +143,7 @@ def _steps(row, read, bounds, level, order, blocks) -> tuple[list[_Step], _Group
     for number in order:
         first, last = int(bounds[number]), int(bounds[number + 1])
         start = groups.start[first : last + 1]
-        pieces = max(1, math.ceil((start[-1] - start[0]) / GROUPS))
+        pieces = max(1, math.ceil((start[-1] - start[0]) / most))
         cuts = np.searchsorted(start, np.linspace(start[0], start[-1], pieces + 1)[1:-1])
         cuts = np.unique(np.concatenate([[0], cuts, [last - first]]))
         for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist()):

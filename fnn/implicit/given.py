@@ -1,4 +1,4 @@
-"""Argument checks for ``implicit``, made before compiled code runs, as in ``checks``."""
+"""Argument checks for ``implicit``, before compiled code runs, as in ``checks``."""
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ def given(call: str, params, x, y, learning_rate, loss: Loss):
     for i, layer in enumerate(params):
         if layer.norm is not None:
             raise ValueError(
-                f"params[{i}].norm: expected None, got a batch norm, which ties the examples of a batch together, so "
-                f"that no example has its own step; write fnn.init(key, sizes) without batch_norm for implicit.{call}"
+                f"params[{i}].norm: expected None, got a batch norm, which couples the examples of a batch, so "
+                f"no example has its own step; write fnn.init(key, sizes) without batch_norm for implicit.{call}"
             )
     return params, x, y, rate(call, learning_rate, params[0].W.dtype)
 

@@ -134,8 +134,9 @@ def _smooth(params) -> None:
             )
         if layer.norm is not None and layer.norm.gradient != "full":
             raise ValueError(
-                f"params[{i}].norm: with gradient={layer.norm.gradient!r} back-propagation gives the gradient of no "
-                "function of the batch, so there is nothing to minimise; write fnn.init(..., batch_norm='full')"
+                f"params[{i}].norm: with gradient={layer.norm.gradient!r} back-propagation does not give the "
+                "gradient of any function of the batch, so there is nothing to minimise; "
+                "write fnn.init(..., batch_norm='full')"
             )
 
 

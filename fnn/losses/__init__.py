@@ -10,8 +10,8 @@ mean or sum over examples is taken elsewhere. With B examples and n outputs:
     sample(key, a) -> y                      drawn from the distribution whose −log p is the loss, if there is one
 
 ``a`` is the network's output (B, n). ``y`` has the shape and dtype of ``a``. If ``takes_labels`` is true, y may also be
-integer class labels (B,), which ``as_targets(y, a)`` converts to one-hot rows. Integers outside 0 … n−1 are refused
-wherever their values are at hand; in compiled code they become rows of NaN.
+integer class labels (B,), which ``as_targets(y, a)`` converts to one-hot rows. Integers outside 0 … n−1 are refused if
+their values are available; in compiled code they become rows of NaN.
 
     possible(y) -> (B,) bool                 whether floating targets can be those of the loss; ``fit`` refuses others
     misfit(activation, n_out) -> str | None  why the loss does not fit the output; ``fit`` and its siblings raise it

@@ -16,6 +16,7 @@ NEVER_NEGATIVE = (Gaussian, ReLU, Sigmoid, Softmax, Softplus, Threshold)  # outp
 class Loss:
     """Base class of losses; a custom one defines ``value`` and ``gradient``.
 
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class LogCosh(Loss):
     ...     def value(self, a, y):
@@ -74,11 +75,11 @@ class Loss:
 
     def sample(self, key: Array, a: Array) -> Array:
         """Targets drawn from p(y | a) with −log p(y | a) = L(a, y) + const: as (B, n), or labels (B,)."""
-        raise TypeError(f"{self} is −log p of no distribution that can be sampled; give y instead of key")
+        raise TypeError(f"{self} is not −log p of a distribution that can be sampled; give y instead of key")
 
 
 def as_targets(y: Array, a: Array) -> Array:
-    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,), of NaN where there is no such class."""
+    """y unchanged, or one-hot rows in a's dtype if y holds integer labels (B,); NaN for labels out of range."""
     if jnp.issubdtype(y.dtype, jnp.integer):
         y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # one byte cannot hold 300 classes
         rows = (y[..., None] == jnp.arange(a.shape[-1], dtype=y.dtype)).astype(a.dtype)

@@ -34,7 +34,7 @@ class SoftmaxCrossEntropy(Loss):
         if isinstance(activation, (Sigmoid, Softmax)):
             return (
                 "it takes logits and applies the softmax itself; write output=fnn.Identity(), or "
-                "loss=fnn.CrossEntropy(categorical=True) behind fnn.Softmax()"
+                "loss=fnn.CrossEntropy(categorical=True) with output=fnn.Softmax()"
             )
         if n_out == 1:
             return (
@@ -79,7 +79,7 @@ class SigmoidCrossEntropy(Loss):
         if isinstance(activation, NEVER_NEGATIVE):
             return (
                 "it takes logits and applies the sigmoid itself; write output=fnn.Identity(), or "
-                "loss=fnn.CrossEntropy() behind fnn.Sigmoid()"
+                "loss=fnn.CrossEntropy() with output=fnn.Sigmoid()"
             )
         return None
 
@@ -131,11 +131,11 @@ class CrossEntropy(Loss):
         if self.categorical:
             return (
                 "it takes probabilities that sum to 1; write output=fnn.Softmax(), or loss=fnn.SoftmaxCrossEntropy() "
-                "behind fnn.Identity()"
+                "with output=fnn.Identity()"
             )
         return (
-            "it takes probabilities; write output=fnn.Sigmoid(), or loss=fnn.SigmoidCrossEntropy() behind "
-            "fnn.Identity()"
+            "it takes probabilities; write output=fnn.Sigmoid(), or loss=fnn.SigmoidCrossEntropy() with "
+            "output=fnn.Identity()"
         )
 
     def terms(self, a, y):

@@ -1,4 +1,4 @@
-"""Weights for examples or for outputs, in the loss and so in every δ."""
+"""Weights for examples or outputs, in the loss and hence in every δ."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,12 @@ from fnn.losses.base import Loss
 
 @dataclass(frozen=True)
 class Weighted(Loss):
-    """L = Σ_k w_k ℓ_k(a, y), or w L(a, y): a loss with weights for examples or for outputs, which stand beside y.
+    """L = Σ_k w_k ℓ_k(a, y), or w L(a, y): a loss with weights for examples or outputs, in extra columns of y.
 
-    loss: any other. y: the targets (B, n) and, in further columns, the weights w ≥ 0: one column (B, n + 1), or one per
-    output (B, 2n) for losses that are sums over outputs; :meth:`beside` puts them there, and ``fit`` does so for data
-    (x, y, weights). Without any, they are 1. A missing target is one of weight 0. The mean over examples is not divided
-    by the sum of weights.
+    loss: any other loss. y: the targets (B, n) followed by columns with the weights w ≥ 0: one column (B, n + 1), or
+    one per output (B, 2n) for losses that are sums over outputs. :meth:`beside` appends them, and ``fit`` does so for
+    data (x, y, weights). Without such columns, the weights are 1. A weight of 0 marks a missing target. The mean over
+    examples divides by their number, not by the sum of the weights.
 
     >>> import fnn
     >>> y, weights = jnp.array([[0.0], [3.0]]), jnp.array([1.0, 2.0])

@@ -10,6 +10,7 @@ from fnn.page.drawing import drawn
 from fnn.page.steps import steps
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"  # no network
+FRAME = "width:100%;height:48rem;border:1px solid #8886;border-radius:8px;resize:vertical"
 FORMAT = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -46,6 +47,14 @@ def written(explanation: Any, parts: Sequence[tuple[str, list]], rate: float) ->
         body=_file("page.html").format(title=title, functions=functions, checked=checked),
         network=text.replace("<", "\\u003c"),  # so that no name ends the script
         script=_file("page.js"),
+    )
+
+
+def framed(page: str, title: str) -> str:
+    """The page inside a notebook: a frame that holds its text and can neither load anything nor reach the notebook."""
+    return (
+        f'<iframe title="{html.escape(title)}: step through the computation" sandbox="allow-scripts" style="{FRAME}" '
+        f'srcdoc="{html.escape(page)}"></iframe>'
     )
 
 

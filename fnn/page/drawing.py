@@ -1,4 +1,4 @@
-"""What the page draws: columns of neurons, the arrows between them, and the values of the lines at each."""
+"""The drawing on the page: columns of neurons, the arrows between them, and the values of the lines at each."""
 
 from collections.abc import Iterator
 from typing import Any

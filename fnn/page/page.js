@@ -81,7 +81,7 @@ function layout() {
   svg.setAttribute("viewBox", `0 0 ${width} ${height + 58}`);
   svg.style.minWidth = `${Math.round(width * 0.85)}px`;
   svg.style.maxWidth = `${Math.round(width * 1.45)}px`;
-  svg.style.maxHeight = "640px";
+  svg.style.maxHeight = "clamp(320px, 58vh, 640px)"; // of the window, or of the frame in a notebook
   let x = 0;
   net.columns.forEach((column, c) => {
     const gap = gapOf(column.count), middle = x + widths[c] / 2;

@@ -1,4 +1,4 @@
-"""Estimators for scikit-learn, so that its pipelines, ``cross_val_score`` and grid search train networks of ``fnn``.
+"""Estimators for scikit-learn, so that pipelines, ``cross_val_score`` and grid search can train ``fnn`` networks.
 
 ``Classifier`` and ``Regressor`` pass ``sklearn.utils.estimator_checks.check_estimator``. Both take the same parameters,
 which are checked by ``fit``:

@@ -100,7 +100,7 @@ class Classifier(ClassifierMixin, _Network):
         self.random_state = random_state
 
     def fit(self, X, y) -> "Classifier":
-        """Train on X (N, n), numbers that are taken as float32, and y (N,), labels of any kind; returns itself.
+        """Train on X (N, n), converted to float32, and y (N,), labels of any kind; returns itself.
 
         Raises ValueError or TypeError for other data, for fewer than two classes and for parameters out of range, and
         ``fnn.train.NonFinite`` if the training diverges.
@@ -181,7 +181,7 @@ class Regressor(RegressorMixin, _Network):
         return tags
 
     def fit(self, X, y) -> "Regressor":
-        """Train on X (N, n) and y (N,) or (N, m), numbers that are taken as float32; returns itself.
+        """Train on X (N, n) and y (N,) or (N, m), both converted to float32; returns itself.
 
         Raises ValueError or TypeError for other data and for parameters out of range, and ``fnn.train.NonFinite`` if
         the training diverges.
@@ -202,7 +202,7 @@ class Regressor(RegressorMixin, _Network):
         return self
 
     def predict(self, X) -> np.ndarray:
-        """The prediction for every row of X (N, n): (N,) or (N, m) as y was, float64. Raises ValueError for other X.
+        """The prediction for every row of X (N, n): (N,) or (N, m) like y, float64. Raises ValueError for other X.
 
         >>> model = Regressor((), learning_rate=0.1, batch_size=3, random_state=0)
         >>> model.fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0]).predict([[3.0]]).round(1).tolist()

@@ -1,4 +1,9 @@
-"""Data parallelism: the loop on every device of a mesh, each with its own rows of every mini-batch.
+"""Data parallelism: the loop runs on every device of a mesh, each with its own rows of every mini-batch.
+
+``DataParallel`` and ``shards.LayerParallel`` are the two ways in which the devices of a mesh split the steps of a run.
+Their methods say where the parameters and the optimizer's state are between epochs (``home``; ``hold`` in a compiled
+program) and during one (``place``, and ``at_hand`` back again), and what the feed, the compiled loop and the functions
+of a step are there (``feed``, ``over``, ``rows``).
 
 Parameters and optimizer state are replicated, and every device takes the same step with the sum of all devices'
 gradients; without a batch norm, that sum is the step's only communication. Only its order depends on the number of
@@ -6,7 +11,7 @@ devices: dropout draws the masks, and a batch norm uses the statistics, of the w
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,11 +26,52 @@ from fnn import parallel
 from fnn.masks import Mask
 
 
-class Spread:
-    """The mini-batches of another feed, sharded over a mesh, for ``loop.take_steps`` with that mesh."""
+@dataclass(frozen=True)
+class DataParallel:
+    """Every device holds all parameters, and computes with its rows of every mini-batch."""
 
-    def __init__(self, feed, mesh: Mesh):
-        self.feed, self.mesh = feed, mesh
+    mesh: Mesh
+
+    def home(self, begun):
+        return begun
+
+    hold = home
+
+    def place(self, begun):
+        return parallel.place(begun, self.mesh)
+
+    def at_hand(self, reached):
+        return parallel.here(reached)
+
+    def feed(self, feed) -> "Spread":
+        return Spread(feed, self.mesh, *self.mesh.axis_names)
+
+    def over(self, loop: Callable) -> Callable:
+        """``loop``, called like ``loop.take_steps``, on every device with its rows of the mini-batches."""
+        (axis,) = self.mesh.axis_names
+        mine = P(None, axis)
+
+        def spread(begun, batches, *rest):
+            of_data = mine if batches[2] is None else P()
+            specs = (P(), (of_data, of_data, mine), *(P() for _ in rest))
+            over = jax.shard_map(loop, mesh=self.mesh, in_specs=specs, out_specs=P(), check_vma=False)
+            return over(begun, batches, *rest)
+
+        return spread
+
+    def rows(self, value_and_gradients: Callable, masks: Callable) -> tuple[Callable, Callable]:
+        """The same functions of a step when only one device's rows of the mini-batch are available.
+
+        The first gives the whole mini-batch's results, the second the masks of these rows.
+        """
+        return partial(_value_and_gradients, value_and_gradients, self.mesh), partial(_masks, masks, self.mesh)
+
+
+class Spread:
+    """The mini-batches of another feed on a mesh: their rows sharded over its axis, or whole without an axis."""
+
+    def __init__(self, feed, mesh: Mesh, axis: str | None = None):
+        self.feed, self.mesh, self.axis = feed, mesh, axis
         self.examples, self.batch_size, self.sample, self.close = (
             feed.examples,
             feed.batch_size,
@@ -41,40 +87,17 @@ class Spread:
 
     def chunks(self, key: Array, epoch: int, *position: Any) -> Iterator[tuple[int, tuple | None]]:
         """Those of the wrapped feed, on the mesh."""
-        (axis,) = self.mesh.axis_names
         for first, batches in self.feed.chunks(key, epoch, *position):
             if batches is None:
                 yield first, None
                 continue
             x, y, rows = batches
             if rows is None:
-                yield first, (*parallel.place((x, y), self.mesh, None, axis), None)
+                yield first, (*parallel.place((x, y), self.mesh, None, self.axis), None)
                 continue
             if self._given is not x:
                 self._given, self._placed = x, parallel.place((x, y), self.mesh)
-            yield first, (*self._placed, parallel.place(rows, self.mesh, None, axis))
-
-
-def on_every_device(loop: Callable, mesh: Mesh) -> Callable:
-    """``loop``, called like ``loop.take_steps``, on every device with its rows of the mini-batches."""
-    (axis,) = mesh.axis_names
-    mine = P(None, axis)
-
-    def spread(begun, batches, *rest):
-        of_data = mine if batches[2] is None else P()
-        specs = (P(), (of_data, of_data, mine), *(P() for _ in rest))
-        over = jax.shard_map(loop, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
-        return over(begun, batches, *rest)
-
-    return spread
-
-
-def rows_at_hand(value_and_gradients: Callable, masks: Callable, mesh: Mesh) -> tuple[Callable, Callable]:
-    """The same functions of a step when only one device's rows of the mini-batch are available.
-
-    The first gives the whole mini-batch's results, the second the masks of these rows.
-    """
-    return partial(_value_and_gradients, value_and_gradients, mesh), partial(_masks, masks, mesh)
+            yield first, (*self._placed, parallel.place(rows, self.mesh, None, self.axis))
 
 
 def _value_and_gradients(of_rows: Callable, mesh: Mesh, params, x, masks, y, objective):

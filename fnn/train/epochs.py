@@ -1,4 +1,4 @@
-"""The epochs of a run, one after another, and what is reached after each."""
+"""The epochs of a run, and its state after each."""
 
 import time
 import warnings
@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from jax import Array
 
-from fnn import parallel
 from fnn.checkpoint.directory import Checkpoint
 from fnn.checkpoint.resume import Resumable
 from fnn.display import Bar
@@ -21,9 +20,9 @@ from fnn.train.watch import Watch
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during ``fit``; ``run`` is the run as of the last whole epoch, which ``fit(run, ...)`` continues.
+    """Ctrl-C during ``fit``; ``run`` is the run after the last complete epoch, which ``fit(run, ...)`` resumes.
 
-    Of ``fit_many``, ``run`` is the list of all members' runs.
+    For ``fit_many``, ``run`` is the list of all members' runs.
     """
 
     def __init__(self, epoch: int, run: Run | list[Run]):
@@ -39,8 +38,8 @@ class Work(NamedTuple):
     """What a run is made of."""
 
     feed: Any
-    given: tuple  # dropout, key and optimizer, as ``loop.take_steps`` takes them
-    options: dict[str, Any]  # its objective and mesh
+    given: tuple  # dropout, key, optimizer and tables, as ``loop.take_steps`` takes them
+    options: dict[str, Any]  # its objective, and how several devices split the steps
     network: Callable  # (params, optimizer_state) -> the network for inference
     judge: Callable | None  # (network) -> its record on the held-out data, if there are any
     of_step: int  # the number of examples in a step's loss: 1, because it is a mean, or the size of its mini-batch
@@ -102,7 +101,7 @@ class Reached(NamedTuple):
 
 
 def trained(work: Work, kept: Resumable, begun: Reached, watch: Watch) -> Run:
-    """Run the remaining epochs, until the callback or impatience stops them."""
+    """Run the remaining epochs, until the callback or ``patience`` stops them."""
     found, left = kept.resume(begun.saved(work, watch.keep))
     reached = Reached.restored(found, watch.keep)
     started = watch.started - (reached.history[-1]["seconds"] if reached.history else 0)
@@ -146,12 +145,12 @@ def _say_unusual(work: Work, reached: Reached, steps: int) -> None:
 def _epoch(work: Work, kept: Resumable, before: Reached, keep: str | None) -> tuple[tuple[Any, Any], np.ndarray]:
     """The parameters and the optimizer's state after an epoch, and the losses of its steps; raises NonFinite."""
     found: list[Any] = []
-    epoch, done, mesh = before.epoch + 1, len(before.losses), work.options["mesh"]
-    given = work.given[0], jax.random.fold_in(work.key, epoch), work.given[2]
-    reached = before[:2] if mesh is None else parallel.place(before[:2], mesh)
+    epoch, done, split = before.epoch + 1, len(before.losses), work.options["split"]
+    given = work.given[0], jax.random.fold_in(work.key, epoch), *work.given[2:]
+    reached = before[:2] if split is None else split.place(before[:2])
 
     def at_hand() -> tuple[Any, Any]:
-        return reached if mesh is None else parallel.here(reached)
+        return reached if split is None else split.at_hand(reached)
 
     for first, batches in work.feed.chunks(work.key, epoch, done, kept.overdue):
         if batches is None or (first > done and kept.due(first, epoch)):
@@ -161,8 +160,8 @@ def _epoch(work: Work, kept: Resumable, before: Reached, keep: str | None) -> tu
             kept.inside(before._replace(params=params, optimizer_state=state, losses=losses).saved(work, keep))
         reached, *of_chunk = take_steps(reached, batches, first, *given, scale=work.feed.scale, **work.options)
         found.append(of_chunk)
-        # at most one chunk waits on the device, and none on a mesh, because several CPU devices stall on two at once
-        jax.block_until_ready(found[-2:-1] if mesh is None else found)
+        # at most one chunk waits on the device, and none on several, because several CPU devices stall on two at once
+        jax.block_until_ready(found[-2:-1] if split is None else found)
     return at_hand(), _losses(work, before, found, given)
 
 
@@ -172,7 +171,7 @@ def _losses(work: Work, before: Reached, found: list, given: tuple) -> np.ndarra
         return np.array(before.losses, np.float32)
     losses, finite = zip(*jax.device_get(found))
     if not all(finite):
-        feed = work.feed if work.options["mesh"] is None else work.feed.feed
+        feed = work.feed if work.options["split"] is None else work.feed.feed
         again = feed.chunks(work.key, before.epoch + 1, len(before.losses))
         objective, scale = work.options["objective"], feed.scale
         raise non_finite(before[:2], again, before.epoch + 1, given, before.history, objective=objective, scale=scale)

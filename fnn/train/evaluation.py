@@ -26,10 +26,10 @@ ROWS = 2048  # per pass through the network
 def evaluate(params: AnyParams | Run, data, *, loss: Loss = SquaredError()) -> Record:
     """{"loss": the mean over the examples, "accuracy": if y holds classes} for held-out data.
 
-    params: a ``Run``, of which the ``network`` is meant, or layers or a graph without batch norm. data: a ``Dataset``,
-    (x, y) or (x, y, weights). The accuracy is that of the examples with a weight above 0, each counted once; the class
-    is the output with the highest activation. Memory-mapped data are read in blocks; only the last bits of the result
-    may differ. Raises TypeError or ValueError that names the argument.
+    params: a ``Run``, whose ``network`` is used, or layers or a graph without batch norm. data: a ``Dataset``, (x, y)
+    or (x, y, weights). The accuracy is over the examples with a weight above 0, each counted once; the class is the
+    output with the highest activation. Memory-mapped data are read in blocks; only the last bits of the result may
+    differ. Raises TypeError or ValueError that names the argument.
     """
     params, data = _for_evaluation(params, data, loss)
     blocks = _Blocks(data, kind(params).ports(params))
@@ -39,9 +39,9 @@ def evaluate(params: AnyParams | Run, data, *, loss: Loss = SquaredError()) -> R
 def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
     """The network's outputs for every example of x: (N, n_L); ``.argmax(1)`` is the class.
 
-    params: as for :func:`evaluate`. x: an array (N, n), in memory or memory-mapped, as ``fit`` takes it: floating, or
-    bytes, which are scaled by 1/255; a table of pandas; a ``Dataset``, whose y is not used; or a function without
-    arguments that gives an iterable of such arrays, as ``lambda: (batch for batch in loader)``.
+    params: as for :func:`evaluate`. x: an array (N, n), in memory or memory-mapped, as for ``fit``: floating, or bytes,
+    which are scaled by 1/255; a pandas DataFrame; a ``Dataset``, whose y is ignored; or a function without arguments
+    that returns an iterable of such arrays, such as ``lambda: (np.asarray(x) for x, y in loader)``.
     """
     params = _for_inference(params)
     if not callable(x):
@@ -49,12 +49,12 @@ def predict(params: AnyParams | Run, x: Any) -> np.ndarray:
     batches = x()
     if hasattr(batches, "ndim") or not hasattr(batches, "__iter__"):
         raise TypeError(
-            f"x: expected a function that gives an iterable of arrays (N, n), got one that gives "
+            f"x: expected a function that returns an iterable of arrays (N, n), got one that returns "
             f"{arrays.describe(batches)}; write lambda: [x]"
         )
     found = [part for number, batch in enumerate(batches) for part in _predicted(params, batch, f"x: batch {number}")]
     if not found:
-        raise ValueError("x: expected a function that gives at least one array (N, n), got none")
+        raise ValueError("x: expected a function that yields at least one array (N, n), got none")
     return np.concatenate(found)
 
 
@@ -76,9 +76,9 @@ def _predicted(params, x, name: str) -> Iterator[np.ndarray]:
     require_inputs(x, kind(params).ports(params), name)
     if len(x) == 0:
         raise ValueError(f"{name}: expected at least one example, got an empty array of shape {x.shape}")
-    waiting = None
+    waiting, tables = None, kind(params).tables(params, RULES)
     for rows in blocks(x, chunk_bytes or x.nbytes):
-        found = _outputs(params, jnp.asarray(x[rows]), scale=scale)
+        found = _outputs(params, jnp.asarray(x[rows]), tables, scale=scale)
         if waiting is not None:
             yield np.asarray(waiting)  # while the device computes the next
         waiting = found
@@ -117,7 +117,7 @@ class _Blocks:
 
 
 @partial(jax.jit, static_argnames="scale")
-def folded(params, x, dropout, *, scale):
+def folded(params, x, dropout, tables, *, scale):
     """The network for inference, with the statistics of the mini-batches x, (count, B, n)."""
     own = kind(params)
     if not own.has_norm(params):
@@ -125,31 +125,32 @@ def folded(params, x, dropout, *, scale):
     kept, dtype = own.kept_weights(params, dropout), own.ports(params).dtype
 
     def of_batch(batch):
-        return own.norm_statistics(*own.given(kept, as_floats(batch, dtype, scale), None, RULES))
+        return own.norm_statistics(*own.given(kept, as_floats(batch, dtype, scale), tables, RULES))
 
     of_batches = jax.lax.map(of_batch, x)
     return own.fold(params, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), of_batches), dropout)
 
 
 @partial(jax.jit, static_argnames="scale")
-def _outputs(params, x, *, scale):
+def _outputs(params, x, tables, *, scale):
     dtype = kind(params).ports(params).dtype
-    return jax.lax.map(lambda row: forward(params, as_floats(row, dtype, scale)), x, batch_size=ROWS)
+    return jax.lax.map(lambda row: forward(params, as_floats(row, dtype, scale), masks=tables), x, batch_size=ROWS)
 
 
 def _evaluate(params, blocks: _Blocks, loss) -> tuple[Array, Array | None]:
     """The mean loss, and the accuracy; the same at any size of the blocks."""
     found: list = []
+    tables = kind(params).tables(params, RULES)
     for x, y, classes in blocks:
-        found.append(judged(params, x, y, classes, loss=loss, scale=blocks.data.scale))
+        found.append(judged(params, x, y, classes, tables, loss=loss, scale=blocks.data.scale))
         jax.block_until_ready(found[-2:-1])  # so that no more than one block waits on the device
     return means(*(None if part[0] is None else jnp.concatenate(part) for part in zip(*found)))
 
 
 @partial(jax.jit, static_argnames=("loss", "scale"))
-def judged(params, x, y, classes, *, loss, scale):
+def judged(params, x, y, classes, tables, *, loss, scale):
     """For every example, the loss, and 1 if its class was predicted, 0 if not, and −1 if it has no weight."""
-    a = _outputs(params, x, scale=scale)
+    a = _outputs(params, x, tables, scale=scale)
     if classes is None:
         return targets.loss_values(loss, a, y), None
     right = jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)
@@ -173,7 +174,7 @@ def _for_inference(params):
     params = require_network(network_of(params))
     if kind(params).has_norm(params):
         raise ValueError(
-            "params: a network with a batch norm has no output for single examples; write "
+            "params: a network with a batch norm has no output for a single example; write "
             "fnn.fold(params, statistics=fnn.statistics(params, batches)), or run.network after fit"
         )
     return params

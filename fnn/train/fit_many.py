@@ -78,10 +78,10 @@ def fit_many(
     is as in ``fit`` and shared by all members. The data are on the device once, for any N, and are not streamed.
 
     callback: called after every epoch with a :class:`Progress`, whose params have the leading axis and whose history is
-    a tuple with the records of every member; returning True stops all, and a dict of numbers, or of N of them, joins
-    the records. checkpoint, every: as in ``fit``; all members are saved together. mesh: its devices, whose number must
-    divide N, share the members; with one process only. Ctrl-C raises ``fnn.train.Interrupted``, whose ``run`` is the
-    list of runs as of the last whole epoch.
+    a tuple with the records of every member; returning True stops all, and a dict whose values are one or N numbers
+    joins the records. checkpoint, every: as in ``fit``; all members are saved together. mesh: its devices, whose number
+    must divide N, share the members; single process only. Ctrl-C raises ``fnn.train.Interrupted``, whose ``run`` is the
+    list of runs after the last complete epoch.
 
     Returns a list with the ``Run`` of every member, as from ``fit``, which may also resume it; "seconds" is the
     time for all together. The results equal those of separate ``fit`` calls up to rounding, because all members'
@@ -112,34 +112,35 @@ def fit_many(
     data = in_memory(data, first, loss, "data")
     batch_size, epochs = whole("batch_size", batch_size, len(data), "examples"), whole("epochs", epochs)
     validation = None if validation is None else in_memory(validation, first, loss, "validation")
-    rule, ports = Optimizer(optimizer), kind(first).ports(first)
+    rule, of = Optimizer(optimizer), kind(first)
+    tables, ports = of.tables(first, RULES), of.ports(first)
     begin(rule, first)
     params, states = jax.vmap(partial(start, rule))(params)
     states = with_rates(states, learning_rates, members)
     objective = Objective(data.weighted(loss), reduction, rules)
     xy = jnp.asarray(data.x), jnp.asarray(data.targets(ports))
     seeds = np.asarray(jax.random.key_data(keys))  # indexing the typed keys would mark them as used
-    samples = _samples(seeds, len(data), batch_size) if kind(first).has_norm(first) else None
-    networks = partial(_folded, x=xy[0], samples=samples, dropout=dropout, scale=data.scale)
+    samples = _samples(seeds, len(data), batch_size) if of.has_norm(first) else None
+    networks = partial(_folded, x=xy[0], samples=samples, dropout=dropout, tables=tables, scale=data.scale)
     unused = {"keep": None, "patience": None, "batches_per_epoch": None}
     same = partial(settings, objective, examples=len(data), dropout=dropout, batch_size=batch_size, **unused)
     work = _Work(
-        partial(_one_epoch, xy, seeds, keys, dropout, rule, batch_size, mesh, objective=objective, scale=data.scale),
+        partial(_one_epoch, xy, seeds, keys, dropout, rule, of.tables(first, rules), batch_size, mesh,
+                objective=objective, scale=data.scale),
         networks,
-        _evaluator(validation, ports, loss, networks, members),
+        _evaluator(validation, ports, loss, networks, tables, members),
         batch_size if reduction == "sum" else 1,
         [jax.random.wrap_key_data(key, impl=jax.random.key_impl(keys)) for key in seeds],
         same,
-    )
+    )  # fmt: skip
     rates = None if learning_rates is None else np.asarray(learning_rates).tolist()
     of_all = same(key=keys) | {"learning_rates": str(rates)}
     keeping = Keeping(checkpoint, every, None, (), False).checked()
     if keeping.checkpoint is not None:
         all_members = Run(None, first, [], State(None, 0, 0, keys))
         of_all = identity(Given(all_members, data, validation, rule, objective, of_all)) | of_members(params)
-    kept = Resumable(keeping, epochs, of_all, callback is not None, Processes(False))
     watch = Watch(started, progress, None, callback, batch_size, None, None)
-    with kept:
+    with Resumable(keeping, epochs, of_all, callback is not None, Processes(False)) as kept:
         return _trained(work, kept, Checkpoint(params, states, None, 0), watch)
 
 
@@ -218,36 +219,36 @@ def _told(callback: Callable | None, reached: Checkpoint) -> bool:
     return False
 
 
-def _one_epoch(xy, seeds, keys, dropout, rule, batch_size: int, mesh, begun, epoch: int, **options):
+def _one_epoch(xy, seeds, keys, dropout, rule, tables, batch_size: int, mesh, begun, epoch: int, **options):
     """(parameters, states) after an epoch, and the losses (steps, N); with a mesh, on its first device."""
     orders = _orders(seeds, epoch, examples=len(xy[0]), batch_size=batch_size)
     if mesh is None:
-        trained, losses = _epoch(begun, xy, orders, dropout, keys, epoch, rule, **options)
+        trained, losses = _epoch(begun, xy, orders, dropout, keys, epoch, rule, tables, **options)
         return trained, np.asarray(losses)
     (axis,) = mesh.axis_names
     (begun, keys), xy = parallel.place((begun, keys), mesh, axis), parallel.place(xy, mesh)
     orders = parallel.place(orders, mesh, None, axis)
-    trained, losses = _epoch(begun, xy, orders, dropout, keys, epoch, rule, mesh=mesh, **options)
+    trained, losses = _epoch(begun, xy, orders, dropout, keys, epoch, rule, tables, mesh=mesh, **options)
     return jax.device_put(trained, mesh.devices.flat[0]), np.asarray(losses)
 
 
 @partial(jax.jit, static_argnames=("objective", "scale", "mesh"))
-def _epoch(begun, xy, orders, dropout, keys, epoch, optimizer, *, objective, scale, mesh=None):
+def _epoch(begun, xy, orders, dropout, keys, epoch, optimizer, tables, *, objective, scale, mesh=None):
     """One step of every member per row of ``orders``, (steps, N, B): (parameters, states) and losses (steps, N).
 
     mesh: its devices share the members, if it is given.
     """
     if mesh is not None:
         own, of_steps = P(*mesh.axis_names), P(None, *mesh.axis_names)
-        specs = own, P(), of_steps, P(), own, P(), P()
+        specs = own, P(), of_steps, P(), own, P(), P(), P()
         of_one = partial(_epoch, objective=objective, scale=scale)
         share = jax.shard_map(of_one, mesh=mesh, in_specs=specs, out_specs=(own, of_steps), check_vma=False)
-        return share(begun, xy, orders, dropout, keys, epoch, optimizer)
+        return share(begun, xy, orders, dropout, keys, epoch, optimizer, tables)
     (x, y), keys = xy, jax.vmap(jax.random.fold_in, (0, None))(keys, epoch)
 
     def member(params, state, key, rows, number):
         # one mini-batch at a time, to avoid copies
-        batch, masks = inputs(ALL_ROWS, params, x[rows], number, dropout, key, scale, objective.rules)
+        batch, masks = inputs(ALL_ROWS, params, x[rows], number, dropout, key, tables, scale, objective.rules)
         return take_step(params, state, batch, y[rows], masks, optimizer=optimizer, objective=objective)
 
     def step(carry, of_step):
@@ -268,7 +269,7 @@ def _orders(seeds: np.ndarray, epoch: int, *, examples: int, batch_size: int) ->
     return np.stack([shuffle(key, epoch, examples, batch_size) for key in seeds], axis=1)
 
 
-def _evaluator(validation: Dataset | None, ports: Ports, loss, networks: Callable, members: int):
+def _evaluator(validation: Dataset | None, ports: Ports, loss, networks: Callable, tables, members: int):
     """A function of the stacked parameters that gives every member's record on the held-out data, if any."""
     if validation is None:
         return lambda params, states: [{}] * members
@@ -277,7 +278,7 @@ def _evaluator(validation: Dataset | None, ports: Ports, loss, networks: Callabl
 
     def evaluate(params, states):
         values, right = jax.vmap(means)(
-            *jax.vmap(judge, (0, None, None, None))(networks(params, states), *given, classes)
+            *jax.vmap(judge, (0, None, None, None, None))(networks(params, states), *given, classes, tables)
         )
         return [named((values[i], None if right is None else right[i])) for i in range(members)]
 
@@ -285,12 +286,12 @@ def _evaluator(validation: Dataset | None, ports: Ports, loss, networks: Callabl
 
 
 @partial(jax.jit, static_argnames="scale")
-def _folded(params, states, *, x, samples, dropout, scale):
+def _folded(params, states, *, x, samples, dropout, tables, scale):
     """Every member's network for inference, one by one, because each gathers its own sample."""
 
     def member(given):
         params, state, rows = given
         params = for_evaluation(params, state)
-        return folded(params, None if rows is None else x[rows], dropout, scale=scale)
+        return folded(params, None if rows is None else x[rows], dropout, tables, scale=scale)
 
     return jax.lax.map(member, (params, states, None if samples is None else jnp.swapaxes(samples, 0, 1)))

@@ -1,6 +1,6 @@
-"""A run's identity: everything that decides its result, as text by name.
+"""A run's identity: everything that affects its result, as text by name.
 
-A checkpoint keeps it, so that another run's is refused with the difference named, and several processes compare it
+A checkpoint stores it, so that a different run is refused with the difference named, and several processes compare it
 before the first step. ``fingerprint.argument`` says by which argument's name, in ``fit(..., allow=)``, an entry may
 differ. What is compared:
 
@@ -12,7 +12,8 @@ differ. What is compared:
     flags              the settings of JAX and XLA that change numbers
     and                key, batch_size, dropout, precision, reduction, keep, patience, batches_per_epoch
 
-What may differ without a word: ``epochs``, ``callback``, ``progress``, ``log``, ``every``, ``every_steps``, ``mesh``.
+These may differ freely: ``epochs``, ``callback``, ``progress``, ``log``, ``every``, ``every_steps``, ``mesh``,
+``shard``.
 """
 
 import hashlib
@@ -40,6 +41,7 @@ from fnn.checks.targets import columns
 from fnn.data import Dataset
 from fnn.functions import Objective
 from fnn.kinds import kind
+from fnn.markup import counted
 from fnn.optimizers import Optimizer
 from fnn.precision import BFLOAT16
 from fnn.runs import Run
@@ -101,7 +103,7 @@ def identity(given: Given) -> dict[str, str]:
 def _initial(before: Run) -> str:
     """The parameters with which the run began; of a resumed one that was never saved, those it resumes with."""
     told = (before.state.same or {}).get(INITIAL)
-    after = f", after {before.state.epoch} epochs" if before.state.epoch else ""
+    after = f", after {counted(before.state.epoch, 'epoch')}" if before.state.epoch else ""
     return told or f"SHA-256 {digest_of(before.params)[:SHOWN]}{after}"
 
 

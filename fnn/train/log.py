@@ -68,7 +68,7 @@ class Log:
         if stat.S_ISREG(os.fstat(self.file.fileno()).st_mode):
             self.context.enter_context(locked(place))
             if place.stat().st_size != (len(text.encode()) if kept else 0):
-                raise FileExistsError(f"log: {self.path} was written by another run meanwhile; name another file")
+                raise FileExistsError(f"log: {self.path} was written by another run in the meantime; name another file")
             files.synchronise(place.parent)
         if not kept:
             self.file.write(text)
@@ -132,7 +132,7 @@ def require_beginning(path: Path, kept: str, lines: Sequence[str], resumed: bool
         )
     if not resumed:
         raise FileExistsError(
-            f"log: {path} holds {len(found)} records of another run, and this one starts afresh; name another "
+            f"log: {path} holds {len(found)} records of another run, but this one starts from scratch; name another "
             "file, or delete this one"
         )
     for i, (old, new) in enumerate(zip(found, map(parsed, lines))):

@@ -17,7 +17,6 @@ from fnn.functions import Objective, derivatives, given_target
 from fnn.kinds import given, kind, require_rules
 from fnn.losses import Loss, SquaredError
 from fnn.optimizers import Optimizer
-from fnn.train import devices
 
 
 class Rows(NamedTuple):
@@ -111,23 +110,25 @@ def with_our_gradient(at: Callable) -> Callable:
 _step = jax.jit(take_step, static_argnames=("objective", "rows"))
 
 
-@partial(jax.jit, static_argnames=("objective", "scale", "mesh", "inside"))
-def take_steps(begun, batches, first, dropout, key, optimizer, *, objective, scale, mesh=None, inside=False):
+@partial(jax.jit, static_argnames=("objective", "scale", "split", "inside"))
+def take_steps(
+    begun, batches, first, dropout, key, optimizer, tables=None, *, objective, scale, split=None, inside=False
+):
     """One step per mini-batch: the new (parameters, state), the losses, and whether all of them are finite.
 
     begun: the parameters and the optimizer's state. batches: x, y and the rows of every mini-batch in them, (steps, B);
     or x (steps, B, n), y and None. first: the number of the first step in its epoch, which with ``key`` determines its
-    dropout masks. optimizer: an ``Optimizer``. mesh: shards the rows of every mini-batch, if given; inside: whether
-    this is the loop on one of its devices.
+    dropout masks. optimizer: an ``Optimizer``. tables: what the network's kind looks up, as an argument of the program.
+    split: how several devices share the steps, see ``devices``; inside: whether this is the loop on them.
     """
-    if mesh is not None and not inside:
-        of_one = partial(take_steps, objective=objective, scale=scale, mesh=mesh, inside=True)
-        return devices.on_every_device(of_one, mesh)(begun, batches, first, dropout, key, optimizer)
-    rows = ALL_ROWS if mesh is None else Rows(*devices.rows_at_hand(*ALL_ROWS, mesh))
+    if split is not None and not inside:
+        on_devices = partial(take_steps, objective=objective, scale=scale, split=split, inside=True)
+        return split.over(on_devices)(begun, batches, first, dropout, key, optimizer, tables)
+    rows = ALL_ROWS if split is None else Rows(*split.rows(*ALL_ROWS))
 
     def step(carry, batch):
         (params, state), (x, y, number) = carry, batch
-        x, masks = inputs(rows, params, x, number, dropout, key, scale, objective.rules)
+        x, masks = inputs(rows, params, x, number, dropout, key, tables, scale, objective.rules)
         params, state, value = take_step(
             params, state, x, y, masks, optimizer=optimizer, objective=objective, rows=rows
         )
@@ -140,12 +141,12 @@ def take_steps(begun, batches, first, dropout, key, optimizer, *, objective, sca
     return reached, losses, all_finite(losses, begun, reached)
 
 
-def inputs(rows: Rows, params, x, number, dropout, key, scale, rules):
+def inputs(rows: Rows, params, x, number, dropout, key, tables, scale, rules):
     """x of a mini-batch as floats, and the masks of step ``number`` in the epoch of ``key``."""
     of = kind(params)
     x = as_floats(x, of.ports(params).dtype, scale)
     masks = rows.masks(jax.random.fold_in(key, number), params, dropout, len(x))
-    return of.given(params, x, masks, rules)[1:]
+    return of.given(params, x, of.with_masks(tables, masks), rules)[1:]
 
 
 def all_finite(losses, begun, reached):
@@ -164,25 +165,26 @@ def all_finite(losses, begun, reached):
     return jnp.all(jnp.stack(found))
 
 
-@jax.jit
-def start(optimizer: Optimizer, params):
+@partial(jax.jit, static_argnames="split")
+def start(optimizer: Optimizer, params, split=None):
     """The parameters and the optimizer's initial state in the dtypes that every later step returns."""
     found = params, optimizer.init(params)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), found)
+    found = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), found)
+    return found if split is None else split.hold(found)
 
 
-def begin(optimizer: Optimizer, params):
+def begin(optimizer: Optimizer, params, split=None):
     """As :func:`start`; raises TypeError, with the reason, for an optimizer that cannot train."""
     try:
-        begun = start(optimizer, params)
+        begun = start(optimizer, params, split)
         refuse_unusable(begun[1])
         first_step.eval_shape(optimizer, *begun)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         if str(error).startswith("optimizer: "):
             raise
         raise TypeError(
-            f"optimizer: its step cannot be taken from params, gradients, state, value, grad, value_fn and grad_fn: "
-            f"{type(error).__name__}: {error}; write fnn.updates.sgd(0.1), or another of optax's"
+            f"optimizer: its update fails with params, gradients, state, value, grad, value_fn and grad_fn: "
+            f"{type(error).__name__}: {error}; write fnn.updates.sgd(0.1), or an optax optimizer"
         ) from error
     return begun
 

@@ -1,4 +1,4 @@
-"""The members of ``fit_many``: parameters with a leading axis, keys, rates and the devices that share them."""
+"""The members of ``fit_many``: parameters with a leading axis, keys, rates, and the devices they share."""
 
 from typing import Any
 
@@ -96,5 +96,5 @@ def require_members_mesh(mesh, members: int) -> None:
     if jax.process_count() > 1:
         raise ValueError(
             f"mesh: expected the devices of one process, got {jax.process_count()} processes; "
-            "write mesh=None, with other keys in every process"
+            "write mesh=None, with different keys in every process"
         )

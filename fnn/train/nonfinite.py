@@ -1,4 +1,4 @@
-"""NaN and infinity in training: found once per epoch, on the device, and then named with their equation.
+"""NaN and infinity in training: detected once per epoch, on the device, then traced to their equation.
 
 The compiled loop reports whether an epoch's losses and new parameters are finite (``loop.take_steps``). This costs
 nothing, because NaN spreads. If they are not, the epoch is repeated step by step, from its first parameters and with
@@ -49,23 +49,31 @@ def non_finite(
 ) -> NonFinite:
     """The exception for an epoch that was not finite.
 
-    begun: the parameters and the optimizer's state at its start; chunks, given (dropout, key and optimizer), options:
-    the arguments of ``loop.take_steps``.
+    begun: the parameters and the optimizer's state at its start; chunks, given (dropout, key, optimizer and
+    tables), options: the arguments of ``loop.take_steps``.
     """
-    before, objective, (dropout, key, _) = begun, options["objective"], given
+    before, objective, (dropout, key, _, tables) = begun, options["objective"], given
     for number, batch in steps(chunks):
         reached, _, finite = loop.take_steps(before, batch, number, *given, **options)
         if not finite:
             x, y, order = batch
             x, y = (x[0], y[0]) if order is None else (x[order[0]], y[order[0]])
             x, masks = loop.inputs(
-                loop.ALL_ROWS, before[0], jnp.asarray(x), number, dropout, key, options["scale"], objective.rules
+                loop.ALL_ROWS,
+                before[0],
+                jnp.asarray(x),
+                number,
+                dropout,
+                key,
+                tables,
+                options["scale"],
+                objective.rules,
             )
             of_step = quantities(before[0], x, jnp.asarray(y), masks, objective)
             found = next((told for name, value in of_step if (told := told_of(name, value))), None)
             return NonFinite(found or updated(*reached), epoch, number + 1, *begun, history)
         before = reached
-    where = "the loss, the parameters or the optimizer's state are not finite, but step by step they stay so"
+    where = "the loss, parameters or optimizer state are not finite, but are when the epoch is repeated step by step"
     return NonFinite(where, epoch, None, *begun, history)
 
 
@@ -91,7 +99,7 @@ def updated(params, state) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if told := told_of(f"params{jax.tree_util.keystr(path)}, updated with finite gradients,", leaf):
             return told
-    return "the optimizer's new state is not finite, made of finite gradients"
+    return "the optimizer's new state is not finite, although its gradients are"
 
 
 def quantities(params, x: Array, y: Array, masks, objective: Objective) -> Iterator[tuple[str, Array]]:

@@ -1,4 +1,4 @@
-"""What watches a run: the callback, the best epoch, and patience."""
+"""Monitoring a run: the callback, the best epoch, and patience."""
 
 import math
 import os
@@ -107,7 +107,7 @@ def require_watching(callback, keep, patience, validation) -> None:
         whole("patience", patience)
     for name, value in {"keep": keep, "patience": patience}.items():
         if value is not None and validation is None:
-            raise ValueError(f"{name}: expected validation too, by which epochs are compared; write validation=(x, y)")
+            raise ValueError(f"{name}: expected validation data too, to compare epochs by; write validation=(x, y)")
     if keep == "best_accuracy" and validation.classes() is None:
         raise ValueError(
             f"keep: {keep!r} needs labels or one-hot rows for validation, got {validation}; write keep='best'"

@@ -1,6 +1,8 @@
 """verify: checks hand-written derivatives against automatic differentiation and names the wrong equation.
 
 In a test, write ``fnn.verify.network(params, loss=loss).check()``; it raises :class:`DerivationError` with the report.
+The oracle is computed on the CPU, in float64 where the functions allow it. What is judged is evaluated by NumPy where
+NumPy has the operation, and everything else of it, such as a kernel, runs on JAX's default device.
 ``python -m fnn.verify FILE.py`` runs all checks in a file, and ``python -m fnn.verify grade FILE.py`` grades a hand-in.
 """
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from fnn.markup import counted
 from fnn.verify.files import Checked, checked, load, printing_elsewhere
 from fnn.verify.grading import Grade, grade, questions
 
@@ -68,7 +69,7 @@ def _check(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({"ok": bool(found) and not wrong, "checks": [one.record() for one in found]}, indent=1))
     elif found:
-        print(f"{len(found)} checks, {wrong} wrong" if wrong else f"{len(found)} checks, all right")
+        print(f"{counted(len(found), 'check')}, {f'{wrong} wrong' if wrong else 'all right'}")
     if not found:
         print(f"{options.file}: it has no checks; name a function check_... and return a Report", file=sys.stderr)
     return 2 if not found else int(wrong > 0)

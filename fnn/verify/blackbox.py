@@ -1,5 +1,6 @@
 """Comparing functions that cannot be looked into: choosing the dtype, and telling rounding from mistakes."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,11 +12,12 @@ import numpy as np
 
 from fnn.checks import arrays
 from fnn.numbers import number
+from fnn.verify.devices import as_called, note
 from fnn.verify.interpret import Traced, evaluate, forgetting, is_array, precision_inside, trace
-from fnn.verify.neighbours import accept, sides
+from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import LARGEST, TOLERANCE, exactly, is_floating, is_inexact
 from fnn.verify.patterns import statements
-from fnn.verify.report import Finding, Report, compare, norm
+from fnn.verify.report import Finding, Report, compare, left_out, norm
 from fnn.verify.smallest import beside, shown, shrunk
 
 DRAWS = 5  # of other roundings
@@ -31,16 +33,21 @@ def in_best_dtype(dtype, tolerance: float | None, judge: Callable[[str], Report]
         if isinstance(dtype, (type, np.dtype)):  # as jnp.float32
             dtype = np.dtype(dtype).name
         arrays.one_of("dtype", dtype, ("float64", "float32"))
-        return judge(dtype)
+        return _noted(judge(dtype))
     try:
-        return judge("float64")
+        return _noted(judge("float64"))
     except Exception as error:  # user code may raise anything when given float64
         try:
             report = judge("float32")
         except Exception:  # it is not float64 that it cannot take
             raise error from None
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        report = _noted(report)
         return replace(report, notes=(f"judged in float32, because in float64 the code raises {reason}", *report.notes))
+
+
+def _noted(report: Report) -> Report:
+    return replace(report, notes=(*report.notes, *note()))
 
 
 NOT_DETERMINISTIC = "not deterministic: two calls with the same arguments return different numbers"
@@ -67,7 +74,8 @@ class BlackBox:
     consistent: Callable = _as_they_are
 
     def values(self, function: Callable, inputs=None) -> list[np.ndarray]:
-        return [np.asarray(leaf) for leaf in evaluate(function, self.inputs if inputs is None else inputs)]
+        with as_called() if function is self.hand else contextlib.nullcontext():
+            return [np.asarray(leaf) for leaf in evaluate(function, self.inputs if inputs is None else inputs)]
 
     @cached_property
     def _traced(self) -> tuple[Traced, list]:
@@ -148,12 +156,8 @@ class BlackBox:
         def oracle(inputs) -> list:
             return traced(*(leaf for leaf in jax.tree.leaves(inputs) if is_array(leaf)))
 
-        found = sides(oracle, self.inputs, self.precision)
-        kept = []
-        for hand, right, at in zip(ours, theirs, found):
-            slack = 100 * tolerance * np.maximum(np.abs(at.low), np.abs(at.high))
-            kept.append(accept(hand, right, at, slack)[0])
-        return kept
+        near = Neighbours(oracle, self.inputs, self.precision)
+        return near.accept(ours, theirs, [100 * tolerance * at.size() for at in near.sides])[0]
 
     def smallest(self, i: int, tolerance: float) -> str:
         """The inputs cut and rounded while the i-th array is wrong, with both of its values."""
@@ -191,8 +195,7 @@ class BlackBox:
         """
         with exactly("float32"):
             try:
-                hand = [np.asarray(leaf) for leaf in evaluate(self.hand, inputs)]
-                auto = [np.asarray(leaf) for leaf in evaluate(self.oracle, inputs)]
+                hand, auto = (self.values(function, inputs) for function in (self.hand, self.oracle))
             except Exception:  # in float64 it runs, and that is what was judged
                 return []
         found = []
@@ -226,13 +229,13 @@ def _where_known(hand: np.ndarray, oracle: np.ndarray) -> tuple[np.ndarray, np.n
 def not_compared(leaves) -> list[str]:
     """A note on how many numbers of the oracle are not finite."""
     count = sum(int((~np.isfinite(leaf)).sum()) for leaf in leaves)
-    return [f"{count} values were not compared, because autodiff is not finite there"] if count else []
+    return left_out(count, "autodiff is not finite there")
 
 
 def differing_calls(function: Callable, *args) -> bool:
     """Whether two calls of a function with the same arguments return different numbers."""
     try:
-        with forgetting():
+        with forgetting(), as_called():
             first = evaluate(function, *args)
     except Exception:  # reported where its value is asked for
         return False
@@ -242,7 +245,7 @@ def differing_calls(function: Callable, *args) -> bool:
 def differs_again(function: Callable, args, first) -> bool:
     """Whether another call of a function returns other numbers than the pytree ``first``."""
     try:
-        with forgetting():
+        with forgetting(), as_called():
             again = evaluate(function, *args)
     except Exception:
         return False

@@ -172,6 +172,34 @@ def _abs(params, aval, x):
     return np.where(x.real < 0, -x, x)
 
 
+def _extreme(sign: int) -> Callable:
+    """max or min of two; at a tie the mean of both tangents, which is linear in them, as a larger tangent is not."""
+
+    def of(params, aval, a, b):
+        apart = sign * (a.real - b.real)
+        tangent = np.where(apart > 0, a.imag, np.where(apart < 0, b.imag, (a.imag + b.imag) / 2))
+        return _made((np.maximum if sign > 0 else np.minimum)(a.real, b.real), tangent)
+
+    return of
+
+
+def _reduced_extreme(sign: int) -> Callable:
+    """The extreme over some axes; at a tie the mean of the tied tangents."""
+
+    def of(params, aval, x):
+        axes = tuple(params["axes"])
+        value = sign * np.max(sign * x.real, axis=axes, keepdims=True)
+        tied = (x.real == value) | np.isnan(value)
+        tangent = np.sum(np.where(tied, x.imag, 0), axis=axes) / tied.sum(axis=axes)
+        return _made(np.squeeze(value, axes), tangent)
+
+    return of
+
+
+def _clamp(params, aval, low, x, high):
+    return np.where(x.real < low.real, low, np.where(x.real > high.real, high, x))
+
+
 def _identity(params, aval, x):
     return x
 
@@ -207,15 +235,17 @@ BY_FORMULA: dict[str, Callable] = {
     "erfc": _by_slope("erfc", lambda x: -2 / np.sqrt(pi) * np.exp(-x * x)),
     "cbrt": _by_slope("cbrt", lambda x: 1 / (3 * np.cbrt(x) ** 2)),
 }
-SAME = {  # of the table for real numbers, right for complex ones: NumPy orders these by their real parts first
+SAME = {  # of the table for real numbers, right for complex ones
     "add", "add_any", "sub", "mul", "neg", "exp", "exp2", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "sinh",
-    "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "sqrt", "square", "max", "min", "rsqrt", "integer_pow",
-    "div", "dot_general", "broadcast_in_dim", "select_n", "slice", "clamp", "reshape", "squeeze", "expand_dims",
-    "transpose", "rev", "concatenate", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "cumsum", "cumprod",
+    "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "sqrt", "square", "rsqrt", "integer_pow",
+    "div", "dot_general", "broadcast_in_dim", "select_n", "slice", "reshape", "squeeze", "expand_dims",
+    "transpose", "rev", "concatenate", "reduce_sum", "reduce_prod", "cumsum", "cumprod",
     "copy", "copy_p", "stop_gradient", "pad", "dynamic_slice", "dynamic_update_slice",
 }  # fmt: skip
 COMPLEX = {name: TABLE[name] for name in SAME} | {
-    "logistic": _logistic, "abs": _abs, "convert_element_type": _identity, "reduce_precision": _identity,
+    "max": _extreme(1), "min": _extreme(-1), "reduce_max": _reduced_extreme(1), "reduce_min": _reduced_extreme(-1),
+    "clamp": _clamp, "abs": _abs, "logistic": _logistic, "convert_element_type": _identity,
+    "reduce_precision": _identity,
 }  # fmt: skip
 PARTIAL = {"sqrt", "rsqrt", "log", "log1p", "asin", "acos", "acosh", "atanh"}
 OF_REAL_PART = {"sign", "floor", "ceil", "round", "argmax", "argmin", "is_finite", "eq", "ne", "lt", "le", "gt", "ge"}

@@ -11,10 +11,12 @@ import numpy as np
 from fnn.checks.arrays import describe
 from fnn.verify.arguments import Arguments
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
-from fnn.verify.differences import by_differences, contracted
-from fnn.verify.interpret import custom_inside, evaluate, inlined, trace
+from fnn.verify.devices import as_called
+from fnn.verify.entries import by_values
+from fnn.verify.interpret import custom_inside, evaluate, inlined
 from fnn.verify.oracle import TOLERANCE, exactly, is_inexact
 from fnn.verify.report import Finding, Report, compare
+from fnn.verify.slopes import Slopes
 from fnn.verify.stages import like, random_like, without_float0
 from fnn.verify.sweep import in_own_precision
 
@@ -44,11 +46,11 @@ def custom_vjp(
 
     Without ``oracle``, the undecorated function is differentiated. Custom derivatives inside it, but for JAX's own, are
     judged too; a wrong one is named, and is not used to judge the outer one. If autodiff fails or is not finite,
-    differences are taken along **every** entry of the arguments, so that a single wrong entry shows; a few random
-    directions would dilute it. They are extrapolated, and as exact as their estimated error, about 1e-9 in float64 and
-    1e-4 in float32: where that is the weaker comparison, the verdict says so; give ``oracle``. At most 10,000 entries
-    are accepted in this case. The value that ``f`` returns under differentiation is compared too. Raises TypeError or
-    ValueError if there is nothing to compare with.
+    the undecorated function's values judge: by the complex step, which is exact, where every operation has a complex
+    version, else by differences, extrapolated, whose estimated error is about 1e-9 in float64 and 1e-4 in float32.
+    Where that is the weaker comparison, the verdict says so; give ``oracle``. Up to 1,000 entries are compared one by
+    one, more along random directions. The value that ``f`` returns under differentiation is compared too. Raises
+    TypeError or ValueError if there is nothing to compare with.
 
     A kernel is judged in its own precision: with ``oracle``, and ``args`` in float32, bfloat16 or float16. Its value
     and its cotangents are compared with those of the oracle in float64. Their errors may be 3 times in bfloat16, 8
@@ -147,7 +149,8 @@ class _Judge:
         self.ours, self.theirs, self.inputs = arguments.of(f), arguments.of(plain), arguments.inputs
         self.names, self.role, self.dtype, self.tolerance = arguments.names, role, dtype, tolerance
         self.random = np.random.default_rng(SEED)
-        self.value = evaluate(self.ours, *self.inputs)
+        with as_called():
+            self.value = evaluate(self.ours, *self.inputs)
         self.notes: list[str] = []
         self.weak = ""
 
@@ -186,7 +189,8 @@ class _Judge:
         """What the forward rule returns may differ from the function's value."""
         limit = self.tolerance or TOLERANCE[self._box(None).precision]
         try:
-            carried = evaluate(lambda *given: jax.vjp(self.ours, *given)[0], *self.inputs)
+            with as_called():
+                carried = evaluate(lambda *given: jax.vjp(self.ours, *given)[0], *self.inputs)
         except Exception as error:  # a rule is the user's: whatever it raises is a finding
             return [Finding("value under differentiation", float("inf"), limit, note=_raised(error), kind="value")]
         found = []
@@ -222,9 +226,10 @@ class _Judge:
         if precision != self.dtype:
             self.notes.append(f"judged at the tolerance of {precision}, in which the code computes")
         if doubt:
-            function = contracted(_callable(self.ours, self.inputs), y_bar)
-            inputs = [np.asarray(leaf) for leaf in self.inputs]
-            found, note, weak = by_differences(function, inputs, self.names, mine, self.tolerance, right)
+            slopes = Slopes(self.ours, [np.asarray(leaf) for leaf in self.inputs], precision)
+            pairs = zip(jax.tree.leaves(self.value), jax.tree.leaves(y_bar))
+            weights = slopes.outputs.vector([bar for y, bar in pairs if is_inexact(y)], dual=True)
+            found, note, weak = by_values(slopes, self.names, weights, limit, mine, right)
             self.notes.append(f"{doubt}: {note}")
             self.weak = note if weak else self.weak
             return found
@@ -295,15 +300,6 @@ def _inner(inner, random, dtype: str, tolerance: float | None) -> Finding | None
 
 def _shapes(value) -> str:
     return ", ".join(describe(leaf) for leaf in jax.tree.leaves(value))
-
-
-def _callable(function: Callable, inputs) -> Callable:
-    """The function of arrays like these, traced once if JAX can trace it."""
-    try:
-        traced: Any = trace(function, *inputs)[0]
-        return traced
-    except Exception:  # it is written for NumPy
-        return lambda *values: evaluate(function, *values)
 
 
 def _together(findings: list[Finding]) -> Finding:

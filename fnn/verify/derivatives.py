@@ -10,6 +10,7 @@ import numpy as np
 
 from fnn.checks.arrays import describe
 from fnn.verify.blackbox import NOT_DETERMINISTIC, differs_again
+from fnn.verify.devices import as_called
 from fnn.verify.differences import TOLERANCE as BY_DIFFERENCES
 from fnn.verify.entries import EACH, Cotangents
 from fnn.verify.interpret import equations_inside, evaluate, precision_inside, trace
@@ -33,7 +34,8 @@ class Derivatives:
 
     def __init__(self, f: Callable, inputs, names, dtype: str, tolerance: float | None, prefix: str = ""):
         self.f, self.inputs, self.names, self.dtype, self.prefix = f, inputs, names, dtype, prefix
-        self.y = evaluate(f, *inputs)
+        with as_called():
+            self.y = evaluate(f, *inputs)
         self.precision = self._precision()
         self.limit = tolerance or TOLERANCE[self.precision]
         self.slopes = Slopes(lambda *given: f(*given), [np.asarray(leaf) for leaf in inputs], self.precision)
@@ -95,7 +97,8 @@ class Derivatives:
         A rule may raise, return another value than the function, or differ from call to call.
         """
         try:
-            value, derivatives = evaluate(function, *self.inputs)
+            with as_called():
+                value, derivatives = evaluate(function, *self.inputs)
         except Exception as error:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             if any(word in str(error) for word in UNSUPPORTED):

@@ -2,34 +2,46 @@
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
-
-from fnn.verify.oracle import is_floating
-from fnn.verify.report import Finding, compare, norm
 
 LEVELS = 14  # step sizes, each half of the one before
 LARGEST_STEPS = (0.1, 0.037)  # relative to max(1, |x|): two sequences, which must agree
-MOST = 10_000  # entries; the function is evaluated 56 times for each
+SMALL = 0.05  # arguments below it are moved by steps relative to |x|, too, which see what happens between them and 0
 TOLERANCE = 1e-7  # what differences reach in float64 on smooth functions, with a margin
 SAFETY = 10  # the error may be this many times the estimate
 
 
-def extrapolated(central: Callable[[float], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def extrapolated(central: Callable, closer=1.0, rounding=0.0) -> tuple[np.ndarray, np.ndarray]:
     """The limit of ``central(h)`` for h → 0 and an estimate of its error, entry by entry (Ridders' method).
 
     Of two sequences of steps each gives a value and an estimate. Where a function varies faster than the steps, an
     estimate can be small by chance; then the two values differ, and that difference is the estimate.
 
+    closer: the size of small arguments, one or one for each entry. Steps relative to it are tried besides; they win
+    where their error is smaller or they contradict the others. rounding: of the function, by which their error is
+    bounded below.
+
     Source: Ridders 1982, *Accurate computation of F'(x) and F'(x)F''(x)*.
     """
     with np.errstate(all="ignore"):
-        (first, error), (second, other) = (_extrapolated(central, step) for step in LARGEST_STEPS)
-        best = np.where(error <= other, first, second)
-        return best, np.fmax(np.fmin(error, other), np.abs(first - second))
+        value, error = _of_two(central, 1.0)
+        if np.min(closer, initial=1.0) >= SMALL:
+            return value, error
+        near, doubt = _of_two(central, closer)
+        doubt = np.fmax(doubt, rounding / (closer * LARGEST_STEPS[0]))
+        contradicted = np.abs(near - value) > SAFETY * (doubt + error)
+        better = ((doubt < error) | contradicted) & np.isfinite(doubt) & (np.asarray(closer) < SMALL)
+        return np.where(better, near, value), np.where(better, doubt, error)
 
 
-def _extrapolated(central: Callable[[float], np.ndarray], largest: float) -> tuple[np.ndarray, np.ndarray]:
+def _of_two(central: Callable, scale) -> tuple[np.ndarray, np.ndarray]:
+    """The better one of two sequences, and its error: at least their difference."""
+    (first, error), (second, other) = (_extrapolated(central, step * scale) for step in LARGEST_STEPS)
+    best = np.where(error <= other, first, second)
+    return best, np.fmax(np.fmin(error, other), np.abs(first - second))
+
+
+def _extrapolated(central: Callable, largest) -> tuple[np.ndarray, np.ndarray]:
     """One tableau. Each of its columns removes one more power of h².
 
     An entry takes the value that differs least from its neighbours in the tableau, so that it stops by itself where
@@ -58,70 +70,16 @@ def by_rows(function: Callable, x) -> tuple[np.ndarray, np.ndarray]:
             ends = []
             for sign in (1, -1):
                 moved = x.copy()
-                moved[:, j] += sign * h * scale[:, j]
+                moved[:, j] += sign * (h * scale)[:, j]
                 ends.append((np.asarray(function(moved), np.float64), moved[:, j]))
             found[:, j] = (ends[0][0] - ends[1][0]) / (ends[0][1] - ends[1][1])
         return found
 
-    return extrapolated(central)
+    rounding = np.finfo(np.float64).eps * np.abs(np.asarray(function(x), np.float64))
+    return extrapolated(central, _sizes(x), rounding[:, None])
 
 
-def by_differences(contracted: Callable, inputs, names, hand, tolerance, known=None) -> tuple[list[Finding], str, bool]:
-    """Findings on the cotangents ``hand`` of ``contracted`` for every floating input; a note; whether it is weak.
-
-    contracted: the inputs → ⟨ȳ, f⟩ in float64. known: autodiff's cotangents, used where they are finite. An entry that
-    is finite in neither is not compared. Where the differences did not converge, through rounding of large values or
-    of a function in float32, the error may be as large as their estimated error.
-    """
-    count = sum(np.size(leaf) for leaf in inputs)
-    if count > MOST:
-        raise ValueError(f"args: {count:,} entries are too many for differences along each; give oracle=, or fewer")
-    limit = tolerance or TOLERANCE
-    findings, skipped, doubtful = [], 0, 0.0
-    for k, (name, ours) in enumerate(zip(names, hand)):
-        slope, doubt = _along_each(contracted, inputs, k)
-        if known is not None:
-            finite = np.isfinite(known[k])
-            slope, doubt = np.where(finite, known[k], slope), np.where(finite, 0, doubt)
-        with np.errstate(invalid="ignore"):
-            unknown = ~np.isfinite(slope) | (doubt > 0.1 * np.abs(slope).max(initial=1.0))
-        if np.shape(ours) == slope.shape:
-            near = np.abs(ours - slope) <= SAFETY * doubt
-            slope = np.where(unknown | near, ours, slope)
-            skipped += int(unknown.sum())
-        usable = np.where(unknown, 0, doubt)
-        doubtful = max(doubtful, norm(usable) / (norm(slope) or 1.0))
-        findings.append(compare(name, ours, slope, limit, max(norm(slope), SAFETY * norm(usable) / limit)))
-    note = f"compared with differences along each of the {count} entries, of an estimated error of {doubtful:.0e}"
-    if skipped:
-        note += f"; {skipped} of them did not converge or are not finite and were not compared"
-    return findings, note, doubtful > 1e-6 or skipped > 0
-
-
-def _along_each(contracted: Callable, inputs, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The derivative along every entry of the k-th input, and estimated errors."""
-    base = np.asarray(inputs[k])
-
-    def central(h):
-        found = np.empty(base.shape)
-        for index in np.ndindex(base.shape):
-            ends = []
-            for sign in (1, -1):
-                moved = base.copy()
-                moved[index] = base[index] + sign * h * max(1.0, abs(float(base[index])))
-                given = [*inputs[:k], moved, *inputs[k + 1 :]]
-                ends.append((contracted(given), float(moved[index])))
-            found[index] = (ends[0][0] - ends[1][0]) / (ends[0][1] - ends[1][1])
-        return found
-
-    return extrapolated(central)
-
-
-def contracted(function: Callable, y_bar) -> Callable:
-    """The inputs → ⟨ȳ, f⟩, summed in float64."""
-
-    def of(values) -> float:
-        pairs = zip(jax.tree.leaves(function(*values)), jax.tree.leaves(y_bar))
-        return sum(float(np.sum(np.float64(a) * np.float64(b))) for a, b in pairs if is_floating(a))
-
-    return of
+def _sizes(x: np.ndarray) -> np.ndarray:
+    """|x| where it is smaller than 1 and not 0, else 1."""
+    size = np.abs(np.asarray(x, np.float64))
+    return np.where((size > 0) & (size < 1), size, 1.0)

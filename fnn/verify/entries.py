@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from fnn.markup import counted
 from fnn.verify.differences import TOLERANCE as BY_DIFFERENCES
+from fnn.verify.neighbours import FRESH, breaks_a_sum
 from fnn.verify.patterns import statements
 from fnn.verify.report import Finding, compare, norm
 from fnn.verify.slopes import SAFETY, Slopes, settled
@@ -21,33 +23,54 @@ EACH = 1000  # entries at most that are moved one by one; by differences, of 56 
 EACH_BY_DIFFERENCES = 300
 DIRECTIONS = 10
 SETTLED = 16  # entries at a time that get a second opinion, until one of them is certainly wrong
+TOGETHER = 64  # of more entries at kinks only the sum is looked at
 SEED = 0
+
+
+def by_values(
+    slopes: Slopes, names: Sequence[str], weights: np.ndarray, limit: float, hand: list, known: list | None = None
+) -> tuple[list[Finding], str, bool]:
+    """Findings on the cotangents ``hand`` of a function of which there are values only; a note; whether it is weak.
+
+    weights: (m,), of the outputs; known: autodiff's cotangents, which stand where they are finite.
+    """
+    space = slopes.inputs
+    other = [np.shape(ours) != leaf.shape for ours, leaf in zip(hand, space.leaves)]
+    filled = [np.zeros_like(leaf) if wrong else ours for ours, leaf, wrong in zip(hand, space.leaves, other)]
+    given = None if known is None else space.vector(known, dual=True)[None]
+    judge = Cotangents(slopes, names, weights[None], limit, "hand", given)
+    found = judge.findings(space.vector(filled, dual=True)[None])
+    for i, (ours, leaf) in enumerate(zip(hand, space.leaves)):
+        found[i] = compare(names[i], ours, leaf, limit) if other[i] else found[i]
+    return found, judge.note(), judge.weak
 
 
 class Cotangents:
     """The judgement of cotangents of a function's inputs.
 
     slopes: the function; names: of its inputs; weights: (K, m), K cotangents of its outputs as rows; limit: the
-    tolerance.
+    tolerance; known: the right cotangents, (K, n), where they are finite.
     """
 
-    def __init__(self, slopes: Slopes, names: Sequence[str], weights: np.ndarray, limit: float, ours: str):
-        self.slopes, self.names, self.weights = slopes, names, weights
+    def __init__(self, slopes: Slopes, names: Sequence[str], weights: np.ndarray, limit: float, ours: str, known=None):
+        self.slopes, self.names, self.weights, self.known = slopes, names, weights, known
         self.limit = limit if slopes.exact else max(limit, BY_DIFFERENCES)
         self.sides = ours, "the complex step" if slopes.exact else "differences"
         self.random = np.random.default_rng(SEED)
         self.unknown, self.doubtful = 0, 0.0
+        self.at_kinks: set[int] = set()  # cotangents of which entries are right only as values between two sides
         self.every = slopes.inputs.size <= (EACH if slopes.exact else EACH_BY_DIFFERENCES)
 
     def note(self) -> str:
         """How it was compared."""
-        count, by = self.slopes.inputs.size, "the complex step" if self.slopes.exact else "differences"
+        count = counted(self.slopes.inputs.size, "entry", "entries")
+        by = "the complex step" if self.slopes.exact else "differences"
         error = "" if self.slopes.exact else f", of an estimated error of {self.doubtful:.0e}"
         if self.every:
-            text = f"compared with {by} along each of the {count:,} entries{error}"
+            text = f"compared with {by} along each of {count}{error}"
         else:
             text = (
-                f"compared with {by} along {DIRECTIONS} directions of signs for each leaf, {count:,} entries in all"
+                f"compared with {by} along {DIRECTIONS} directions of signs for each leaf, {count} in all"
                 f"{error}: each shows a single wrong entry; others escape with a chance below 1/1000"
             )
         if self.unknown:
@@ -63,12 +86,49 @@ class Cotangents:
         """One finding per input; ``hand``: the cotangents, (K, n)."""
         if not self.every:
             return [self._by_directions(i, hand) for i in range(len(self.names))]
-        slope, doubt = np.empty_like(hand), np.empty_like(hand)
-        for j, scale in enumerate(self.slopes.scale):
+        slope, doubt = np.full_like(hand, np.nan) if self.known is None else self.known.copy(), np.zeros_like(hand)
+        for j in map(int, np.flatnonzero(~np.isfinite(slope).all(axis=0))):
+            scale = self.slopes.scale[j]
             found, error = self.slopes.along(self.slopes.column(j), self.weights)
             slope[:, j], doubt[:, j] = found / scale, error / scale
-        return [self.worst([self._entries(i, k, hand, slope, doubt) for k in range(len(hand))])
-                for i in range(len(self.names))]  # fmt: skip
+        every = [[self._entries(i, k, hand, slope, doubt) for i in range(len(self.names))] for k in range(len(hand))]
+        for k in sorted(self.at_kinks):
+            right = np.where(self._broken(k, hand[k]), slope[k], hand[k])
+            every[k] = [
+                self._without(i, hand[k], right) if finding.ok else finding for i, finding in enumerate(every[k])
+            ]
+        return [self.worst(list(of)) for of in zip(*every)]
+
+    def _without(self, i: int, hand: np.ndarray, right: np.ndarray) -> Finding:
+        """The finding on one input where entries at kinks are held against the slope after all."""
+        finding = self._compare(i, hand, right, np.zeros_like(right))
+        return finding if finding.ok else self._noted(finding, i, hand, right)
+
+    def _broken(self, k: int, hand: np.ndarray) -> np.ndarray:
+        """The entries between the sides of kinks that break a sum which all neighbours keep: a mask."""
+        slopes, weights, random = self.slopes, self.weights[k], np.random.default_rng(SEED)
+        ends = [slopes.sides(slopes.column(j), weights) for j in range(hand.size)]
+        low, high, jumps = (np.array(of) for of in zip(*ends))
+        sizes = 1e-3 * np.maximum(np.abs(low), np.abs(high))
+        scaled = hand * slopes.scale
+        (places,) = np.nonzero(jumps & (scaled >= low - sizes) & (scaled <= high + sizes))
+        directions = [np.where(np.arange(hand.size) == j, 1.0, 0.0) for j in places]
+        entries, slack = hand[places], (sizes / slopes.scale)[places]
+        if len(places) > TOGETHER:
+            directions, entries, slack = (
+                [np.sum(directions, axis=0)],
+                entries.sum(keepdims=True),
+                slack.sum(keepdims=True),
+            )
+
+        def draw() -> np.ndarray:
+            beside = [slopes.beside(random) for _ in range(FRESH)]
+            return np.array([[along(t, weights) for t in directions] for along in beside])
+
+        broken = np.zeros(hand.shape, bool)
+        if directions:
+            broken[places] = breaks_a_sum(entries, draw(), draw, slack)
+        return broken
 
     @staticmethod
     def worst(found: list[Finding]) -> Finding:
@@ -104,6 +164,7 @@ class Cotangents:
             accused = not (settlement.right or rounding)
             right[j] = right[j] if accused else ours[j]
             self.unknown += settlement.unknown
+            self.at_kinks |= {k} if settlement.at_kink else set()
             if accused or count % SETTLED == 0 or count == len(order):
                 finding = self._compare(i, ours, right, doubt)
                 if finding.ok or accused:

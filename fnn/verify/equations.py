@@ -16,9 +16,10 @@ from fnn.equations import Line, lines
 from fnn.layers import Params
 from fnn.losses import Loss
 from fnn.masks import Mask
+from fnn.verify.devices import as_called
 from fnn.verify.differences import by_rows
 from fnn.verify.interpret import Traced, Value, called, evaluate, is_array, trace
-from fnn.verify.neighbours import Sides, accept, sides
+from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import AUTODIFF, loss_gradient
 from fnn.verify.sizes import DELTAS, size, upstream
 
@@ -112,7 +113,8 @@ FIRST = Derivation(RULES, AUTODIFF, dict.fromkeys(DELTAS, 2), upstream, size, _r
 def attempt(rule: Callable, *args) -> Value | Failure:
     """What a rule returns, or what it raises."""
     try:
-        return called(rule, *args)
+        with as_called():
+            return called(rule, *args)
     except Exception as error:  # a rule is the user's: whatever it raises is a finding
         return Failure(error)
 
@@ -200,10 +202,10 @@ class Right:
         self.rule, self.args, self.of = rule, args, of
         traced, leaves = trace(getattr(of.autodiff, rule), *args)
         self.value = traced(*leaves)
-        self.sides: Sides | None = None
+        self.near: Neighbours | None = None
         self.doubt, self.differences = np.zeros(()), 0
         if rule in of.z_at:
-            self.sides = _sides(traced, leaves, args[of.z_at[rule]])
+            self.near = _near(traced, leaves, args[of.z_at[rule]])
             if of.rows is not None and not np.isfinite(self.value).all():
                 self._by_differences(of.rows)
         if rule == "output_delta":
@@ -233,15 +235,14 @@ def _indefinite(loss, activation, z, a, y) -> np.ndarray:
     return (saturated & steep).any(axis=1)
 
 
-def _sides(traced: Traced, leaves: list, z) -> Sides:
-    """The sides of the value, from moves of z alone."""
+def _near(traced: Traced, leaves: list, z) -> Neighbours:
+    """The value beside z, from moves of z alone."""
     place = next(i for i, leaf in enumerate(leaves) if leaf is z)
 
     def at(z):
         return [traced(*leaves[:place], z, *leaves[place + 1 :])]
 
-    (found,) = sides(at, np.asarray(z), alone=0)
-    return found
+    return Neighbours(at, np.asarray(z), alone=0)
 
 
 def judge(line, name: str, right: Right, hand, tolerance: float, around: tuple = ()) -> Judged:
@@ -256,9 +257,9 @@ def judge(line, name: str, right: Right, hand, tolerance: float, around: tuple =
     known, kinks = np.isfinite(oracle), 0
     if not isinstance(ours, Failure):
         ours = np.asarray(ours)
-        if right.sides is not None:
+        if right.near is not None:
             slack = tolerance * np.abs(right.of.upstream(rule, args))
-            oracle, kinks = accept(ours, oracle, right.sides, slack)
+            (oracle,), kinks = right.near.accept([ours], [oracle], [np.broadcast_to(slack, oracle.shape)])
         if ours.shape == oracle.shape:
             with np.errstate(invalid="ignore"):
                 near = (np.abs(ours - oracle) <= 10 * right.doubt) & (right.doubt > 0)

@@ -9,11 +9,11 @@ import numpy as np
 from fnn.checks.arrays import describe, unmasked
 from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in_best_dtype
 from fnn.verify.branches import Wrong, lacking
-from fnn.verify.differences import by_differences
-from fnn.verify.entries import Cotangents
+from fnn.verify.devices import as_called
+from fnn.verify.entries import by_values
 from fnn.verify.interpret import called_directly, evaluate, is_array, of_other_libraries
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
-from fnn.verify.report import Finding, Report, compare
+from fnn.verify.report import Finding, Report
 from fnn.verify.slopes import Slopes
 from fnn.verify.tapped import compare_tapped
 
@@ -91,7 +91,9 @@ def _compare(hand, objective, params, args, dtype, tolerance) -> Report:
         if report is not None:
             return report
         names = ["params" + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(inputs[0])]
-        broken = _broken(inputs[0], evaluate(by_hand, inputs), names)
+        with as_called():
+            returned = evaluate(by_hand, inputs)
+        broken = _broken(inputs[0], returned, names)
         if broken:
             return Report(tuple(broken), dtype)
         box = BlackBox(lambda given: jax.tree.leaves(by_hand(given)), _by_autodiff(objective), inputs, names, dtype,
@@ -119,18 +121,13 @@ def _judge(box: BlackBox, call: Callable, tolerance: float | None) -> tuple[Repo
     notes = () if box.precision == box.dtype else (f"judged at the tolerance of {box.precision}, {INSIDE}",)
     if all(np.isfinite(leaf).all() for leaf in oracle):
         return Report(tuple(_noted(box, call, ours, oracle, limit)), box.dtype, notes), oracle
-    leaves, structure = jax.tree.flatten(box.inputs[0])
-
-    def cost(values) -> float:
-        return float(evaluate(call, (jax.tree.unflatten(structure, values), box.inputs[1])))
-
-    findings, note, weak = by_differences(cost, list(map(np.asarray, leaves)), box.names, ours, tolerance, oracle)
-    notes = (*notes, f"autodiff is not finite: {note}")
-    return Report(tuple(findings), box.dtype, notes, weak=note if weak else ""), oracle
+    return _by_values(box, call, ours, limit, "autodiff is not finite", oracle), oracle
 
 
-def _by_values(box: BlackBox, call: Callable, ours: list, limit: float, reason: str) -> Report:
-    """The report where only values of the objective are to be had."""
+def _by_values(
+    box: BlackBox, call: Callable, ours: list, limit: float, reason: str, known: list | None = None
+) -> Report:
+    """The report where autodiff has no answer, or some of its entries are not finite."""
     leaves, structure = jax.tree.flatten(box.inputs[0])
 
     def cost(*values):
@@ -140,14 +137,8 @@ def _by_values(box: BlackBox, call: Callable, ours: list, limit: float, reason: 
     slopes = Slopes(cost, leaves, box.precision)
     if any(slopes.value(slopes.x) != slopes.y for _ in range(CALLS)):
         return Report((_not_deterministic("objective"),), box.dtype)
-    judge = Cotangents(slopes, box.names, np.ones((1, 1)), limit, "hand")
-    other = [np.shape(hand) != np.shape(leaf) for hand, leaf in zip(ours, leaves)]
-    filled = [np.zeros(np.shape(leaf)) if wrong else hand for hand, leaf, wrong in zip(ours, leaves, other)]
-    found = judge.findings(slopes.inputs.vector(filled, dual=True)[None])
-    found = [compare(finding.name, hand, leaf, limit) if wrong else finding
-             for finding, hand, leaf, wrong in zip(found, ours, leaves, other)]  # fmt: skip
-    note = judge.note()
-    return Report(tuple(found), box.dtype, (f"{reason}: {note}",), weak=note if judge.weak else "")
+    found, note, weak = by_values(slopes, box.names, np.ones(1), limit, ours, known)
+    return Report(tuple(found), box.dtype, (f"{reason}: {note}",), weak=note if weak else "")
 
 
 def _require_scalar(value) -> None:

@@ -33,6 +33,7 @@ from fnn.graph.recursion import Leaves, by_neurons, by_rows, sums_against_arrows
 from fnn.losses import Loss
 from fnn.masks import masked
 from fnn.verify.changes import Normed, along, rounding, slack
+from fnn.verify.devices import as_called
 from fnn.verify.equations import Case
 from fnn.verify.graphs import data_or_random, groups
 from fnn.verify.oracle import in_dtype, to_numpy
@@ -249,7 +250,12 @@ class _At:
 
         factors: those that may be much larger than their products, see ``rounding``.
         """
-        whole = lru_cache(maxsize=1)(lambda rules: np.asarray(hand(rules)))  # one call serves all groups
+
+        @lru_cache(maxsize=1)  # one call serves all groups
+        def whole(rules: TangentRules) -> np.ndarray:
+            with as_called():
+                return np.asarray(hand(rules))
+
         oracle, terms, factors = to_numpy((oracle, terms, tuple(factors)))
 
         def part(places: np.ndarray, rules: TangentRules):

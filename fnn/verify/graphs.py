@@ -24,6 +24,7 @@ from fnn.graph.recursion import Leaves, States, backward_pass, by_neurons, by_ro
 from fnn.layers import Dense
 from fnn.losses import as_targets
 from fnn.masks import Mask, masked
+from fnn.verify.devices import as_called
 from fnn.verify.neighbours import OF_ZERO, ULPS, Sides, accept, persists
 from fnn.verify.oracle import (
     AUTODIFF,
@@ -37,7 +38,7 @@ from fnn.verify.oracle import (
 )
 from fnn.verify.patterns import same, statements
 from fnn.verify.probes import kinks
-from fnn.verify.report import Compared, Finding, Report, compare, norm, worst
+from fnn.verify.report import Compared, Finding, Report, at_kinks, compare, left_out, norm, worst
 
 BATCH, SEED = 7, 0
 MOST_NEURONS = 64  # that a report lists one by one; beyond, it lists generations
@@ -124,8 +125,7 @@ def judge(cases, loss, rules, tolerance, dtype) -> Report:
                 compared = compared._replace(finding=replace(compared.finding, case=name if len(cases) > 1 else ""))
                 found.setdefault(compared.finding.name, []).append(compared)
     findings = tuple(map(worst, found.values()))
-    notes = [f"{kinks} values at a kink were compared with both one-sided derivatives"] if kinks else []
-    notes += [f"{unknown} values were not compared, because autodiff is not finite there"] if unknown else []
+    notes = at_kinks(kinks) + left_out(unknown, "autodiff is not finite there")
     notes += ["cases: " + ", ".join(name for name, *_ in cases)] if len(cases) > 1 else []
     return Report(findings, dtype, tuple(notes), "equation", SEED if len(cases) > 1 else None)
 
@@ -191,7 +191,8 @@ def _compared(data, loss, rules, tolerance) -> Iterator[Compared]:
     case = leaves(params), x, y, mask, index, auto
     named = rules if rules == RULES else Rules(*map(_named, Rules._fields, checks.exact(rules)))
     try:
-        by_hand = _by_hand(*case, layout=layout, loss=loss, rules=named)
+        with as_called():
+            by_hand = _by_hand(*case, layout=layout, loss=loss, rules=named)
     except _Raised as raised:
         rule, error = raised.args
         note = f"it raises {type(error).__name__}: {error}"[:200]

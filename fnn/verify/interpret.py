@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from fnn.verify.devices import on_cpu_if_possible
 from fnn.verify.primitives import ROUNDED, TABLE, nudged
 
 INLINED = {
@@ -364,5 +365,5 @@ def bound(equation, inputs) -> list:
     """The equation's values by JAX."""
     params = equation.primitive.get_bind_params(equation.params)
     functions, params = ((), params) if isinstance(params, dict) else params  # the second in older versions of JAX
-    found = equation.primitive.bind(*functions, *inputs, **params)
+    found = on_cpu_if_possible(lambda: equation.primitive.bind(*functions, *inputs, **params))
     return found if equation.primitive.multiple_results else [found]

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fnn.markup import counted
 from fnn.verify.blackbox import NOT_DETERMINISTIC, differing_calls
 from fnn.verify.equations import Case, Derivation, Failure, Judged, attempt, part_of
 from fnn.verify.interpret import Value, untraced
 from fnn.verify.oracle import LARGEST, NORM_TOLERANCE, TOLERANCE, exactly, in_dtype
-from fnn.verify.report import Finding, Report, compare, norm, norm_error
+from fnn.verify.report import Finding, Report, at_kinks, compare, left_out, norm, norm_error
 
 SEED = 0
 
@@ -144,12 +145,10 @@ def _notes(found: list[Judged], given: tuple[Case, ...], names: list[str], dtype
     kinks, replaced, unknown = (sum(counts) for counts in zip(*(
         (one.kinks, one.differences, int((~one.known).sum())) for one in found
     )))  # fmt: skip
-    if kinks:
-        yield f"{kinks} values at a kink were compared with both one-sided derivatives"
+    yield from at_kinks(kinks)
     if replaced:
-        yield f"{replaced} values where autodiff is not finite were compared with differences"
-    if unknown:
-        yield f"{unknown} values were not compared, because neither autodiff nor differences are finite there"
+        yield f"compared with differences where autodiff is not finite: {counted(replaced, 'value')}"
+    yield from left_out(unknown, "neither autodiff nor differences are finite there")
     coarse = sorted({f"{one.rule} in {one.precision}" for one in found if TOLERANCE[one.precision] > TOLERANCE[dtype]})
     if coarse:
         yield "judged at the tolerance of the dtype in which they compute: " + ", ".join(coarse)
@@ -157,7 +156,7 @@ def _notes(found: list[Judged], given: tuple[Case, ...], names: list[str], dtype
     if len(given) > 1:
         yield "cases: " + ", ".join(case.name for case in given)
     if others:
-        yield f"each rule alone at {others} sets of arguments"
+        yield f"each rule alone at {counted(others, 'set')} of arguments"
 
 
 def _summary(pairs: list[tuple[Judged, Finding]], checked: Checked, tolerance: float) -> Finding:

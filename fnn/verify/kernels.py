@@ -19,10 +19,11 @@ import numpy as np
 
 from fnn.verify.arguments import Arguments
 from fnn.verify.blackbox import NOT_DETERMINISTIC
+from fnn.verify.devices import as_called
 from fnn.verify.interpret import evaluate, precision_inside, trace
-from fnn.verify.neighbours import accept, sides
+from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
-from fnn.verify.report import Finding, norm, widened
+from fnn.verify.report import Finding, left_out, norm, widened
 from fnn.verify.stages import like, random_like, without_float0
 
 FACTOR = {"bfloat16": 3.0, "float16": 8.0, "float32": 32.0}
@@ -91,12 +92,12 @@ class Kernel:
                 named, spread = Named(name, hand, self.axes(hand)), [low[i], *draws[i]]
                 finding = Blocks(named, right, spread, self.precision, tiles).finding()
                 if not finding.ok and np.shape(hand) == np.shape(right):
-                    right = truth.beside_jumps(i, hand, right)
+                    right = np.where(np.isnan(right), np.nan, truth.beside_jumps(i, ours))
                     finding = Blocks(named, right, spread, self.precision, tiles).finding()
                 findings.append(finding)
         notes = [f"errors are those of the worst block, in units of the reference's rounding error in {self.precision}"]
         unknown = sum(int((~np.isfinite(leaf)).sum()) for leaf in truth.arrays)
-        notes += [f"{unknown} values were not compared, because the reference is not finite there"] if unknown else []
+        notes += left_out(unknown, "the reference is not finite there")
         return findings, notes
 
     @staticmethod
@@ -114,7 +115,8 @@ class Kernel:
 
     def _called(self, y_bar):
         """The kernel as its users compile it."""
-        found = jax.jit(self._pulled(self.f, y_bar))(*self.inputs)
+        with as_called():
+            found = jax.jit(self._pulled(self.f, y_bar))(*self.inputs)
         return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
 
     def _precision(self) -> str:
@@ -151,13 +153,13 @@ class _Truth:
         draws = (self.traced.perturbed(np.random.default_rng(seed), *self.given, unit=unit) for seed in range(DRAWS))
         return [jax.tree.leaves(draw) for draw in draws]
 
-    def beside_jumps(self, i: int, hand: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """The i-th array, with the kernel's entries where the reference jumps and they lie between its two sides."""
+    def beside_jumps(self, i: int, hands: list) -> np.ndarray:
+        """The i-th array, with the kernel's entries where the reference jumps and they are right there, too."""
         if any(map(np.iscomplexobj, self.arrays)):
-            return right
-        at = sides(lambda inputs: self._leaves(*inputs), self.inputs)[i]
-        wide = hand.astype(np.float64)
-        return accept(wide, right, at, 1e-2 * np.maximum(np.abs(at.low), np.abs(at.high)))[0]
+            return self.arrays[i]
+        near = Neighbours(lambda inputs: self._leaves(*inputs), self.inputs)
+        wide = [np.asarray(hand, np.float64) for hand in hands]
+        return near.accept(wide, self.arrays, [1e-2 * at.size() for at in near.sides])[0][i]
 
 
 def _other_shapes(value, expected) -> str:

@@ -16,6 +16,7 @@ from fnn.batchnorm import normalise
 from fnn.curvature.tangents import TangentRules
 from fnn.masks import masked
 from fnn.network import affine
+from fnn.verify.devices import on_cpu
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
 NORM_TOLERANCE = TOLERANCE | {"float32": 1e-4}  # a batch norm divides by a deviation estimated from few examples
@@ -24,11 +25,11 @@ LARGEST = {"float64": 1e307, "float32": 1e38}
 
 @contextlib.contextmanager
 def exactly(dtype: str):
-    """A context with x64 for float64 and the highest matmul precision; both are restored on exit.
+    """A context with x64 for float64, the highest matmul precision, and the CPU; all are restored on exit.
 
     With TF32, a correct derivation shows an error of 6e-4; with bfloat16 passes, 5e-3.
     """
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"), on_cpu():
         yield
 
 
@@ -57,9 +58,14 @@ def in_dtype(tree, dtype: str):
     """The floating and complex leaves of a pytree in ``dtype``, others unchanged; call it inside ``exactly``."""
 
     def converted(leaf):
-        if is_floating(leaf):
-            return jnp.asarray(leaf, dtype)
-        return jnp.asarray(leaf, {"float64": "complex128"}.get(dtype, "complex64")) if is_inexact(leaf) else leaf
+        if not is_inexact(leaf):
+            return leaf
+        wanted = dtype if is_floating(leaf) else {"float64": "complex128"}.get(dtype, "complex64")
+        if isinstance(leaf, jax.core.Tracer):
+            return jnp.asarray(leaf, wanted)
+        with np.errstate(over="ignore"):
+            array = np.asarray(leaf).astype(jnp.dtype(wanted))
+        return jnp.asarray(array, array.dtype)  # of an equal dtype, JAX compiles nothing
 
     return jax.tree.map(converted, tree)
 

@@ -68,7 +68,7 @@ class _Probes:
         yield self.case("at the kinks", at_kinks(self.network(rectangular)))
         if is_linear(self.params[-1].activation):
             last = self.network(rectangular)
-            huge = replace(last[-1], W=last[-1].W * 1000)
+            huge = replace(last[-1], W=self.array(1000 * np.asarray(last[-1].W)))
             yield self.case("huge logits", (*last[:-1], huge), inputs=2.0)
         drawn = self.network(rectangular)
         yield self.case("masks", drawn, masks=[self.mask(layer, BATCH) for layer in drawn])
@@ -76,7 +76,7 @@ class _Probes:
         yield self.case("square masks", drawn, SQUARE, masks=[self.mask(layer, SQUARE) for layer in drawn])
 
     def array(self, values):
-        return jnp.asarray(np.asarray(values), self.dtype)
+        return jnp.asarray(np.asarray(values).astype(self.dtype), self.dtype)  # of an equal dtype, JAX compiles nothing
 
     def network(self, sizes, scale=1.5) -> Params:
         random, layers = self.random, []
@@ -113,8 +113,8 @@ def at_kinks(params: Params) -> Params:
         else:
             gamma, beta = np.array(norm.gamma), np.array(norm.beta)
             gamma[: len(points)], beta[: len(points)] = 0, points
-            norm = replace(norm, gamma=jnp.asarray(gamma), beta=jnp.asarray(beta))
-        layers.append(replace(layer, W=jnp.asarray(W), b=jnp.asarray(b), norm=norm))
+            norm = replace(norm, gamma=jnp.asarray(gamma, gamma.dtype), beta=jnp.asarray(beta, beta.dtype))
+        layers.append(replace(layer, W=jnp.asarray(W, W.dtype), b=jnp.asarray(b, b.dtype), norm=norm))
     return tuple(layers)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fnn.display import Table
+from fnn.markup import counted
 
 GREEN, RED, YELLOW, PLAIN = "\033[32m", "\033[31m", "\033[33m", "\033[0m"
 
@@ -129,7 +130,10 @@ class Report:
         if not wrong:
             if self.vacuous:
                 return "nothing was checked: the oracle is zero everywhere"
-            return f"all {total} {things} agree" + (f", but only {self.weak}" if self.weak else "")
+            agree = f"all {total} {things} agree" if total > 1 else f"the only {self.what} agrees"
+            return agree + (f", but only {self.weak}" if self.weak else "")
+        if total == 1:
+            return f"the only {self.what} is wrong"
         dragged = sum(f.ok and f.end_to_end is not None and f.end_to_end > 1e4 * f.tolerance for f in self.findings)
         verb, they = ("is", "it") if wrong == 1 else ("are", "them")
         use = "others differ only because they use" if dragged > 1 else "other differs only because it uses"
@@ -187,6 +191,18 @@ def worst(found: list[Compared]) -> Finding:
         return finding
     shared = (text for text in failing[0].explanations if all(text in one.explanations for one in failing))
     return replace(finding, note=next(shared, ""))
+
+
+def left_out(count: int, reason: str) -> list[str]:
+    """The note on values that were left out."""
+    were = counted(count, "value was", "values were")
+    return [f"{were} not compared, because {reason}"] if count else []
+
+
+def at_kinks(count: int) -> list[str]:
+    """The note on values at kinks."""
+    were = counted(count, "value at a kink was", "values at a kink were")
+    return [f"{were} compared with both one-sided derivatives"] if count else []
 
 
 def apart(a, b) -> tuple[str, str]:

@@ -16,9 +16,10 @@ from jax.extend import core
 
 from fnn.verify import complexstep
 from fnn.verify.complexstep import NotAnalytic
+from fnn.verify.devices import on_cpu_if_possible
 from fnn.verify.differences import extrapolated
 from fnn.verify.interpret import Traced, called_directly, in_numpy_alone, is_array, trace
-from fnn.verify.neighbours import persists
+from fnn.verify.neighbours import jittered, persists
 from fnn.verify.oracle import is_inexact
 
 DRAWS = 4  # of other roundings
@@ -98,7 +99,7 @@ class Slopes:
     def _compiled(traced) -> Callable:
         """The function compiled for the many calls of differences; the program is dropped with the check."""
         compiled = jax.jit(core.jaxpr_as_fun(traced.jaxpr))
-        return lambda *leaves: jax.tree.unflatten(traced.structure, compiled(*leaves))
+        return lambda *leaves: jax.tree.unflatten(traced.structure, on_cpu_if_possible(lambda: compiled(*leaves)))
 
     @staticmethod
     def _floating(tree) -> list:
@@ -114,13 +115,13 @@ class Slopes:
     def value(self, x) -> np.ndarray:
         return self.outputs.vector(self._floating(self._call(*self.inputs.unflattened(x))))
 
-    def _complex_step(self, t, random=None) -> np.ndarray:
+    def _complex_step(self, t, random=None, leaves=None) -> np.ndarray:
         traced: Any = self._traced
         if any(map(np.iscomplexobj, self.inputs.leaves)):
             raise NotAnalytic("complex arguments")
         tangents = [self.inputs.leaf(i, t) for i in range(len(self.inputs.leaves))]
         noise = None if random is None else (random, self.eps)
-        found = complexstep.derivative(traced, self.inputs.leaves, tangents, noise)
+        found = complexstep.derivative(traced, leaves or self.inputs.leaves, tangents, noise)
         kept = [leaf for leaf, var in zip(found, traced.jaxpr.out_avals) if jnp.issubdtype(var.dtype, jnp.inexact)]
         return self.outputs.vector(kept)
 
@@ -148,7 +149,9 @@ class Slopes:
         def central(h):
             return _weighed((self.value(self.x + h * t) - self.value(self.x - h * t)) / (2 * h), weights)
 
-        return extrapolated(central)
+        moving = (t != 0) & (self.x != 0) & np.isfinite(self.x)
+        closer = np.abs(self.x[moving] / t[moving]).min(initial=1.0)
+        return extrapolated(central, closer, self.eps * self.terms(weights))
 
     def sides(self, t, weights=None) -> Sides:
         """The derivatives on both sides of x along t; between them lies every generalised derivative."""
@@ -168,6 +171,20 @@ class Slopes:
         low, high = np.minimum(*ends).sum(axis=-1), np.maximum(*ends).sum(axis=-1)
         return Sides(low, high, np.broadcast_to((jumps & (weights != 0)).any(axis=-1), low.shape))
 
+    def beside(self, random: np.random.Generator) -> Callable:
+        """The derivative at a neighbouring point, off all kinks, as a function of the direction and the weights."""
+        step = 1e-9 if self.exact else self.eps**0.25  # much farther than the differences there
+        x = self.x + step * self.scale * jittered(random, self.x.shape)
+        leaves = self.inputs.unflattened(x)
+
+        def along(t, weights) -> np.ndarray:
+            if self.exact:
+                return _weighed(self._complex_step(t, leaves=leaves), weights)
+            h = self.eps**0.4
+            return _weighed((self.value(x + h * t) - self.value(x - h * t)) / (2 * h), weights)
+
+        return along
+
     def column(self, j: int) -> np.ndarray:
         """The direction of the j-th number, as long as the number is large."""
         t = np.zeros_like(self.x)
@@ -183,11 +200,15 @@ def _weighed(values: np.ndarray, weights) -> np.ndarray:
 
 
 class Settlement(NamedTuple):
-    """Whether numbers that disagree with the oracle are right all the same; its doubt; how many cannot be judged."""
+    """Whether numbers that disagree with the oracle are right all the same; its doubt; how many cannot be judged.
+
+    at_kink: some are right only as a value between two sides.
+    """
 
     right: np.ndarray
     doubt: np.ndarray
     unknown: int
+    at_kink: bool = False
 
 
 def settled(slopes: Slopes, t, weights, hand, found, sides: Callable | None = None) -> Settlement:
@@ -215,4 +236,4 @@ def settled(slopes: Slopes, t, weights, hand, found, sides: Callable | None = No
     undefined = ~np.isfinite(slopes.terms(weights))
     unknown = undefined | (~confirmed & ~converged & ~at.jumps & ~between & ~close & ~infinite)
     right = between | infinite | unknown | (close & ~confirmed)
-    return Settlement(right, doubt, int(unknown.sum()))
+    return Settlement(right, doubt, int(unknown.sum()), bool(between.any()))

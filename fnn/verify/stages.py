@@ -10,6 +10,7 @@ import numpy as np
 from fnn.checks.arrays import describe, unmasked
 from fnn.verify.blackbox import BlackBox, differing_calls, in_best_dtype, not_compared
 from fnn.verify.branches import Wrong, lacking
+from fnn.verify.devices import as_called
 from fnn.verify.interpret import evaluate
 from fnn.verify.oracle import TOLERANCE, exactly, fresh, in_dtype, is_inexact, like, random_like, without_float0
 from fnn.verify.report import Finding, Report, norm, norm_error
@@ -136,7 +137,8 @@ class _Stage:
         given = (*self.given, y_bar)
         through = evaluate(self.oracle, (*self.given, oracle_bar))
         try:
-            ours = evaluate(self.hand, given)
+            with as_called():
+                ours = evaluate(self.hand, given)
         except Exception as error:  # a stage is the user's: whatever it raises is a finding
             return [self.broken(f"it raises {type(error).__name__}: {error}"[:200])], None, through[1]
         if differing_calls(self.hand, given):
@@ -196,7 +198,8 @@ class _Stage:
         if hand_bar is None:
             return None
         try:
-            found = evaluate(self.hand, (*self.given, hand_bar))
+            with as_called():
+                found = evaluate(self.hand, (*self.given, hand_bar))
             kept(found)
         except Exception:
             return None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fnn.checks.arrays import describe
+from fnn.markup import counted
 from fnn.verify.kernels import SEED, Kernel
 from fnn.verify.report import Finding, Report
 
@@ -112,7 +113,7 @@ def in_own_precision(f: Callable, reference: Callable, fixed: Sequence[int], arg
         for finding in findings:
             found.setdefault(finding.name, []).append((case, replace(finding, case=shown(case))))
     if sizes is not None:
-        notes.append(f"{len(every)} cases, in which every two values of {', '.join(every[0])} occur together")
+        notes.append(f"{counted(len(every), 'case')} in which every two values of {', '.join(every[0])} occur together")
     together = tuple(_together(of, tiles) for of in found.values())
     return Report(together, kernel.precision, tuple(dict.fromkeys(notes)), "array", SEED)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from fnn.verify.blackbox import BlackBox, not_compared
 from fnn.verify.branches import SKIP, Wrong, computed_from, explained, lacking
+from fnn.verify.devices import as_called
 from fnn.verify.interpret import evaluate, is_array
 from fnn.verify.oracle import TOLERANCE
 from fnn.verify.report import Finding, Report, compare
@@ -59,7 +60,8 @@ def compare_tapped(hand: Callable, objective: Callable, inputs, dtype: str, tole
         if str(jax.tree.structure(evaluate(hand, params, *args))) == str(jax.tree.structure(params)):
             return None  # no δ is to be compared
         raise
-    found = returned(evaluate(hand, params, *args), params, names) if names else Returned(None, {})
+    with as_called():
+        found = returned(evaluate(hand, params, *args), params, names) if names else Returned(None, {})
     if not found.deltas:
         return None
     broken = _broken(found, params, names)
@@ -125,7 +127,8 @@ class _Tapped:
     def consistent(self, inputs):
         """The arguments with the δ's that the hand-written function has for them; NaN for those of another shape."""
         params, args, _ = inputs
-        deltas = evaluate(self.hand, (params, args, None))[: len(self.names)]
+        with as_called():
+            deltas = evaluate(self.hand, (params, args, None))[: len(self.names)]
         pairs = zip(self.names, reversed(deltas), self.tapped_values(params, args))
         return params, args, {name: _like(value, delta) for name, delta, value in pairs}
 

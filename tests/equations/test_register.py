@@ -74,7 +74,7 @@ def test_every_finding_quotes_its_sentence_and_what_is_not_right_says_how_it_sho
 def test_the_rule_stands_at_the_top_and_names_the_kinds():
     page = render.PATH.read_text()
     assert page.index(RULE) < page.index("## Hedges")
-    assert "\n\nIn all 71 rows, " in page
+    assert "\n\nIn total, 71 rows, " in page
     assert all(f"### {name}\n" in page for name in KINDS.values())
 
 
@@ -126,3 +126,9 @@ def test_a_row_cannot_be_registered_twice():
         @row("fnn.backprop")
         def H9():
             return true("nothing", 0)
+
+
+def test_a_table_counts_in_the_singular_and_shows_no_markdown():
+    (one,) = render.tables(("H5",))
+    assert one.footer.startswith("1 row, ")
+    assert "*" not in one.title

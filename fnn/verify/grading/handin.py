@@ -37,7 +37,7 @@ def main(file: str, memory: float) -> None:
     except BaseException as error:  # a hand-in may raise anything, and may end the process
         answer({"error": type(error).__name__, "message": _said(error)})
         return
-    answer({"defined": {name: _parameters(function) for name, function in functions.items()}})
+    answer({"defined": {name: parameters(function) for name, function in functions.items()}})
     for request in asked:
         wanted = json.loads(request)
         try:
@@ -64,7 +64,7 @@ def _is_ours(function) -> bool:
     return str(getattr(function, "__module__", "")).startswith("fnn.")
 
 
-def _parameters(function) -> int | None:
+def parameters(function) -> int | None:
     """How many arguments a function takes by position; None if it cannot be said."""
     try:
         found = inspect.signature(function).parameters.values()

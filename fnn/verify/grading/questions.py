@@ -43,7 +43,7 @@ def questions(task: ModuleType | None = None) -> list[Question]:
     ValueError for a task that has none of them.
     """
     if task is None:
-        return [Question(name, partial(_rule, name, None, SquaredError())) for name in ASKED]
+        return [Question(name, partial(judge_rule, name, None, SquaredError())) for name in ASKED]
     if hasattr(task, "chain"):
         return _of_stages(task)
     if not any(hasattr(task, name) for name in ("params", "loss", "rules")):
@@ -53,15 +53,18 @@ def questions(task: ModuleType | None = None) -> list[Question]:
     if unknown:
         raise ValueError(f"rules: {unknown[0]!r} is no rule; write one of {', '.join(Rules._fields)}")
     params, loss = getattr(task, "params", None), getattr(task, "loss", SquaredError())
-    return [Question(name, partial(_rule, name, params, loss)) for name in names]
+    return [Question(name, partial(judge_rule, name, params, loss)) for name in names]
 
 
-def _rule(name: str, params, loss, function: Callable, parameters: int | None) -> Report:
-    """The report on a network with this rule, where all other rules are ours."""
+def judge_rule(name: str, params, loss, function: Callable, parameters: int | None) -> Report:
+    """The report on a network with this rule, where all other rules are ours.
+
+    params: None for a small network; parameters: how many arguments the function takes by position, or None.
+    """
     if params is None:
         params = _network(normed=name in ("normalise", "norm_pullback"))
     if parameters is not None and parameters == MASKED.get(name):
-        function = _with_mask(function)
+        function = with_mask(function)
     return network(params, loss=loss, rules=RULES._replace(**{name: function}))
 
 
@@ -79,7 +82,8 @@ def _network(normed: bool) -> tuple[Dense, ...]:
     return tuple(layers)
 
 
-def _with_mask(function: Callable) -> Callable:
+def with_mask(function: Callable) -> Callable:
+    """The rule of two arguments with a third, the mask, which multiplies what it returns."""
     return lambda a, b, mask=None: masked(function(a, b), mask)
 
 
