@@ -1,6 +1,7 @@
-"""Execute the notebooks and write their .ipynb from their .md: ``python -m experiments.notebooks [NAME ...]``.
+"""Write the notebooks' .ipynb from their .md: ``python -m experiments.notebooks [NAME ...]``.
 
-``--check`` writes nothing, and fails where a pair disagrees, a cell raises, or a file holds a path of a machine.
+``--check`` writes nothing; it executes them, and fails if a pair disagrees, a cell raises, or an output holds a path of
+this machine.
 """
 
 import time
@@ -15,12 +16,12 @@ from experiments.notebooks import pairs
 
 @dataclass(frozen=True)
 class Options:
-    """Execute the notebooks and write their .ipynb anew."""
+    """Write the notebooks' .ipynb from their .md, or execute them."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Such as 1_backpropagation_step_by_step; all of them if none is given."""
     check: bool = False
-    """Execute them, and compare sources, without writing."""
+    """Execute them and compare the pairs, without writing."""
     installed: bool = False
     """Check them with the fnn that is installed in the kernel's environment, instead of this repository's."""
 
@@ -42,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             wrong += [f"{name}: {what}" for what in errors(name, options.installed)]
             print(f"{name}: ran in {time.perf_counter() - started:.0f} s", flush=True)
         else:
-            path = pairs.write(name)
-            seconds = time.perf_counter() - started
-            print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB in {seconds:.0f} s", flush=True)
+            print(pairs.write(name).name)
     if wrong:
         raise SystemExit("\n".join([*wrong, "write python -m experiments.notebooks"]))
 

@@ -1,7 +1,5 @@
-"""A notebook as a pair: NAME.md in MyST Markdown, which is its source, and NAME.ipynb, the same with its outputs."""
+"""A notebook as a pair: NAME.md in MyST Markdown, which is its source, and NAME.ipynb, which Jupyter and Colab open."""
 
-import base64
-import io
 import os
 import re
 import tempfile
@@ -12,7 +10,6 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from PIL import Image
 from traitlets.config import Config
 
 FOLDER = Path(__file__).parent
@@ -65,23 +62,10 @@ def executed(notebook: NotebookNode, installed: bool = False) -> NotebookNode:
 
 
 def write(name: str) -> Path:
-    """Execute the notebook and write NAME.ipynb, unless it holds what belongs to this machine alone: ValueError."""
-    notebook, path = executed(source(name)), FOLDER / f"{name}.ipynb"
-    if found := list(noise(notebook)):
-        raise ValueError(f"{name}: {'; '.join(found)}")
-    for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            if png := output.get("data", {}).get("image/png"):
-                output["data"]["image/png"] = with_palette(png)
-    path.write_text(nbformat.writes(notebook) + "\n")
+    """Write NAME.ipynb, without outputs: the site has the notebook as it runs today."""
+    path = FOLDER / f"{name}.ipynb"
+    path.write_text(nbformat.writes(source(name)) + "\n")
     return path
-
-
-def with_palette(png: str) -> str:
-    """The picture, in base64, with a palette of 256 colours: a third of the size."""
-    palette, written = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256), io.BytesIO()
-    palette.save(written, "PNG", optimize=True)
-    return base64.b64encode(written.getvalue()).decode()
 
 
 def exercises(notebook: NotebookNode) -> list[range]:
@@ -101,7 +85,7 @@ def solutions(notebook: NotebookNode) -> list[str]:
 
 
 def disagreements(name: str) -> list[str]:
-    """What is wrong with a pair as it lies there, without executing it: no outputs, other cells, noise."""
+    """What is wrong with a pair as it lies there: other cells, outputs, which belong to the site, or noise."""
     path = FOLDER / f"{name}.ipynb"
     if not path.exists():
         return [f"{path.name} is missing"]
@@ -114,8 +98,8 @@ def disagreements(name: str) -> list[str]:
     ]
     if len(kept) != len(said):
         wrong.append(f"{path.name} has {len(kept)} cells, and {name}.md {len(said)}")
-    if any(cell.cell_type == "code" and cell.execution_count is None for cell in notebook.cells):
-        wrong.append(f"{path.name} was not executed")
+    if any(cell.get("outputs") for cell in notebook.cells):
+        wrong.append(f"{path.name} has outputs")
     return wrong + list(noise(notebook))
 
 

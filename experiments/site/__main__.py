@@ -1,7 +1,8 @@
 """Build the documentation site into build/site: ``python -m experiments.site`` (extra ``docs``).
 
 A warning is an error: a link or a reference that leads nowhere, a formula that cannot be rendered, a docstring that is
-not as the site expects it. Nothing is fetched from the network, and no notebook is executed.
+not as the site expects it. Nothing is fetched from the network. The notebooks are executed, which takes most of the
+time.
 """
 
 import sys

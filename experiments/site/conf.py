@@ -1,5 +1,6 @@
 """Sphinx's configuration. The source folder is the repository: every page is where what it documents is."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ include_patterns = [
     "experiments/**/*.md",
     "experiments/notebooks/*.ipynb",
 ]
-exclude_patterns = [".*", "build", "dist", "runs", "**/.ipynb_checkpoints", *notebooks]  # an .ipynb has the outputs
+exclude_patterns = [".*", "build", "dist", "runs", "**/.ipynb_checkpoints", *notebooks]  # the .ipynb is shown
 
 html_theme = "furo"
 pygments_style, highlight_language = "tango", "text"
@@ -39,7 +40,9 @@ smartquotes = False  # "mean" is what one types
 myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True  # what is copied runs
-nb_execution_mode = "off"
+nb_execution_mode, nb_execution_in_temp, nb_execution_timeout = "force", True, 600
+nb_execution_raise_on_error = True
+os.environ["PYTHONPATH"] = str(ROOT)  # for the notebooks' kernel
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
