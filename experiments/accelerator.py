@@ -13,6 +13,7 @@ parts run in small on the CPU, as a rehearsal that says so and that is never sav
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +97,8 @@ def every_program(options: Options) -> dict:
 
 def compared(here: Program, there: Program) -> float:
     """The largest distance of a leaf from the CPU's, relative to it, in the highest precision of products."""
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "params: with a batch norm")  # outside of training, on purpose
         if here.traced:
             jax.jit(here.call).lower(*here.arguments)
         ours = jax.tree.map(np.asarray, here())

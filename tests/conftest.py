@@ -16,9 +16,10 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))  # read when jax computes fo
 # autotuned kernels may differ from one call to the next, unless XLA is told to use neither.
 os.environ["XLA_FLAGS"] += " --xla_gpu_deterministic_ops=true"
 
-jax.config.update(
-    "jax_default_matmul_precision", "highest"
-)  # a GPU rounds factors to TF32 by default, a TPU to bfloat16
+# A GPU rounds factors to TF32 by default, a TPU to bfloat16. The variable is for processes that tests start: a run that
+# begins in one and resumes in the test has the same settings.
+os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)
 
