@@ -21,7 +21,7 @@ from fnn.losses import Loss, Weighted
 from fnn.numbers import number, whole
 from fnn.streams import CHUNK_BYTES, GATHERED, Batches
 
-__all__ = ["Batches", "Dataset", "load_digits", "load_idx", "load_mnist"]
+__all__ = ["Dataset", "Batches", "load_mnist", "load_digits", "load_idx"]  # as the site lists them
 
 IDX_PREFIX = re.compile(r"(?:(.+)-)?(?:train|t10k|test)-(?:images|labels)[-.]idx")  # how the names of the files begin
 MNIST_SETS = (("train",), ("t10k", "test"))  # EMNIST and QMNIST write "test"

@@ -47,7 +47,8 @@ from fnn.checks import arrays
 from fnn.numbers import number, whole
 from fnn.optimizers import Optimizer
 
-__all__ = ["Path", "Schedule", "State", "clip_by_global_norm", "descend", "max_norm", "momentum", "nesterov", "sgd"]
+# as the site lists them
+__all__ = ["sgd", "momentum", "nesterov", "clip_by_global_norm", "max_norm", "descend", "Path", "State", "Schedule"]
 
 Schedule = Callable[[Array], Any]
 

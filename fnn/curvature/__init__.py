@@ -26,16 +26,16 @@ from fnn.curvature.hutchinson import Estimate, HessianTrace, hessian_trace
 from fnn.curvature.products import gauss_newton_vp, hvp
 from fnn.curvature.tangents import TANGENTS, TangentRules
 
-__all__ = [
-    "TANGENTS",
-    "Estimate",
-    "HessianTrace",
+__all__ = [  # as the site lists them
+    "hvp",
+    "gauss_newton_vp",
+    "kfac_factors",
     "KroneckerFactors",
-    "TangentRules",
     "fisher_diagonal",
     "gauss_newton_diagonal",
-    "gauss_newton_vp",
     "hessian_trace",
-    "hvp",
-    "kfac_factors",
+    "HessianTrace",
+    "Estimate",
+    "TangentRules",
+    "TANGENTS",
 ]

@@ -4,4 +4,4 @@ from fnn.exercises.forms import MISTAKES, Form
 from fnn.exercises.graded import Graded, grade
 from fnn.exercises.puzzle import Puzzle, puzzle
 
-__all__ = ["MISTAKES", "Form", "Graded", "Puzzle", "grade", "puzzle"]
+__all__ = ["grade", "Graded", "puzzle", "Puzzle", "Form", "MISTAKES"]  # as the site lists them

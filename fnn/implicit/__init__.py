@@ -21,4 +21,4 @@ from fnn.implicit.layerwise import layerwise
 from fnn.implicit.linear import linear
 from fnn.implicit.step import NotConverged, step
 
-__all__ = ["NotConverged", "generalized_linear", "layerwise", "linear", "step"]
+__all__ = ["step", "layerwise", "linear", "generalized_linear", "NotConverged"]  # as the site lists them

@@ -36,15 +36,15 @@ from fnn.per_example.gradients import (
 )
 from fnn.per_example.kernels import gram, ntk
 
-__all__ = [
-    "GradientMoments",
-    "NoiseScale",
+__all__ = [  # as the site lists them
+    "norms",
     "Norms",
     "clipped",
     "gradients",
-    "gram",
     "moments",
+    "GradientMoments",
     "noise_scale",
-    "norms",
+    "NoiseScale",
+    "gram",
     "ntk",
 ]

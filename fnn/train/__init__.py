@@ -15,16 +15,16 @@ from fnn.train.loop import make_step
 from fnn.train.nonfinite import NonFinite
 from fnn.train.watch import Progress
 
-__all__ = [
-    "Interrupted",
-    "NonFinite",
-    "Progress",
-    "Record",
-    "Run",
-    "State",
-    "evaluate",
+__all__ = [  # as the site lists them
     "fit",
+    "Run",
+    "predict",
+    "evaluate",
     "fit_many",
     "make_step",
-    "predict",
+    "Progress",
+    "Record",
+    "State",
+    "Interrupted",
+    "NonFinite",
 ]

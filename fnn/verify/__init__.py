@@ -16,18 +16,18 @@ from fnn.verify.report import DerivationError, Finding, Report, WeakComparison
 from fnn.verify.stages import Stage, stages
 from fnn.verify.taps import tap
 
-__all__ = [
-    "DerivationError",
-    "Finding",
-    "Report",
+__all__ = [  # as the site lists them
+    "network",
+    "gradient",
+    "stages",
     "Stage",
-    "WeakComparison",
-    "curvature",
     "custom_vjp",
     "function",
-    "gradient",
-    "network",
-    "probes",
-    "stages",
+    "curvature",
     "tap",
+    "probes",
+    "Report",
+    "Finding",
+    "DerivationError",
+    "WeakComparison",
 ]
