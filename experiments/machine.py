@@ -37,7 +37,7 @@ def load() -> float:
 
 
 def _told(names: str) -> str:
-    """What the system tells under one of these names, for the first processor."""
+    """The first processor's entry under one of these names."""
     information = INFORMATION.read_text() if INFORMATION.exists() else ""
     found = re.search(rf"^(?:{names})\s*:\s*(.+)", information, re.MULTILINE)
     return found[1].strip() if found else ""

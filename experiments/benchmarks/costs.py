@@ -46,9 +46,9 @@ class Options:
     """Time of steps and epochs with a part, as a multiple of the time without it."""
 
     steps: int = 20
-    """In a call of the loop."""
+    """Steps per call of the loop."""
     epochs: int = 21
-    """Of a run, of which each but the first is timed."""
+    """Epochs per run; all but the first are timed."""
     rounds: int = 15
     out: Path | None = None
 

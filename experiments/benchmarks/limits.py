@@ -1,9 +1,9 @@
 """What the machine itself allows: an epoch's operations at the rate of large products, and its bytes.
 
-Both are done, and not computed from a data sheet: as many multiplications and additions as the epoch's products have,
-in products of large matrices; and as many bytes as its parameters need, in passes over an array of their size, which
-lies in the cache in which they lie. No way to train needs less of the first, and none that keeps its parameters in
-memory between steps less of the second. Where both go on at once, the larger of the two is the limit.
+Both are measured, not taken from a data sheet: as many multiplications and additions as the epoch's products have, in
+products of large matrices; and as many bytes as its parameters need, in passes over an array of their size, which fits
+in the same cache. No way to train needs less of the first, and none that keeps its parameters in memory between steps
+needs less of the second. If both overlap, the larger of the two is the limit.
 """
 
 import time

@@ -94,8 +94,9 @@ def tables(params: GraphParams, *, masks=None, rules: Rules = RULES) -> Given:
     require(params)
     if not isinstance(rules, Rules):
         raise TypeError(f"rules: expected fnn.Rules, got {rules!r}; write fnn.RULES._replace(hidden_delta=...)")
-    checks.mask_argument("masks", Mask() if masks is None else masks)
-    return _tables(params, arrays.native(Mask() if masks is None else masks), rules)
+    mask = Mask() if masks is None else masks
+    checks.mask_argument("masks", mask)
+    return _tables(params, arrays.native(mask), rules)
 
 
 def _tables(params: GraphParams, mask: Mask, rules: Rules) -> Given:

@@ -14,10 +14,11 @@ from fnn.verify.devices import as_called
 from fnn.verify.differences import TOLERANCE as BY_DIFFERENCES
 from fnn.verify.entries import EACH, Cotangents
 from fnn.verify.interpret import equations_inside, evaluate, precision_inside, trace
+from fnn.verify.neighbours import Sides
 from fnn.verify.oracle import TOLERANCE, is_inexact
 from fnn.verify.patterns import statements
 from fnn.verify.report import Finding, compare, norm
-from fnn.verify.slopes import SAFETY, Sides, Slopes, settled
+from fnn.verify.slopes import SAFETY, Slopes, settled
 from fnn.verify.stages import like, random_like, without_float0
 
 SEED = 1729  # not 0, with which many users draw their arguments: a cotangent equal to x is special

@@ -91,9 +91,9 @@ class Neighbours:
         self._wide, self._near = (
             self._at([*self._together(wide), *self._points(wide, places, DRAWS)]) for wide in (0, 1)
         )
+        self.sides = self._seen()
 
-    @property
-    def sides(self) -> list[Sides]:
+    def _seen(self) -> list[Sides]:
         with np.errstate(invalid="ignore", over="ignore"):
             ends = [(of.min(axis=0), of.max(axis=0)) for of in self._near]
             return [Sides(*pair, persists(*pair, np.ptp(of, axis=0))) for pair, of in zip(ends, self._wide)]
@@ -131,6 +131,7 @@ class Neighbours:
         self._seed += 1
         for of, wide in ((self._wide, 0), (self._near, 1)):
             of[:] = [np.concatenate(pair) for pair in zip(of, self._at(self._points(wide, places, FRESH)))]
+        self.sides = self._seen()
 
     def accept(self, hand: list, oracle: list, slack: list) -> tuple[list[np.ndarray], int]:
         """The oracle's arrays, with hand-written entries where these can be a generalised derivative; how many jump.

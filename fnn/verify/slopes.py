@@ -19,7 +19,7 @@ from fnn.verify.complexstep import NotAnalytic
 from fnn.verify.devices import on_cpu_if_possible
 from fnn.verify.differences import extrapolated
 from fnn.verify.interpret import Traced, called_directly, in_numpy_alone, is_array, trace
-from fnn.verify.neighbours import jittered, persists
+from fnn.verify.neighbours import Sides, jittered, persists
 from fnn.verify.oracle import is_inexact
 
 DRAWS = 4  # of other roundings
@@ -63,14 +63,6 @@ class Space:
     def unflattened(self, vector, dual: bool = False) -> list[np.ndarray]:
         """All leaves of a vector, in their dtypes."""
         return [self.leaf(i, vector, dual).astype(leaf.dtype) for i, leaf in enumerate(self.leaves)]
-
-
-class Sides(NamedTuple):
-    """Least and largest one-sided derivatives, and where the two differ."""
-
-    low: np.ndarray
-    high: np.ndarray
-    jumps: np.ndarray
 
 
 class Slopes:
