@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -144,22 +144,41 @@ def _evaluate(params, blocks: _Blocks, loss) -> tuple[Array, Array | None]:
     for x, y, classes in blocks:
         found.append(judged(params, x, y, classes, tables, loss=loss, scale=blocks.data.scale))
         jax.block_until_ready(found[-2:-1])  # so that no more than one block waits on the device
-    return means(*(None if part[0] is None else jnp.concatenate(part) for part in zip(*found)))
+    return means(jax.tree.map(lambda *parts: jnp.concatenate(parts), *found), len(blocks.data))
+
+
+class Judged(NamedTuple):
+    """Sums over every ROWS examples in turn, so that a block leaves little memory and any block size the same bits."""
+
+    losses: Array
+    classes: tuple[Array, Array] | None  # how many were predicted, of how many: those with a weight
 
 
 @partial(jax.jit, static_argnames=("loss", "scale"))
-def judged(params, x, y, classes, tables, *, loss, scale):
-    """For every example, the loss, and 1 if its class was predicted, 0 if not, and −1 if it has no weight."""
+def judged(params, x, y, classes, tables, *, loss, scale) -> Judged:
+    """The losses and the predicted classes, where y holds classes; classes: −1 for an example without weight."""
     a = _outputs(params, x, tables, scale=scale)
+    losses = _sums(targets.loss_values(loss, a, y))
     if classes is None:
-        return targets.loss_values(loss, a, y), None
-    right = jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes)
-    return targets.loss_values(loss, a, y), jnp.where(classes < 0, -1, right.astype(jnp.int32))
+        return Judged(losses, None)
+    counted = classes >= 0
+    right = jnp.equal(jnp.argmax(a, axis=1).astype(classes.dtype), classes) & counted
+    return Judged(losses, (_sums(right.astype(jnp.int32)), _sums(counted.astype(jnp.int32))))
+
+
+def _sums(values):
+    """The sums of every ROWS values in turn."""
+    return jnp.sum(jnp.pad(values, (0, -len(values) % ROWS)).reshape(-1, ROWS), axis=1)
 
 
 @jax.jit
-def means(values, right):
-    return jnp.mean(values), None if right is None else jnp.mean(right, dtype=jnp.float32, where=right >= 0)
+def means(found: Judged, examples):
+    """The mean loss, and the accuracy or None."""
+    loss = jnp.sum(found.losses) / examples
+    if found.classes is None:
+        return loss, None
+    right, counted = found.classes
+    return loss, jnp.sum(right) / jnp.sum(counted)
 
 
 def require_network(params):

@@ -277,10 +277,9 @@ def _evaluator(validation: Dataset | None, ports: Ports, loss, networks: Callabl
     judge = partial(judged, loss=validation.weighted(loss), scale=validation.scale)
 
     def evaluate(params, states):
-        values, right = jax.vmap(means)(
-            *jax.vmap(judge, (0, None, None, None, None))(networks(params, states), *given, classes, tables)
-        )
-        return [named((values[i], None if right is None else right[i])) for i in range(members)]
+        found = jax.vmap(judge, (0, None, None, None, None))(networks(params, states), *given, classes, tables)
+        losses, accuracies = jax.vmap(means, (0, None))(found, len(validation))
+        return [named((losses[i], None if accuracies is None else accuracies[i])) for i in range(members)]
 
     return evaluate
 
