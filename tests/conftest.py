@@ -45,13 +45,14 @@ def compiled_programs_are_dropped():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--part", default="1/1", help="K/N: of the tests marked long, only the K-th of N parts (K from 1)")
+    parser.addoption("--part", default="1/1", help="K/N: of the chosen tests only the K-th of N parts (K from 1)")
 
 
+@pytest.hookimpl(trylast=True)  # after -m and -k have chosen
 def pytest_collection_modifyitems(config, items):
-    """Leave out the long tests that are in another part of the rotation."""
+    """Leave out the tests that are in another part."""
     part, parts = map(int, config.getoption("--part").split("/"))
-    names = sorted(item.nodeid for item in items if item.get_closest_marker("long"))
+    names = sorted(item.nodeid for item in items)
     others = {name for i, name in enumerate(names) if i % parts != part % parts}
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in others])
     items[:] = [item for item in items if item.nodeid not in others]

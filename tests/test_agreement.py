@@ -39,7 +39,7 @@ def test_parameters_that_have_become_others_are_noticed_at_the_end_of_the_epoch(
 # -- ending together ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("which", [0, 1])
 def test_sigterm_to_one_process_saves_and_ends_all_with_143(which, tmp_path):
     with Job(training(tmp_path / "ended.npz", 100_000, tmp_path / "run"), 2) as job:
         job.wait_for("epoch 3")
@@ -97,7 +97,6 @@ if jax.process_index() == 0:
 """
 
 
-@pytest.mark.long
 def test_sigterm_inside_an_epoch_of_streamed_data_saves_there_and_the_run_is_resumed_bitwise(tmp_path):
     def words(file, epochs, kept):
         return lambda *given: ["-c", STREAMED, tmp_path / file, epochs, kept, *given]

@@ -113,7 +113,6 @@ def test_unknown_options_are_refused(arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_dropout_compares_three_networks_and_two_ways_of_inference(tmp_path, capsys):
     dropout.main(["--hidden", "16", "--epochs", "1", "--small", "200", "--small-epochs", "20", "--masks", "20",
                   "--images", "10", "--checkpoint", str(tmp_path / "kept"), "--out", str(tmp_path)])  # fmt: skip
@@ -221,7 +220,6 @@ def test_implicit_compares_the_rates_of_every_method_on_three_problems(tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_graphs_are_trained_pruned_and_drawn(tmp_path, capsys):
     short = ["--examples", "500", "--epochs", "1", "--arrows", "1500", "--hidden", "20", "--kept", "0.05"]
     graph.main([*short, "--out", str(tmp_path)])

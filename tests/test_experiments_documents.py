@@ -192,7 +192,6 @@ def test_a_look_tells_share_scale_and_cosines_of_the_same_network():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_batch_norm_as_printed_falls_behind_at_a_high_rate(tmp_path):
     short = ["--examples", "6000", "--epochs", "1", "--rates", "0.1", "1", "--seeds", "0"]
     batchnorm_printed.main([*short, "--out", str(tmp_path)])

@@ -39,7 +39,6 @@ def test_the_disc_and_the_spirals_have_as_many_points_of_each_class_where_they_s
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_boundaries_finds_that_xor_needs_a_hidden_layer_and_a_disc_three_neurons(tmp_path):
     boundaries.main(["--seeds", "10", "--steps", "800", "--points", "100", "--out", str(tmp_path)])
     figures = left(tmp_path, "boundaries")["figures"]
@@ -61,7 +60,6 @@ def test_every_neuron_of_the_first_layer_starts_with_its_hyperplane_through_the_
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_approximation_errs_less_with_wider_networks_and_fits_the_exponent(tmp_path):
     approximation.main(["--widths", "2", "32", "--seeds", "2", "--steps", "600", "--out", str(tmp_path)])
     record = left(tmp_path, "approximation")
@@ -78,7 +76,6 @@ def test_approximation_errs_less_with_wider_networks_and_fits_the_exponent(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_depth_measures_how_delta_shrinks_and_never_above_the_bound(tmp_path):
     short = ["--depths", "9", "--cost-depths", "3", "5", "--width", "30", "--seeds", "0", "1"]
     depth.main([*short, "--out", str(tmp_path)])

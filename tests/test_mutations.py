@@ -226,7 +226,6 @@ def test_a_right_derivation_is_never_accused(number, dtype):
 
 
 @SLOW
-@pytest.mark.long
 def test_figures_beside_check_grads_and_the_falling_loss(capsys):
     """How many of the mistakes each way of looking catches; run with -n 0 to see."""
     found = {mutant.name: reported(mutant) for mutant in MUTANTS}

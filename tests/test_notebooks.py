@@ -183,7 +183,6 @@ def test_every_exercise_has_a_blank_a_grade_and_a_hidden_solution(name):
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("name", pairs.names())
 def test_every_cell_runs_blanks_are_no_mistake_solutions_are_right_and_wrong_answers_are_named(name):
     """In a process of its own: what Jupyter's libraries warn of is not fnn's."""

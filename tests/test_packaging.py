@@ -94,7 +94,6 @@ def installed_alone(wheel: Path, extra: str, folder: Path) -> Path:
     return python
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", pairs.names())
 def test_a_notebook_runs_from_the_wheel_with_its_extra_outside_of_the_repository(name, wheel, tmp_path):
     python = installed_alone(wheel, "notebooks", tmp_path / "environment")

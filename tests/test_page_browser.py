@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import fnn
-from scripted_page import needs_chromium, run, run_in_notebook
+from browser import needs_browser, run
 from test_page import WRONG, X, Y, graph, layers
 
-pytestmark = [pytest.mark.project, pytest.mark.process, needs_chromium]
+pytestmark = [pytest.mark.project, pytest.mark.process, needs_browser]
 STEP = """const key = (name) => document.body.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
 const title = () => document.querySelector("#line h2").textContent.match(/Step (\\d+) of (\\d+)/).slice(1).map(Number);
 const at = (name) => document.querySelector(name);
@@ -184,9 +184,12 @@ def test_in_a_notebook_the_page_steps_inside_a_frame_of_its_own(width, dark, tmp
     let outside = "reached"; try { parent.document.title } catch { outside = "closed"; }
     return [title()[0], at("#panel h2").textContent, document.documentElement.scrollWidth <= innerWidth, innerWidth,
       innerHeight, outside];"""
-    output = fnn.explain(layers(), X, Y, rules=WRONG)._repr_html_()
-    (step, chosen, fits, wide, high, outside), console = run_in_notebook(
-        output, STEP + script, tmp_path, width=width, dark=dark
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(
+        '<meta name="viewport" content="width=device-width">' + fnn.explain(layers(), X, Y, rules=WRONG)._repr_html_()
+    )
+    (step, chosen, fits, wide, high, outside), console = run(
+        notebook, STEP + script, width=width, dark=dark, in_frame=True
     )
     assert (step, chosen) == (2, "Neuron 2 of layer 1")
     assert fits

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from browser import needs_browser, run
 from experiments import pages
 from experiments.site import contents
-from scripted_page import needs_chromium, run
 
 pytestmark = pytest.mark.project
 
@@ -54,7 +54,7 @@ def test_the_site_links_to_every_page():
 
 
 @pytest.mark.process
-@needs_chromium
+@needs_browser
 @pytest.mark.parametrize("width", [390, 1366])
 def test_all_five_fit_their_window_and_leave_the_console_silent(tmp_path_factory, width):
     for file in pages.write(tmp_path_factory.mktemp("gallery")):

@@ -121,7 +121,6 @@ def test_several_devices_train_as_one_does_with_one_message_per_step():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_two_four_and_eight_devices_train_every_kind_of_network_as_one_does():
     report = json.loads(printed([TESTS / "parallel_cases.py", "all"], devices=8))
     check_errors(report)
@@ -152,7 +151,7 @@ def check_shards(report):
     assert all(0.24 < share < 0.27 for share in report["memory"])  # of one device's, on each of four
 
 
-@pytest.mark.parametrize("which", ["some", pytest.param("all", marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize("which", ["some", pytest.param("all", marks=pytest.mark.slow)])
 def test_layers_in_shards_train_as_whole_ones_do_and_no_device_ever_holds_a_whole_one(which):
     report = json.loads(printed([TESTS / "shard_cases.py", which], devices=4))
     assert len(report["errors"]) == {"some": 6, "all": 12}[which]
@@ -169,7 +168,7 @@ def test_layers_in_shards_train_as_whole_ones_do_and_no_device_ever_holds_a_whol
         assert report["refused"][name].startswith(begin), report["refused"][name]
 
 
-@pytest.mark.parametrize("others", [1, pytest.param(4, marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize("others", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_after_a_process_is_killed_the_run_goes_on_from_its_checkpoint_with_as_many_processes_or_others(
     others, tmp_path
 ):

@@ -75,7 +75,7 @@ def passes_gradcheck(mutant) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("passes", [passes_check_grads, pytest.param(passes_gradcheck, marks=pytest.mark.long)])
+@pytest.mark.parametrize("passes", [passes_check_grads, passes_gradcheck])
 def test_how_many_mistakes_a_peer_notices_in_float64(passes, x64, capsys):
     """Of the gradient of a cost as a whole; run with -n 0 to see the figures."""
     assert passes(Mutant("none", frozenset()))

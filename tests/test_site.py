@@ -18,7 +18,6 @@ import fnn
 from experiments.site import docstrings
 
 pytestmark = pytest.mark.project
-needs_browser = pytest.mark.skipif(browser.executable() is None, reason="no chromium or chrome on PATH")
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "experiments" / "site"
 PAGES = {page.stem: page.read_text() for page in (SITE / "api").glob("*.md")}
@@ -182,7 +181,6 @@ def built(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_site_is_built_without_a_warning_and_asks_the_network_for_nothing(built):
     site, done = built
     assert done.returncode == 0, done.stderr
@@ -205,8 +203,7 @@ WIDER = """[document.documentElement, ...document.querySelectorAll(".content")].
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.long
-@needs_browser
+@browser.needs_browser
 def test_no_page_is_wider_than_its_window(built, tmp_path):
     site, _ = built
     wider = []
@@ -222,8 +219,7 @@ def test_no_page_is_wider_than_its_window(built, tmp_path):
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.long
-@needs_browser
+@browser.needs_browser
 def test_formulas_are_set_in_the_font_that_the_site_ships(built, tmp_path):
     site, _ = built
     with browser.opened(tmp_path) as tab:
@@ -247,7 +243,7 @@ def test_that_font_has_a_prime_the_letters_of_the_equations_and_brackets_of_any_
 
 
 @pytest.mark.process
-@needs_browser
+@browser.needs_browser
 def test_the_measure_of_width_finds_a_page_that_is_too_wide(tmp_path):
     page = tmp_path / "wide.html"
     frame = '<meta name="viewport" content="width=device-width"><div class="content" style="width: 100%; {}">{}</div>'

@@ -54,7 +54,6 @@ def epochs_in(lines):
 
 
 @pytest.mark.process
-@pytest.mark.long
 def test_a_run_that_is_killed_at_random_moments_ends_bitwise_as_one_that_was_not(tmp_path):
     random = np.random.default_rng(0)
     with program(tmp_path / "whole", tmp_path / "cache") as process:

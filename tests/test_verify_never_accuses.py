@@ -187,14 +187,12 @@ def test_nor_is_the_curvature_of_right_networks():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("dtype", [None, "float32"])
 def test_nor_is_any_of_a_thousand(dtype):
     many(NETWORKS // 2)(given(networks())(lambda case: assert_not_accused(case, dtype, probes=False)))()
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_nor_is_any_on_the_probes():
     many(100)(given(networks())(lambda case: assert_not_accused(case)))()
 
@@ -291,6 +289,5 @@ def test_a_right_function_is_not_accused(case):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_nor_is_any_of_two_hundred():
     many(FUNCTIONS)(given(foreign())(assert_function_not_accused))()
