@@ -576,6 +576,86 @@ def test_probes_run_beside_data_unless_they_are_turned_off():
     assert "cases" not in str(report)
 
 
+# -- cotangents that no draw has -----------------------------------------------------------------------------------
+
+
+def zero(g):
+    return jnp.all(g == 0)
+
+
+def clipped(g):
+    return jnp.clip(g, -10, 10)
+
+
+def at_zero(rule):
+    """The rule, with ones where its cotangent is 0."""
+    return RULES._replace(**{rule: lambda g, *args: jnp.where(zero(g), 1.0, getattr(RULES, rule)(g, *args))})
+
+
+def beyond_ten(rule):
+    return RULES._replace(**{rule: lambda g, *args: getattr(RULES, rule)(clipped(g), *args)})
+
+
+@pytest.mark.parametrize("rule", ["hidden_delta", "input_gradient", "weight_gradient", "bias_gradient"])
+@pytest.mark.parametrize("wrong", [at_zero, beyond_ten])
+def test_a_rule_that_is_wrong_at_cotangent_0_or_beyond_10_alone_is_found(wrong, rule):
+    report = verify.network(params_of(fnn.Tanh()), loss=LOSS, rules=wrong(rule))
+    assert {finding.kind for finding in report.wrong} == {rule}
+
+
+PULLBACKS = {  # of x², and the words of what is wrong
+    "right": (lambda x, g: 2 * x * g, ""),
+    "wrong at 0": (lambda x, g: jnp.where(zero(g), 1.0, 2 * x * g).astype(g.dtype), "not 0 where the cotangent is 0"),
+    "wrong where it is 0": (lambda x, g: jnp.where(g == 0, 1.0, 2 * x * g).astype(g.dtype), "not 0 where"),
+    "clipped": (lambda x, g: 2 * x * clipped(g), "not linear in the cotangent"),
+    "of its sign": (lambda x, g: 2 * x * g + 0.2 * jnp.abs(g), "not linear in the cotangent"),
+}
+
+
+@pytest.mark.parametrize("name", PULLBACKS)
+def test_so_is_a_pullback_of_a_stage_a_custom_derivative_a_function_and_a_kernel(name):
+    rule, words = PULLBACKS[name]
+    square = jax.custom_vjp(lambda x: x**2)
+    square.defvjp(lambda x: (x**2, x), lambda x, g: (rule(x, g),))
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(8, 16)), jnp.bfloat16)
+    reports = (
+        verify.stages([Stage("square", lambda _, x: x**2, lambda _, x, y, g: ((), rule(x, g)))], ONES),
+        verify.custom_vjp(square, ONES),
+        verify.function(lambda x: jnp.sum(3 * square(x)), ONES),
+        verify.function(square, np.array(2.0)),
+        verify.custom_vjp(square, kernel, oracle=lambda x: x**2),
+    )
+    for report in reports:
+        assert report.ok is (name == "right")
+        if name != "of its sign":  # which is wrong at every cotangent, too
+            assert all(words in finding.note for finding in report.wrong)
+
+
+def test_a_gradient_that_is_clipped_on_purpose_is_a_surrogate():
+    clip = jax.custom_vjp(lambda x: x)
+    clip.defvjp(lambda x: (x, None), lambda _, g: (clipped(g),))
+    assert not verify.custom_vjp(clip, ONES).ok
+    assert verify.custom_vjp(clip, ONES, surrogate=clip).ok
+
+
+@dataclass(frozen=True)
+class Absolute(fnn.Loss):
+    at_zero: float = 0.0
+
+    def value(self, a, y):
+        return jnp.sum(jnp.abs(a - y), axis=-1)
+
+    def gradient(self, a, y):
+        return jnp.where(a == y, self.at_zero, jnp.sign(a - y))
+
+
+@pytest.mark.parametrize("output", [fnn.Identity(), fnn.Sigmoid(), fnn.Tanh()])
+@pytest.mark.parametrize("slope", [0.0, 1.0, 0.3, 1.2])
+def test_targets_that_are_the_outputs_are_probed_and_any_slope_of_a_kink_there_is_right(slope, output):
+    report = verify.network(params_of(fnn.Tanh(), output), loss=Absolute(slope))
+    assert report.ok is (slope <= 1)
+
+
 # -- robust ----------------------------------------------------------------------------------------------------
 
 BROKEN = {

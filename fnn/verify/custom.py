@@ -14,6 +14,7 @@ from fnn.verify.blackbox import NOT_DETERMINISTIC, BlackBox, differing_calls, in
 from fnn.verify.devices import as_called
 from fnn.verify.entries import by_values
 from fnn.verify.interpret import custom_inside, evaluate, inlined
+from fnn.verify.linearity import not_linear
 from fnn.verify.oracle import TOLERANCE, exactly, is_inexact
 from fnn.verify.report import Finding, Report, compare
 from fnn.verify.slopes import Slopes
@@ -49,8 +50,9 @@ def custom_vjp(
     the undecorated function's values judge: by the complex step, which is exact, where every operation has a complex
     version, else by differences, extrapolated, whose estimated error is about 1e-9 in float64 and 1e-4 in float32.
     Where that is the weaker comparison, the verdict says so; give ``oracle``. Up to 1,000 entries are compared one by
-    one, more along random directions. The value that ``f`` returns under differentiation is compared too. Raises
-    TypeError or ValueError if there is nothing to compare with.
+    one, more along random directions. The value that ``f`` returns under differentiation is compared too. The rule must
+    be linear in the cotangent: it is also called with zeros, with 1,024 times the cotangent, and with a part of its
+    entries. Raises TypeError or ValueError if there is nothing to compare with.
 
     A kernel is judged in its own precision: with ``oracle``, and ``args`` in float32, bfloat16 or float16. Its value
     and its cotangents are compared with those of the oracle in float64. Their errors may be 3 times in bfloat16, 8
@@ -168,6 +170,8 @@ class _Judge:
             for finding in self._cotangents(y_bar, same):
                 judged.setdefault(finding.name, []).append(finding)
         findings += [_together(of) for of in judged.values()]
+        if self.role != "surrogate" and all(finding.ok for finding in findings):
+            findings += self._nonlinear(y_bar)
         return Report(tuple(findings), self.dtype, tuple(dict.fromkeys(self.notes)), "cotangent", SEED, self.weak)
 
     def _same_value(self) -> bool:
@@ -237,6 +241,12 @@ class _Judge:
         if all(finding.ok for finding in found):
             return found
         return [self._forgotten(finding, y_bar, mine[i], right[i], limit) for i, finding in enumerate(found)]
+
+    def _nonlinear(self, y_bar) -> list[Finding]:
+        """A finding if the rule is wrong at cotangents that no draw has."""
+        limit = self.tolerance or TOLERANCE[self._box(y_bar).precision]
+        note = not_linear(lambda bar: evaluate(self._hand(bar), self.inputs), y_bar, limit)
+        return [Finding("the custom derivative", float("inf"), 0.0, note=note)] if note else []
 
     def _forgotten(self, finding: Finding, y_bar, hand, right, limit: float) -> Finding:
         """The finding, with the note that the cotangent of one of several outputs is not used, if that explains it."""

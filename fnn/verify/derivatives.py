@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from fnn.verify.devices import as_called
 from fnn.verify.differences import TOLERANCE as BY_DIFFERENCES
 from fnn.verify.entries import EACH, Cotangents
 from fnn.verify.interpret import equations_inside, evaluate, precision_inside, trace
+from fnn.verify.linearity import not_linear
 from fnn.verify.neighbours import Sides
 from fnn.verify.oracle import TOLERANCE, is_inexact
 from fnn.verify.patterns import statements
@@ -139,6 +141,10 @@ class Derivatives:
         judge = Cotangents(self.slopes, names, self.weights, self.limit, "JAX")
         found = judge.findings(hand)
         self._noted(judge.note(), judge.note() if judge.weak else "")
+        if all(finding.ok for finding in found):
+            pull = lambda y_bar: evaluate(partial(self.vjp, y_bar=y_bar), *self.inputs)  # noqa: E731
+            note = not_linear(pull, self.y_bars[0], self.limit)
+            found += [Finding(self._name("VJP"), float("inf"), 0.0, note=note)] if note else []
         return [replace(finding, note=self._why(finding)) for finding in found]
 
     def _noted(self, note: str, weak: str) -> None:

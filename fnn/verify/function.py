@@ -28,10 +28,11 @@ def function(f: Callable, *args, order: int = 1, dtype: str | None = None, toler
     in which ``f`` computes: 1e-12 in float64, 1e-5 in float32, 3e-2 in bfloat16; at least 1e-7 with differences.
 
     The report has the vector–Jacobian product (VJP) by every argument and the Jacobian–vector product (JVP) of every
-    output, each against the oracle; that ⟨ȳ, J t⟩ = ⟨Jᵀ ȳ, t⟩; that ``vmap`` of the derivative gives what single calls
-    give; that the value under differentiation is that of ``f``; that two calls give the same. What JAX does not have,
-    as the JVP of a ``custom_vjp``, is noted. The oracle is the complex step, Im f(x + iht)/h, where ``f`` is made of
-    operations of which there is a complex version, else central differences, extrapolated, with an estimated error.
+    output, each against the oracle; that the VJP is linear; that ⟨ȳ, J t⟩ = ⟨Jᵀ ȳ, t⟩; that ``vmap`` of the derivative
+    gives what single calls give; that the value under differentiation is that of ``f``; that two calls give the same.
+    What JAX does not have, such as the JVP of a ``custom_vjp``, is noted. The oracle is the complex step,
+    Im f(x + iht)/h, where ``f`` is made of operations that have a complex version, else central differences,
+    extrapolated, with an estimated error.
     It is taken along every entry up to 1,000 of them (300 for differences). Of more, 10 directions of signs for each
     argument: a single wrong entry shows in each of them and is found by halving; several escape with a chance below
     1/1000. What disagrees must be confirmed by differences, and at a kink every value between the one-sided derivatives

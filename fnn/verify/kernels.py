@@ -21,6 +21,7 @@ from fnn.verify.arguments import Arguments
 from fnn.verify.blackbox import NOT_DETERMINISTIC
 from fnn.verify.devices import as_called
 from fnn.verify.interpret import evaluate, precision_inside, trace
+from fnn.verify.linearity import not_linear
 from fnn.verify.neighbours import Neighbours
 from fnn.verify.oracle import TOLERANCE, exactly, in_dtype, is_inexact
 from fnn.verify.report import Finding, left_out, norm, widened
@@ -72,7 +73,8 @@ class Kernel:
                 other = _other_shapes(jax.eval_shape(self.f, *self.inputs), value)
                 if other:
                     return [Finding("value", float("inf"), 0.0, note=other)], []
-                ours, again = (self._called(y_bar) for _ in range(2))
+                call = self._compiled()
+                ours, again = call(y_bar), call(y_bar)
             except Exception as error:  # a kernel is the user's
                 text = f"it raises {type(error).__name__}: {error}".splitlines()[0][:200]
                 return [Finding("the kernel", float("inf"), 0.0, note=text)], []
@@ -95,6 +97,11 @@ class Kernel:
                     right = np.where(np.isnan(right), np.nan, truth.beside_jumps(i, ours))
                     finding = Blocks(named, right, spread, self.precision, tiles).finding()
                 findings.append(finding)
+            if all(finding.ok for finding in findings):
+                with exactly("float32"):
+                    values = len(ours) - len(self.inputs)
+                    note = not_linear(lambda bar: call(bar)[values:], y_bar, TOLERANCE[self.precision])
+                findings += [Finding("the cotangents", float("inf"), 0.0, note=note)] if note else []
         notes = [f"errors are those of the worst block, in units of the reference's rounding error in {self.precision}"]
         unknown = sum(int((~np.isfinite(leaf)).sum()) for leaf in truth.arrays)
         notes += left_out(unknown, "the reference is not finite there")
@@ -113,11 +120,15 @@ class Kernel:
 
         return of
 
-    def _called(self, y_bar):
-        """The kernel as its users compile it."""
-        with as_called():
-            found = jax.jit(self._pulled(self.f, y_bar))(*self.inputs)
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
+    def _compiled(self) -> Callable:
+        """The kernel as its users compile it, a function of the cotangents."""
+        program = jax.jit(lambda y_bar, *inputs: self._pulled(self.f, y_bar)(*inputs))
+
+        def call(y_bar) -> list[np.ndarray]:
+            with as_called():
+                return [np.asarray(leaf) for leaf in jax.tree.leaves(program(y_bar, *self.inputs))]
+
+        return call
 
     def _precision(self) -> str:
         """The coarsest dtype of the arguments and of what the kernel computes in."""

@@ -20,6 +20,7 @@ ULPS = {  # of the wide and the narrow moves, relative to each number, by the dt
     "float64": (2**18, 2**8), "float32": (2**12, 2**5), "float16": (32, 2), "bfloat16": (16, 2)
 }  # fmt: skip
 OF_ZERO = (1e-15, 1e-18)  # absolute; in float32 their squares are still representable
+ALONE_OF_ZERO = (1e-9, 1e-12)  # for numbers that meet no others: enough to move what is of size 1 at 0, as a sigmoid is
 DRAWS = 8  # in which every entry moves up or down by itself
 ALONE = 64  # as many entries at most are moved one by one besides, so that every one wins a tie of many
 SMALLEST = 1e-6  # a jump, relative to the derivatives at its sides
@@ -39,10 +40,10 @@ class Sides(NamedTuple):
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
 
-def moved(tree, wide: int, signs: Callable[[tuple], np.ndarray], precision: str = "float64"):
+def moved(tree, wide: int, signs: Callable[[tuple], np.ndarray], precision: str = "float64", of_zero=OF_ZERO):
     """Every number of the floating leaves moved by a few units in the last place: ``signs(shape)`` of them, in −1…1.
 
-    precision: the dtype whose units these are, or the leaf's own where that is coarser.
+    precision: the dtype whose units these are, or the leaf's own where that is coarser; of_zero: how far 0 is moved.
     """
 
     def move(leaf):
@@ -51,7 +52,7 @@ def moved(tree, wide: int, signs: Callable[[tuple], np.ndarray], precision: str 
         array = np.asarray(leaf)
         eps = max(float(jnp.finfo(array.dtype).eps), float(jnp.finfo(precision).eps))
         step = eps * ULPS[precision][wide] * np.abs(array.astype(np.float64))
-        step = np.where(array == 0, OF_ZERO[wide], step)
+        step = np.where(array == 0, of_zero[wide], step)
         with np.errstate(invalid="ignore", over="ignore"):  # an infinity has no neighbours
             return (array + signs(array.shape) * step).astype(array.dtype)
 
@@ -80,11 +81,13 @@ def jittered(random: np.random.Generator, shape: tuple) -> np.ndarray:
 class Neighbours:
     """The arrays of the list ``function(point)`` beside the point, and where they jump there.
 
-    precision: in which the function computes; alone: as many numbers at most are moved one by one, too.
+    precision: in which the function computes; alone: as many numbers at most are moved one by one, too; of_zero: as
+    for :func:`moved`.
     """
 
-    def __init__(self, function: Callable, point, precision: str = "float64", alone: int = ALONE):
-        self._function, self._point, self._precision, self._alone = function, point, precision, alone
+    def __init__(self, function: Callable, point, precision: str = "float64", alone: int = ALONE, of_zero=OF_ZERO):
+        self._function, self._point, self._alone = function, point, alone
+        self._moved = partial(moved, precision=precision, of_zero=of_zero)
         self._seed = 0
         sizes = [np.size(leaf) for leaf in jax.tree.leaves(point) if is_floating(leaf)]
         places = range(sum(sizes) if sum(sizes) <= alone else 0)
@@ -101,16 +104,16 @@ class Neighbours:
     def _together(self, wide: int) -> Iterator:
         """All numbers moved down, and all up."""
         for sign in (-1.0, 1.0):
-            yield moved(self._point, wide, partial(np.full, fill_value=sign), self._precision)
+            yield self._moved(self._point, wide, partial(np.full, fill_value=sign))
 
     def _points(self, wide: int, places: Sequence[int], draws: int) -> Iterator:
         """All numbers moved at random, ``draws`` times; then those at some places one by one."""
         random = np.random.default_rng(self._seed)
         for _ in range(draws):
-            yield moved(self._point, wide, lambda shape: jittered(random, shape), self._precision)
+            yield self._moved(self._point, wide, lambda shape: jittered(random, shape))
         for place in places:
             for sign in (-1.0, 1.0):
-                yield moved(self._point, wide, _One(place, sign), self._precision)
+                yield self._moved(self._point, wide, _One(place, sign))
 
     def _at(self, points: Iterable) -> list[np.ndarray]:
         """Every array at all points, stacked."""

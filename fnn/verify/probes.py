@@ -184,6 +184,8 @@ def _hidden_deltas(n: int, layer, random) -> Iterator[tuple[str, Line]]:
         if np.isfinite(a).all():
             g = random.permuted(np.resize(COTANGENTS, z.shape))
             yield name, _line(equations.HIDDEN_DELTA, n, g, layer.activation, z, a)
+            if name == "ordinary points":
+                yield "cotangents of 0", _line(equations.HIDDEN_DELTA, n, 0 * g, layer.activation, z, a)
 
 
 def _output_deltas(n: int, layer, loss: Loss, random) -> Iterator[tuple[str, Line]]:
@@ -200,6 +202,7 @@ def _output_deltas(n: int, layer, loss: Loss, random) -> Iterator[tuple[str, Lin
         if name == "ordinary points":
             counts = random.integers(0, 6, z.shape).astype(np.float64)
             yield "targets of whole numbers", _line(equations.OUTPUT_DELTA, n, loss, layer.activation, z, a, counts)
+            yield "targets equal to outputs", _line(equations.OUTPUT_DELTA, n, loss, layer.activation, z, a, a)
 
 
 def _norm_pullbacks(n: int, norm: BatchNorm, random) -> Iterator[tuple[str, Line]]:
@@ -210,10 +213,11 @@ def _norm_pullbacks(n: int, norm: BatchNorm, random) -> Iterator[tuple[str, Line
         ("a batch of 33", 3 + random.normal(size=(33, WIDE))),
         ("nearly equal numbers", 100 + 0.01 * random.normal(size=(8, WIDE))),
         ("equal numbers", np.ones((8, WIDE))),
+        ("cotangents of 0", random.normal(size=(8, WIDE))),
     ):
-        arguments = norm, psi, random.normal(size=psi.shape)
+        delta = random.normal(size=psi.shape) * (name != "cotangents of 0")
         for equation in equations.NORM_PULLBACK:
-            yield name, _line(equation, n, *arguments)
+            yield name, _line(equation, n, norm, psi, delta)
 
 
 def _linear_rules(random) -> Iterator[tuple[str, Line]]:
@@ -227,6 +231,10 @@ def _linear_rules(random) -> Iterator[tuple[str, Line]]:
         yield name, _line(equations.WEIGHT_GRADIENT, 1, delta, a_in, None)
         yield name, _line(equations.BIAS_GRADIENT, 1, delta)
         yield name, _line(equations.BY_INPUT, 1, delta, W, None)
+    for equation, others in (
+        (equations.WEIGHT_GRADIENT, (a_in, None)), (equations.BIAS_GRADIENT, ()), (equations.BY_INPUT, (W, None)),
+    ):  # fmt: skip
+        yield "cotangents of 0", _line(equation, 1, 0 * delta, *others)
 
 
 def _line(equation, n: int, *arguments) -> Line:
