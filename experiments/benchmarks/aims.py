@@ -34,13 +34,6 @@ AIMS = (
     Aim("memory", WIDE, "temporary memory", "jax.grad", 0.6),
 )
 
-ELSEWHERE = {  # where the whole record was not kept: ratios of ``python -m experiments.benchmarks.epochs``
-    "2 shared cores, AVX2": {
-        (SMALL, "jax.grad in our pipeline"): 0.89, (SMALL, "jax.grad + optax in a scan, naively"): 0.48,
-        (SMALL, "NumPy"): 0.36, (SMALL, "PyTorch"): 0.057,
-    },
-}  # fmt: skip
-
 
 def by_processor(rows: Mapping[str, Mapping[str, list[Row]]]) -> list[tuple[str, ...]]:
     """(workload, measure, peer, aim, and each processor's ratio, in brackets above the aim); rows: by processor."""
@@ -54,8 +47,7 @@ def by_processor(rows: Mapping[str, Mapping[str, list[Row]]]) -> list[tuple[str,
 
     return [
         (aim.workload, aim.measure, aim.peer, f"≤\N{NO-BREAK SPACE}{aim.bound:g}",
-         *(told(aim, ratio(aim, of_modules)) for of_modules in rows.values()),
-         *(told(aim, of.get((aim.workload, aim.peer))) for of in ELSEWHERE.values()))
+         *(told(aim, ratio(aim, of_modules)) for of_modules in rows.values()))
         for aim in AIMS
     ]  # fmt: skip
 

@@ -27,13 +27,13 @@ the first of these tries everything there in at most 8 minutes, and the second a
 
 
 SAID = {  # of a module, above its table
-    "variants": """None of these is adopted. The width is the network's, so that whoever wants the gain of whole vectors
-takes 32 units. δᵀ as an array suits the library that XLA calls for some sizes and not for others, and so would be a
-condition on sizes inside an equation; `fit(..., rules=fnn.RULES._replace(weight_gradient=...))` takes it from whoever
-has measured it. The products of several mini-batches at once need x xᵀ of all their examples, which costs
-what they save. What bounds the step are two products with W¹, which at this size XLA computes at less than half of the
-rate of large products, the pass over W¹ for its step, and some fifteen operations on arrays so small that starting each
-is most of its cost.""",
+    "variants": """None of these is adopted. The width belongs to the network: choose 32 units instead of 30 to gain from
+whole vectors. δᵀ as an array is faster at some sizes, because XLA then calls another routine, and slower at others;
+choosing by size would put a condition inside an equation. If it is faster for you, pass
+`fit(..., rules=fnn.RULES._replace(weight_gradient=...))`. The products of several mini-batches at once also need x xᵀ
+of all their examples, which costs about what they save. The step is bound by two products with W¹, which XLA computes
+at this size at less than half the rate of large products, by the pass over W¹ that updates it, and by some fifteen
+operations on arrays so small that starting one takes most of its time.""",
 }
 
 
@@ -49,7 +49,7 @@ def page(kept: Mapping[str, dict], titles: Mapping[str, str], pictures: Mapping[
     parts.append(
         markdown(
             "Which aims hold on which processors",
-            ("workload", "measure", "peer", "aim", *(cpus := cpu_rows(kept)), *aims.ELSEWHERE),
+            ("workload", "measure", "peer", "aim", *(cpus := cpu_rows(kept))),
             aims.by_processor(cpus),
             "A ratio in brackets is above the aim.",
             level=2,
