@@ -143,7 +143,7 @@ class Derivatives:
         self._noted(judge.note(), judge.note() if judge.weak else "")
         if all(finding.ok for finding in found):
             pull = lambda y_bar: evaluate(partial(self.vjp, y_bar=y_bar), *self.inputs)  # noqa: E731
-            note = not_linear(pull, self.y_bars[0], self.limit)
+            note = not_linear(pull, self.y_bars[0])
             found += [Finding(self._name("VJP"), float("inf"), 0.0, note=note)] if note else []
         return [replace(finding, note=self._why(finding)) for finding in found]
 

@@ -43,9 +43,8 @@ def stages(chain: Sequence[Stage], x, *, dtype: str | None = None, tolerance: fl
     chain: a chain of stages, or a directed acyclic graph of them where ``of`` says what each reads, in any order; x:
     the input, any pytree of arrays. Each stage gets its own cotangent, so a mistake is reported where it is made,
     together with the end-to-end error of all pull-backs, where the cotangents from several readers are added. A
-    pull-back must be linear in its cotangent: it is also called with zeros, with 1,024 times the cotangent, and with a
-    part of its entries. dtype, tolerance, and how rounding is told from mistakes: as in :func:`gradient`. Cotangents of
-    integers are not compared.
+    pull-back must be linear in its cotangent: it is also called with zeros, and with 1,024 times the cotangent. dtype,
+    tolerance, and how rounding is told from mistakes: as in :func:`gradient`. Cotangents of integers are not compared.
 
     Raises TypeError or ValueError for a chain that is none: a cycle, an unknown name, or one name twice where stages
     are read by name.
@@ -165,7 +164,7 @@ class _Stage:
         findings = box.findings(mine, right, limit, known)
         findings = [self.branch(i, finding, mine[i], right[i], y_bar) for i, finding in enumerate(findings)]
         if all(finding.ok for finding in findings):
-            note = not_linear(lambda bar: kept(evaluate(self.hand, (*self.given, bar))), y_bar, limit)
+            note = not_linear(lambda bar: kept(evaluate(self.hand, (*self.given, bar))), y_bar)
             findings += [self.broken(note)] if note else []
         return findings, None if chained is None else chained[1], through[1]
 
