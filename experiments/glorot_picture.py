@@ -61,7 +61,7 @@ def draw_losses(axes, runs: dict) -> None:
         colour, style = STYLES[name]
         axes.plot(run["step"][1:], run["loss"], style, color=colour, label=f"{name}: {run['test error']:.1f} %")
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    axes.set_ylim(bottom=axes.get_ylim()[0] / 6)  # room for the legend
+    axes.set_ylim(bottom=axes.get_ylim()[0] / 60)  # room for the legend
     axes.legend(frameon=False, fontsize=8, title="test error at the end", title_fontsize=8, loc="lower left")
 
 

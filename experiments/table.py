@@ -19,6 +19,7 @@ import tyro
 HERE = Path(__file__).parent
 GALLERY, README = HERE / "gallery", HERE / "README.md"
 BEGIN, END = "<!-- made by python -m experiments.table -->\n", "<!-- end -->\n"
+USUAL = "AVX-512"  # the instruction set of the CPU that the tables are of, where a row does not say another
 COLUMNS = ("claim", "published", "here", "differs")
 HEADER = "| command | claim | published | here | differs | time |\n|---|---|---|---|---|---|\n"
 
@@ -71,9 +72,12 @@ def duration(record: dict) -> str:
 
 
 def on(record: dict) -> str:
-    """The device of a record that is not of a CPU; the oldest records are, and do not say so."""
+    """The device of a record, if it is not the usual CPU; the oldest records are of that, and do not say so."""
     made = record["made with"]
-    return "" if made.get("platform", "cpu") == "cpu" else f" on {made['kind']}"
+    if made.get("platform", "cpu") != "cpu":
+        return f" on {made['kind']}"
+    instructions = made.get("instructions", USUAL)
+    return "" if instructions == USUAL else f" on {instructions}"
 
 
 def leading(record: dict) -> list[dict]:

@@ -37,6 +37,7 @@ def test_keeping_a_run_puts_its_record_and_picture_in_the_gallery(tmp_path, monk
     monkeypatch.setattr(table, "HERE", tmp_path)
     monkeypatch.setattr(table, "GALLERY", gallery)
     monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr("experiments.machine.instructions", lambda: table.USUAL)
     run = results.folder(tmp_path / "run", "thing")
     (run / "thing.png").write_bytes(b"picture")
     claims = [
@@ -89,6 +90,19 @@ def test_what_was_not_reproduced_is_said_in_the_readme():
     assert "the rate was chosen for speed" in waiting
     missed = [row["published"] for row in rows if row["differs"].startswith("not reproduced")]
     assert sum("figure" in published for published in missed) == 3  # figure 3, and figure 6 twice
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({}, ""),
+        ({"platform": "cpu", "kind": "cpu", "instructions": "AVX-512"}, ""),
+        ({"platform": "cpu", "kind": "cpu", "instructions": "AVX2"}, " on AVX2"),
+        ({"platform": "gpu", "kind": "NVIDIA H200", "instructions": "AVX-512"}, " on NVIDIA H200"),
+    ],
+)
+def test_a_record_of_another_device_or_instruction_set_says_so(made, words):
+    assert table.on({"made with": made}) == words
 
 
 def test_a_command_names_the_options_that_were_changed():

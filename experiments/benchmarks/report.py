@@ -27,9 +27,9 @@ the first of these tries everything there in at most 8 minutes, and the second a
 
 
 SAID = {  # of a module, above its table
-    "variants": """None of these is adopted. The width belongs to the network: choose 32 units instead of 30 to gain from
-whole vectors. δᵀ as an array is faster at some sizes, because XLA then calls another routine, and slower at others;
-choosing by size would put a condition inside an equation. If it is faster for you, pass
+    "variants": """None of these is adopted. The width belongs to the network: choose 32 units, not 30, for whole
+vectors. δᵀ as an array is faster at some sizes, because XLA then calls another routine, and slower at others; choosing
+by size would put a condition inside an equation. If it is faster for you, pass
 `fit(..., rules=fnn.RULES._replace(weight_gradient=...))`. The products of several mini-batches at once also need x xᵀ
 of all their examples, which costs about what they save. The step is bound by two products with W¹, which XLA computes
 at this size at less than half the rate of large products, by the pass over W¹ that updates it, and by some fifteen
