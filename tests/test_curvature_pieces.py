@@ -101,3 +101,21 @@ def test_drawn_targets_have_the_loss_for_their_log_density(loss):
     if loss != fnn.CrossEntropy(categorical=True):  # whose probabilities may not move freely: their sum is 1
         assert (abs(g.mean(axis=0)) < 5 * g.std(axis=0) / np.sqrt(len(g))).all()
     assert (abs(outer.mean(axis=0) - H) <= 5 * outer.std(axis=0) / np.sqrt(len(g)) + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("output", "loss"),
+    [(fnn.Identity(), fnn.SoftmaxCrossEntropy()), (fnn.Softmax(), fnn.CrossEntropy(categorical=True))],
+    ids=["logits", "probabilities"],
+)
+def test_thousands_of_examples_have_the_mean_of_their_parts(output, loss):
+    """A compiler that sums products of entries over a wrong row is right for a few."""
+    params = fnn.init(jax.random.key(0), (4, 3), output=output)
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(20_000, 4)).astype("float32"), random.integers(0, 3, 20_000)
+
+    def diagonal(rows):
+        return fnn.curvature.gauss_newton_diagonal(params, x[rows], y[rows], loss=loss)
+
+    parts = [diagonal(slice(first, first + 1000)) for first in range(0, len(x), 1000)]
+    assert_close(diagonal(slice(None)), jax.tree.map(lambda *of: np.mean(of, axis=0), *parts), 1e-5)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.activations.base import Activation
+from fnn.activations.base import Activation, inner
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,8 @@ class Softmax(Activation):
         return e / jnp.sum(e, axis=-1, keepdims=True)
 
     def pullback(self, g, z, a):
-        return a * (g - jnp.sum(g * a, axis=-1, keepdims=True))
+        return a * (g - inner(g, a))
 
     def pullback_tangent(self, g, z, a, dz):
         da = self.pullback(dz, z, a)
-        return da * (g - jnp.sum(g * a, axis=-1, keepdims=True)) - a * jnp.sum(g * da, axis=-1, keepdims=True)
+        return da * (g - inner(g, a)) - a * inner(g, da)

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 
 from fnn.activations import Gaussian, PiecewiseLinear, Sigmoid, Softmax, Threshold
+from fnn.activations.base import inner
 from fnn.losses.base import NEVER_NEGATIVE, Loss, as_targets
 
 PROBABILITIES = "rows of probabilities >= 0 that sum to 1"
@@ -54,7 +55,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def hessian(self, a, y, da):
         p = jnp.exp(_log_softmax(a))
-        return p * (da - jnp.sum(p * da, axis=-1, keepdims=True)) * jnp.sum(as_targets(y, a), axis=-1, keepdims=True)
+        return p * (da - inner(p, da)) * jnp.sum(as_targets(y, a), axis=-1, keepdims=True)
 
     def sample(self, key, a):
         return jax.random.categorical(key, a)
